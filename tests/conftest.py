@@ -1,0 +1,31 @@
+"""What every test stands on: one thread, exact products, the same random numbers each time."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+# derandomize: a red example is red for everybody, and no database is left in the checkout.
+settings.register_profile("seeded", derandomize=True, database=None, deadline=None)
+settings.load_profile("seeded")
+
+# Products over one thread round the same way on every run.
+torch.set_num_threads(1)
+torch.set_float32_matmul_precision("highest")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    random.seed(0)
+    np.random.seed(0)  # for code that still reads the global state
+    torch.manual_seed(0)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a device that is not there."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
