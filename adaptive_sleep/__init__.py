@@ -1,0 +1,99 @@
+"""adaptive-sleep: decide, per window and per stream, how many passes of sleep are worth their compute.
+
+The public names, each loaded when it is first used: `import adaptive_sleep as asl`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adaptive_sleep import testing
+    from adaptive_sleep.checkpoint import load_model, save_model
+    from adaptive_sleep.config import ModelConfig
+    from adaptive_sleep.experiments.replay import replay
+    from adaptive_sleep.forecasting import Forecast
+    from adaptive_sleep.ledger import Ledger
+    from adaptive_sleep.model import Model
+    from adaptive_sleep.policy import Choice, PolicyError, Range, SleepPolicy, policy
+    from adaptive_sleep.runtime import Runtime, StepResult
+    from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
+    from adaptive_sleep.spec import format_spec, parse_spec, resolve
+    from adaptive_sleep.streams import Channel, Events, Piece, Recording, RecordingWriter
+    from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, IntegrityError
+
+_PLACES = {
+    "AdaptiveSleepError": "streams.errors",
+    "Channel": "streams",
+    "Choice": "policy",
+    "Events": "streams",
+    "Forecast": "forecasting",
+    "InputError": "streams.errors",
+    "IntegrityError": "streams.errors",
+    "Ledger": "ledger",
+    "Model": "model",
+    "ModelConfig": "config",
+    "Piece": "streams",
+    "PolicyError": "policy",
+    "Range": "policy",
+    "Recording": "streams",
+    "RecordingWriter": "streams",
+    "Runtime": "runtime",
+    "SleepPolicy": "policy",
+    "SleepProgress": "signals",
+    "StepResult": "runtime",
+    "WindowOutcome": "signals",
+    "WindowSignals": "signals",
+    "format_spec": "spec",
+    "load_model": "checkpoint",
+    "parse_spec": "spec",
+    "policy": "policy",
+    "replay": "experiments.replay",
+    "resolve": "spec",
+    "save_model": "checkpoint",
+}
+
+__all__ = [
+    "AdaptiveSleepError",
+    "Channel",
+    "Choice",
+    "Events",
+    "Forecast",
+    "InputError",
+    "IntegrityError",
+    "Ledger",
+    "Model",
+    "ModelConfig",
+    "Piece",
+    "PolicyError",
+    "Range",
+    "Recording",
+    "RecordingWriter",
+    "Runtime",
+    "SleepPolicy",
+    "SleepProgress",
+    "StepResult",
+    "WindowOutcome",
+    "WindowSignals",
+    "format_spec",
+    "load_model",
+    "parse_spec",
+    "policy",
+    "replay",
+    "resolve",
+    "save_model",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "testing":
+        return importlib.import_module("adaptive_sleep.testing")
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"adaptive_sleep.{_PLACES[name]}"), name)
+    raise AttributeError(f"module 'adaptive_sleep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,172 @@
+"""What a model is made of, as frozen dataclasses, and their strict decoding from TOML or JSON.
+
+Training recipes and run settings are decoded by the same function; what they mean lives elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from adaptive_sleep.streams.errors import InputError, nearest
+
+T = TypeVar("T")
+
+Kind = Literal["tokens", "series"]
+Layer = Literal["attention", "deltanet"]
+Positions = Literal["rotary", "learned", "relative", "none"]
+Injection = Literal["linear", "residual", "feedback"]
+Carry = Literal["restart", "accumulate"]
+SleepAttention = Literal["causal", "bidirectional"]
+Eviction = Literal["hard", "sliding"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The shape of one hybrid of windowed attention and Gated DeltaNet.
+
+    `kind` "tokens" needs `vocabulary`; "series" needs `channels` (forecast) and may have `actions`
+    (inputs, never forecast). Sizes are in events, positions, heads or features as named below.
+    """
+
+    kind: Kind
+    vocabulary: int = 0  # tokens: ids run from 0 to vocabulary - 1
+    channels: tuple[str, ...] = ()  # series: observed channels, e.g. ("cpu_user", "disk_write")
+    actions: tuple[str, ...] = ()  # series: channels that are known at their time
+    patch: int = 1  # series: events per position
+    quantiles: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+    norm_memory: int = 4096  # series: events that the running mean and scale remember
+    width: int = 64  # features d of a position
+    layers: tuple[Layer, ...] = ("attention", "deltanet")
+    heads: int = 4  # attention heads; head size is width // heads
+    fast_heads: int = 2  # heads of the fast weights
+    key_dim: int = 32  # K, rows of one fast-weight matrix
+    value_dim: int = 32  # V, its columns
+    conv: int = 4  # taps of the short convolution; 0 leaves it out
+    mlp_ratio: int = 2  # hidden features of a block's MLP, as a multiple of width
+    positions: Positions = "rotary"
+    window: int = 64  # events that attention holds
+    injection: Injection = "linear"
+    carry: Carry = "restart"
+    sleep_attention: SleepAttention = "causal"
+
+    def __post_init__(self) -> None:
+        _check_model(self)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Channels that the model reads, observed ones first, then actions."""
+        return self.channels + self.actions
+
+    @property
+    def window_positions(self) -> int:
+        """Positions that one window of `window` events can take: ceil(window / patch)."""
+        return -(-self.window // self.patch)
+
+
+def _check_model(config: ModelConfig) -> None:
+    """Refuse a configuration that cannot be built, naming field, value and repair."""
+    for name in ("width", "heads", "fast_heads", "key_dim", "value_dim", "mlp_ratio", "patch"):
+        value = getattr(config, name)
+        if value < 1:
+            raise InputError(f"{name}={value}: must be at least 1")
+    if config.window < 1:
+        raise InputError(f"window={config.window}: a window holds at least 1 event")
+    if config.conv < 0 or config.conv == 1:
+        raise InputError(f"conv={config.conv}: 0 (none) or at least 2 taps")
+    if config.norm_memory < 2:
+        raise InputError(f"norm_memory={config.norm_memory}: at least 2 events")
+    if config.width % config.heads or (config.width // config.heads) % 2:
+        raise InputError(
+            f"heads={config.heads}: width={config.width} must split into heads of even size"
+        )
+    if "deltanet" not in config.layers:
+        raise InputError(f"layers={config.layers}: at least one 'deltanet' holds the fast weights")
+    if config.kind == "tokens":
+        _check_tokens(config)
+    else:
+        _check_series(config)
+
+
+def _check_tokens(config: ModelConfig) -> None:
+    if config.vocabulary < 2:
+        raise InputError(f"vocabulary={config.vocabulary}: a token model needs at least 2 ids")
+    if config.channels or config.actions:
+        raise InputError("channels: a token model has none; set kind = 'series' or leave them out")
+    if config.patch != 1:
+        raise InputError(f"patch={config.patch}: tokens are read one by one (patch = 1)")
+
+
+def _check_series(config: ModelConfig) -> None:
+    if not config.channels:
+        raise InputError("channels=(): a series model forecasts at least one channel")
+    names = config.inputs
+    if len(set(names)) != len(names):
+        twice = sorted({n for n in names if names.count(n) > 1})
+        raise InputError(f"channels: named twice: {', '.join(twice)}")
+    if config.vocabulary:
+        raise InputError(f"vocabulary={config.vocabulary}: a series model has none (0)")
+    levels = config.quantiles
+    ordered = all(0 < a < b < 1 for a, b in zip(levels, levels[1:], strict=False))
+    if len(levels) < 2 or not ordered:
+        raise InputError(f"quantiles={levels}: at least two, rising, between 0 and 1")
+    if config.patch > config.window:
+        raise InputError(f"patch={config.patch}: at most window={config.window} events")
+
+
+def decode(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
+    """Build the frozen dataclass `cls` from plain data; unknown fields and wrong types are errors.
+
+    `where` names the file or table in the message. Raises InputError.
+    """
+    _refuse_unknown(cls, data, where)
+    try:
+        return msgspec.convert(data, cls)
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else str(error)) from None
+    except msgspec.ValidationError as error:
+        place = str(error).replace("$.", "").replace("Object missing", "missing")
+        raise InputError(f"{where}: {place}" if where else place) from None
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML file; InputError where it is absent or not TOML."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+
+
+def _refuse_unknown(cls: type, data: Mapping[str, Any], where: str) -> None:
+    """msgspec ignores unknown fields of dataclasses; a misspelt one must not pass silently."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where or cls.__name__}: a table is expected, got {data!r}")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    for key, value in data.items():
+        if key not in known:
+            place = f"{where}: " if where else ""
+            raise InputError(
+                f"{place}unknown field {key!r}{nearest(key, known)} (known: {', '.join(known)})"
+            )
+        inner = _dataclass_in(hints[key])
+        if inner is not None and isinstance(value, Mapping):
+            _refuse_unknown(inner, value, f"{where}.{key}" if where else key)
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass that a field holds, also behind `X | None`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        inner = [a for a in typing.get_args(hint) if dataclasses.is_dataclass(a)]
+        return inner[0] if len(inner) == 1 else None  # type: ignore[return-value]
+    return hint if isinstance(hint, type) and dataclasses.is_dataclass(hint) else None

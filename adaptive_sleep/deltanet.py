@@ -1,0 +1,67 @@
+"""The Gated DeltaNet mixer around `kernels/`: projections, short convolution, gates, output norm.
+
+The recurrence itself lives in `adaptive_sleep.kernels`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.kernels import causal_conv, gated_delta_rule
+
+
+class DeltaNet(nn.Module):
+    """Gated DeltaNet (Yang et al., arXiv 2412.06464, section 3.3) with a carried state and tail."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads, self.key, self.value = config.fast_heads, config.key_dim, config.value_dim
+        self.taps = config.conv
+        mixed = self.heads * (2 * self.key + self.value)
+        self.project = nn.Linear(config.width, mixed, bias=False)
+        self.gates = nn.Linear(config.width, 2 * self.heads, bias=False)
+        self.output_gate = nn.Linear(config.width, self.heads * self.value, bias=False)
+        self.out = nn.Linear(self.heads * self.value, config.width, bias=False)
+        self.norm = nn.Parameter(torch.ones(self.value))
+        if self.taps:
+            self.taps_weight = nn.Parameter(torch.zeros(mixed, self.taps))
+            with torch.no_grad():  # starts as the identity on the newest input
+                self.taps_weight[:, -1] = 1.0
+        # Decay exp(-A softplus(a + dt)): A spread over heads, dt so that softplus(dt) is in
+        # 0.001 .. 0.1, as in Mamba-2 and Gated DeltaNet.
+        self.log_rate = nn.Parameter(torch.linspace(1.0, 8.0, self.heads).log())
+        start = torch.exp(torch.linspace(math.log(1e-3), math.log(1e-1), self.heads))
+        self.rate_bias = nn.Parameter(start + torch.log(-torch.expm1(-start)))
+
+    def forward(
+        self, x: Tensor, lengths: Tensor | None, state: Tensor, tail: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """x `[B, T, d]`, state `[B, H, K, V]`, tail `[B, taps-1, D]` -> (y, new state, new tail).
+
+        Positions at or past `lengths` (int64 `[B]`) touch neither state nor tail.
+        """
+        batch, size, _ = x.shape
+        mixed = self.project(x)
+        new_tail = tail
+        if self.taps:
+            assert tail is not None
+            mixed, new_tail = causal_conv(mixed, self.taps_weight, tail, lengths=lengths)
+        mixed = F.silu(mixed)
+        split = self.heads * self.key
+        q, k, v = mixed.split([split, split, self.heads * self.value], dim=-1)
+        q = F.normalize(q.view(batch, size, self.heads, self.key), dim=-1)
+        k = F.normalize(k.view(batch, size, self.heads, self.key), dim=-1)
+        v = v.view(batch, size, self.heads, self.value)
+        raw_beta, raw_decay = self.gates(x).split(self.heads, dim=-1)
+        decay = -self.log_rate.exp() * F.softplus(raw_decay + self.rate_bias)
+        o, new_state = gated_delta_rule(
+            q, k, v, decay, raw_beta.sigmoid(), initial_state=state, lengths=lengths
+        )
+        o = F.rms_norm(o, (self.value,), self.norm, eps=1e-6)
+        gated = o.reshape(batch, size, -1) * F.silu(self.output_gate(x))
+        return self.out(gated), new_state, new_tail

@@ -1,0 +1,188 @@
+"""The hybrid: embeddings, blocks of attention and Gated DeltaNet, and the injection for sleep.
+
+`Model.run` is one run of the blocks, the ordinary hybrid; what repeats it lives in `sleep.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adaptive_sleep.attention import Attention, KVCache, Visibility, empty_cache, view
+from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.deltanet import DeltaNet
+from adaptive_sleep.memory import FastWeights, empty_fast_weights
+from adaptive_sleep.series import SeriesFace
+from adaptive_sleep.tokens import TokenFace
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What one run of the blocks leaves.
+
+    `hidden` `[B, T, d]`; `weights`, the fast weights after it; `new`, the keys and values of the
+    T new positions (not the past ones), with their `lengths`.
+    """
+
+    hidden: Tensor
+    weights: FastWeights
+    new: KVCache
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: a mixer (attention or DeltaNet), then an MLP (squared ReLU)."""
+
+    def __init__(self, config: ModelConfig, layer: str) -> None:
+        super().__init__()
+        self.mixer = Attention(config) if layer == "attention" else DeltaNet(config)
+        self.up = nn.Linear(config.width, config.mlp_ratio * config.width, bias=False)
+        self.down = nn.Linear(config.mlp_ratio * config.width, config.width, bias=False)
+        self.mixer_gain = nn.Parameter(torch.ones(config.width))
+        self.mlp_gain = nn.Parameter(torch.ones(config.width))
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """x plus its MLP, `[B, T, d]`."""
+        inner = self.up(F.rms_norm(x, x.shape[-1:], self.mlp_gain, eps=1e-6))
+        return x + self.down(inner.relu().square())
+
+    def normal(self, x: Tensor) -> Tensor:
+        """The mixer's input."""
+        return F.rms_norm(x, x.shape[-1:], self.mixer_gain, eps=1e-6)
+
+
+class Inject(nn.Module):
+    """How pass n reads pass n-1: h0 + W rms(h), h0 + rms(h), or rms(h) (design, section 4)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.kind = config.injection
+        self.gain = nn.Parameter(torch.ones(config.width))
+        if self.kind == "linear":
+            self.weight = nn.Parameter(torch.eye(config.width))
+
+    def forward(self, embedded: Tensor, hidden: Tensor) -> Tensor:
+        """embedded, hidden `[B, T, d]` -> input of the next pass `[B, T, d]`."""
+        normal = F.rms_norm(hidden, hidden.shape[-1:], self.gain, eps=1e-6)
+        if self.kind == "feedback":
+            return normal
+        return embedded + (F.linear(normal, self.weight) if self.kind == "linear" else normal)
+
+
+class Model(nn.Module):
+    """An attention / Gated DeltaNet hybrid for tokens or for series, that can sleep."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.face: TokenFace | SeriesFace = (
+            TokenFace(config) if config.kind == "tokens" else SeriesFace(config)
+        )
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in config.layers)
+        self.inject = Inject(config)
+        self.places = (
+            nn.Parameter(0.02 * torch.randn(config.window_positions, config.width))
+            if config.positions == "learned"
+            else None
+        )
+        self._hash = ""
+        self._start(config)
+
+    def _start(self, config: ModelConfig) -> None:
+        """Initial weights: 1/sqrt(fan in), residual outputs scaled down with depth."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                std = module.in_features**-0.5
+                if name.endswith((".out", ".down")):
+                    std *= (2 * len(config.layers)) ** -0.5
+                if name == "face.write":
+                    std *= 0.1
+                nn.init.normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def tokens(self) -> TokenFace:
+        """The token face; only for kind "tokens"."""
+        assert isinstance(self.face, TokenFace)
+        return self.face
+
+    @property
+    def series(self) -> SeriesFace:
+        """The series face; only for kind "series"."""
+        assert isinstance(self.face, SeriesFace)
+        return self.face
+
+    @property
+    def parameters_count(self) -> int:
+        """Trained numbers."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over configuration and weights: what a snapshot belongs to.
+
+        Computed once, for a model that is no longer trained; `forget_hash` after changing weights.
+        """
+        if not self._hash:
+            digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+            for name, tensor in sorted(self.state_dict().items()):
+                digest.update(name.encode() + str(tensor.dtype).encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            self._hash = digest.hexdigest()
+        return self._hash
+
+    def forget_hash(self) -> None:
+        """Say that the weights have changed."""
+        self._hash = ""
+
+    def fresh(self, streams: int) -> FastWeights:
+        """Fast weights of streams that have seen nothing."""
+        return empty_fast_weights(self.config, streams)
+
+    def placed(self, embedded: Tensor, past: Tensor) -> Tensor:
+        """Add learned absolute positions behind `past` (int64 `[B]`) held ones, if the model has any."""
+        if self.places is None:
+            return embedded
+        steps = past[:, None] + torch.arange(embedded.shape[1], device=past.device)
+        return embedded + self.places[steps.clamp(max=len(self.places) - 1)]
+
+    def run(
+        self,
+        embedded: Tensor,
+        lengths: Tensor,
+        weights: FastWeights,
+        cache: KVCache | None = None,
+        *,
+        seen: Visibility = "causal",
+        reach: int | None = None,
+    ) -> Pass:
+        """One pass of the blocks over `embedded` `[B, T, d]`, `lengths` int64 `[B]` of it valid.
+
+        `cache`: what attention still holds (None: nothing); `seen`: who sees whom among the new
+        positions; `reach`: positions that a query sees at most (sliding), None for all held.
+        """
+        cache = cache or empty_cache(self.config, len(lengths))
+        past = next((int(t.shape[1]) for t in cache.keys.values()), 0)
+        look = view(cache.lengths, past, lengths, embedded.shape[1], seen, reach)
+        x, matrices, tails = embedded, {}, {}
+        keys, values = {}, {}
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            name, normal = str(index), block.normal(x)
+            if isinstance(block.mixer, Attention):
+                y, keys[name], values[name] = block.mixer(
+                    normal, look, cache.keys[name], cache.values[name]
+                )
+            else:
+                y, matrices[name], tail = block.mixer(
+                    normal, lengths, weights.matrices[name], weights.tails.get(name)
+                )
+                if tail is not None:
+                    tails[name] = tail
+            x = block.mlp(x + y)
+        return Pass(x, FastWeights(matrices, tails), KVCache(keys, values, lengths))

@@ -1,0 +1,105 @@
+"""Causal normalisation: the running mean and scale of every channel of every stream.
+
+Sums decay with the number of events, so that a stream forgets; nothing here looks ahead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CLIP = 10.0  # scales; errors beyond it count as 10 (one spike must not own the loss)
+
+
+@dataclass(frozen=True, eq=False)
+class RunningStats:
+    """Decayed sums per stream and channel, float64 `[B, C]`.
+
+    `origin` is the first value seen (sums are of differences from it, so that large offsets lose
+    no digits); `count`, `total`, `squares` are the decayed count, sum and sum of squares; `last` is
+    the last observed value.
+    """
+
+    origin: Tensor
+    count: Tensor
+    total: Tensor
+    squares: Tensor
+    last: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The sums by name."""
+        return {n: getattr(self, n) for n in self.__dataclass_fields__}
+
+    @property
+    def known(self) -> Tensor:
+        """Which channels have been observed at all, bool, same shape."""
+        return self.count > 0
+
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and scale (standard deviation, floored) of each channel, float64, same shape.
+
+        The floor is a thousandth of the mean's size plus 1e-6: a constant channel has a scale. A
+        channel that was never seen has mean 0: its origin may be set by values still to come.
+        """
+        count = self.count.clamp(min=1e-9)
+        mean = self.total / count
+        variance = (self.squares / count - mean.square()).clamp(min=0.0)
+        location = torch.where(self.known, self.origin + mean, 0.0)
+        return location, torch.maximum(variance.sqrt(), 1e-3 * location.abs() + 1e-6)
+
+
+def fresh_stats(streams: int, channels: int) -> RunningStats:
+    """Statistics of streams that have seen nothing."""
+    zero = torch.zeros(streams, channels, dtype=torch.float64)
+    return RunningStats(zero, zero, zero, zero, zero)
+
+
+def advance(
+    stats: RunningStats, values: Tensor, events: Tensor, memory: int
+) -> tuple[RunningStats, RunningStats]:
+    """Run the statistics over patches; return those after each patch and those after the last.
+
+    values: `[B, T, P, C]`, NaN where missing; events: int64 `[B, T]`, events in each patch (0 for
+    padding, whose values are all NaN); `memory`: events after which a weight has fallen to 1/e. The
+    first result has shape `[B, T, C]`: entry t knows patches 0..t and no later one.
+    """
+    x = values.double()
+    seen = torch.isfinite(x)
+    origin = _origins(stats, x, seen)
+    shifted = torch.where(seen, x - origin[:, None, None], 0.0)
+    sums = torch.stack([seen.double().sum(2), shifted.sum(2), shifted.square().sum(2)])
+    # decay from patch i to patch t: exp(-(events in i+1 .. t) / memory)
+    clock = events.double().cumsum(1) / memory
+    gap = clock[:, :, None] - clock[:, None, :]
+    decay = torch.exp(-gap.clamp(min=0)).tril()
+    before = torch.stack([stats.count, stats.total, stats.squares])
+    carried = before[:, :, None] * torch.exp(-clock)[None, :, :, None]
+    # `tril` keeps i <= t; patch t itself has decay 1
+    count, total, squares = (decay @ sums + carried).unbind(0)
+    last = _last_values(stats.last, x, seen)
+    each = RunningStats(origin[:, None].expand_as(count), count, total, squares, last)
+    end = RunningStats(origin, count[:, -1], total[:, -1], squares[:, -1], last[:, -1])
+    return each, end
+
+
+def _origins(stats: RunningStats, x: Tensor, seen: Tensor) -> Tensor:
+    """Keep the origin of a channel once it has been seen; else take its first value here."""
+    flat, there = x.flatten(1, 2), seen.flatten(1, 2)
+    first = there.to(torch.int8).argmax(1, keepdim=True)
+    value = flat.gather(1, first)[:, 0].nan_to_num(0.0)
+    return torch.where(stats.count > 0, stats.origin, value)
+
+
+def _last_values(before: Tensor, x: Tensor, seen: Tensor) -> Tensor:
+    """The last observed value of each channel at the end of each patch, `[B, T, C]`."""
+    batch, patches, size, channels = x.shape
+    flat = torch.cat([before[:, None], x.flatten(1, 2)], 1)
+    there = torch.cat(
+        [torch.ones_like(before, dtype=torch.bool)[:, None], seen.flatten(1, 2)], 1
+    )
+    steps = torch.arange(flat.shape[1])[None, :, None]
+    newest = torch.where(there, steps, 0).cummax(1).values
+    ends = newest[:, size::size]
+    return flat.gather(1, ends).reshape(batch, patches, channels)

@@ -1,0 +1,154 @@
+"""Sleep: passes 2..N over a closed window, before it is evicted (arXiv 2605.26099, section 3).
+
+State goes in, state comes out; nothing here knows of streams, policies or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adaptive_sleep.memory import EPSILON, FastWeights
+from adaptive_sleep.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedWindow:
+    """A batch of windows after their wake pass.
+
+    `embedded` h0 and `hidden` h1, `[B, L, d]`; `lengths` int64 `[B]`; `before` S0 and `after` S1.
+    """
+
+    embedded: Tensor
+    hidden: Tensor
+    lengths: Tensor
+    before: FastWeights
+    after: FastWeights
+
+    def select(self, rows: Tensor) -> ClosedWindow:
+        """The windows `rows` (int64 [n])."""
+        lengths = self.lengths.index_select(0, rows)
+        size = int(lengths.max()) if len(rows) else 0
+        return ClosedWindow(
+            self.embedded.index_select(0, rows)[:, :size],
+            self.hidden.index_select(0, rows)[:, :size],
+            lengths,
+            self.before.select(rows),
+            self.after.select(rows),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PassReport:
+    """What one sleep pass did to the windows still active: all tensors `[n]` but `summary` `[n, 2d]`.
+
+    `rows`: their indices in the batch; `passes`: done so far; the changes are relative norms.
+    """
+
+    rows: Tensor
+    passes: int
+    state_change: Tensor
+    hidden_change: Tensor
+    summary: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Slept:
+    """The fast weights at the boundary and, per window, the passes done (wake included) and the
+    relative state change of the last one (`[B]`; of pass 1 where there was no other)."""
+
+    weights: FastWeights
+    passes: Tensor
+    last_change: Tensor
+
+
+KeepGoing = Callable[[PassReport], Tensor]  # -> bool [n]: which of `rows` go on
+
+
+def summary(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Mean- and max-pooled hidden states of each window, RMS-normalised, `[B, 2d]`."""
+    steps = torch.arange(hidden.shape[1], device=hidden.device)
+    valid = (steps < lengths[:, None])[..., None]
+    mean = torch.where(valid, hidden, 0.0).sum(1) / lengths.clamp(min=1)[:, None]
+    top = torch.where(valid, hidden, -torch.inf).amax(1).nan_to_num(neginf=0.0)
+    width = hidden.shape[2]
+    return torch.cat([F.rms_norm(mean, (width,)), F.rms_norm(top, (width,))], -1)
+
+
+def sleep_pass(
+    model: Model, window: ClosedWindow, hidden: Tensor, weights: FastWeights
+) -> tuple[Tensor, FastWeights]:
+    """One more pass: hn, Sn = Blocks(Inject(h0, h(n-1)), C), C by the configured carry.
+
+    `hidden` h(n-1) and `weights` S(n-1) belong to the windows of `window`. Every pass starts from
+    the convolution tail before the window; the tail of pass 1 is put back at the boundary.
+    """
+    restart = model.config.carry == "restart"
+    start = window.before if restart else weights.with_tails(window.before)
+    injected = model.inject(window.embedded, hidden)
+    done = model.run(injected, window.lengths, start, seen=model.config.sleep_attention)
+    return done.hidden, done.weights
+
+
+def consolidate(
+    model: Model, window: ClosedWindow, passes: Tensor, keep_going: KeepGoing | None = None
+) -> Slept:
+    """Run passes 2..N over closed windows, N per window; windows that are done leave the batch.
+
+    passes: int64 `[B]`, N >= 1 each. `keep_going` is asked after each sleep pass for the windows
+    that have passes left, and can only stop them early. Returns SN with the tails of pass 1.
+    """
+    weights, last = window.after, window.after.change_since(window.before)
+    done = torch.ones_like(passes)
+    rows = torch.nonzero(passes > 1)[:, 0]
+    part = window.select(rows)
+    hidden, current = part.hidden, part.after
+    count = 1
+    while len(rows):
+        count += 1
+        fresh_hidden, fresh = sleep_pass(model, part, hidden, current)
+        change = fresh.change_since(current)
+        last = last.index_copy(0, rows, change)
+        done = done.index_fill(0, rows, count)
+        more = passes.index_select(0, rows) > count
+        if keep_going is not None and bool(more.any()):
+            more = more & _ask(keep_going, rows, count, more, part, hidden, fresh_hidden, change)
+        stop = torch.nonzero(~more)[:, 0]
+        if len(stop):
+            weights = weights.put(rows[stop], fresh.select(stop).with_tails(part.after.select(stop)))
+        go = torch.nonzero(more)[:, 0]
+        if len(go) == len(rows):
+            hidden, current = fresh_hidden, fresh
+            continue
+        rows, part, current = rows[go], part.select(go), fresh.select(go)
+        hidden = fresh_hidden.index_select(0, go)[:, : part.embedded.shape[1]]
+    return Slept(weights, done, last)
+
+
+def _ask(
+    keep_going: KeepGoing,
+    rows: Tensor,
+    count: int,
+    more: Tensor,
+    part: ClosedWindow,
+    before: Tensor,
+    after: Tensor,
+    change: Tensor,
+) -> Tensor:
+    """Report the windows that have passes left and spread the answers over all of `rows`."""
+    ask = torch.nonzero(more)[:, 0]
+    lengths = part.lengths[ask]
+    moved = _masked_norm(after[ask] - before[ask], lengths)
+    moved = moved / (_masked_norm(after[ask], lengths) + EPSILON)
+    report = PassReport(rows[ask], count, change[ask], moved, summary(after[ask], lengths))
+    return more.index_copy(0, ask, keep_going(report))
+
+
+def _masked_norm(x: Tensor, lengths: Tensor) -> Tensor:
+    """Norm over the valid positions of x `[n, L, d]`, `[n]`."""
+    valid = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+    return torch.where(valid[..., None], x, 0.0).flatten(1).square().sum(1).sqrt()
