@@ -1,0 +1,213 @@
+"""Pure bookkeeping of a step: counters before and after, what a closed window leaves, its trace row.
+
+It computes rows of the arena (`arena.py`) from rows; nothing here touches a model or a policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptive_sleep.arena import COUNTERS, SUMS, Rows
+from adaptive_sleep.attention import KVCache
+from adaptive_sleep.boundary import Closing, Decision, Pending
+from adaptive_sleep.ledger import Costs, visible_pairs
+from adaptive_sleep.memory import FastWeights
+from adaptive_sleep.normalise import RunningStats
+from adaptive_sleep.packing import Packed
+from adaptive_sleep.streams.events import Piece
+from adaptive_sleep.trace import TraceRow
+from adaptive_sleep.wake import Start, Woken
+
+NANOSECONDS = 1e9
+
+
+def strip(rows: Rows, prefix: str) -> Rows:
+    """The tensors under `prefix`, by the rest of their names."""
+    return {n[len(prefix) :]: t for n, t in rows.items() if n.startswith(prefix)}
+
+
+def read_weights(rows: Rows, when: str) -> FastWeights:
+    """Fast weights `when` ("now" or "before") out of arena rows."""
+    return FastWeights(strip(rows, f"{when}.matrix."), strip(rows, f"{when}.tail."))
+
+
+def write_weights(weights: FastWeights, when: str) -> Rows:
+    """Fast weights as arena rows."""
+    return {f"{when}.{name}": tensor for name, tensor in weights}
+
+
+def read_start(rows: Rows, cache: KVCache) -> Start:
+    """Where the streams of some arena rows stand."""
+    sums = strip(rows, "stats.")
+    return Start(
+        read_weights(rows, "now"),
+        cache,
+        rows["last_hidden"],
+        rows["has_last"] > 0,
+        RunningStats(**sums) if sums else None,
+    )
+
+
+def counted(
+    pieces: Sequence[Piece],
+    state: Rows,
+    packed: Packed,
+    woken: Woken,
+    costs: Costs,
+    limits: tuple[int, int, int | None],
+) -> Rows:
+    """The small state of every stream of a batch after its new positions.
+
+    `limits`: events that attention holds at most, positions that it holds at most, and how many of
+    them a query sees (None: all).
+    """
+    window, slots, reach = limits
+    fresh = dict(state)
+    count = torch.tensor([len(p.events) for p in pieces])
+    fresh |= _clocks(pieces, state)
+    fresh["open"], fresh["seen"] = state["open"] + count, state["seen"] + count
+    fresh["held"] = (state["held"] + count).clamp(max=window)
+    fresh["positions"] = state["positions"] + packed.lengths
+    fresh["cached"] = (state["cached"] + packed.lengths).clamp(max=slots)
+    fresh["has_last"] = ((state["has_last"] > 0) | (packed.lengths > 0)).long()
+    fresh["scored"] = state["scored"] + woken.scored
+    fresh["loss"], fresh["spread"] = state["loss"] + woken.loss, state["spread"] + woken.spread
+    fresh["last_hidden"] = woken.last_hidden
+    lengths = packed.lengths.numpy()
+    spent = costs.wake(lengths, visible_pairs(state["cached"].numpy(), lengths, reach))
+    fresh["wake_flops"] = state["wake_flops"] + torch.from_numpy(spent)
+    fresh |= write_weights(woken.done.weights, "now")
+    if packed.waiting is not None:
+        assert woken.stats is not None
+        fresh |= {f"stats.{n}": t for n, t in woken.stats.tensors().items()}
+        fresh["waiting.values"] = packed.waiting.values
+        fresh["waiting.times"] = packed.waiting.times
+        fresh["pending"] = packed.waiting.pending
+    return fresh
+
+
+def _clocks(pieces: Sequence[Piece], state: Rows) -> Rows:
+    """First event of the open window and last event of the stream, ns, after new events."""
+    first, last = state["first_time"].tolist(), state["last_time"].tolist()
+    for i, (piece, held) in enumerate(zip(pieces, state["open"].tolist(), strict=True)):
+        if len(piece.events):
+            first[i] = first[i] if held else int(piece.events.time[0])
+            last[i] = int(piece.events.time[-1])
+    return {"first_time": torch.tensor(first), "last_time": torch.tensor(last)}
+
+
+def _seconds(state: Rows) -> Tensor:
+    """How long each window lasted, from the last event before it (its own first, for window 0)."""
+    since = torch.where(state["window"] > 0, state["before_time"], state["first_time"])
+    return (state["last_time"] - since).double() / NANOSECONDS
+
+
+def closing_counters(
+    names: list[str], state: Rows, pressure: float, budget: float | None, cap: float | None
+) -> Closing:
+    """Counters of closing windows; `budget` FLOPs per event accrue here, up to `cap`."""
+    read = {n: state[n].numpy() for n in (*COUNTERS, *SUMS)}
+    later = read["window"] > 0
+    gap = np.maximum((read["first_time"] - read["before_time"]) / NANOSECONDS, 0.0)
+    balance = read["balance"]
+    if budget is not None and cap is not None:
+        balance = np.minimum(cap, balance + budget * read["open"])
+    return Closing(
+        stream=names,
+        window=read["window"],
+        tokens=read["open"],
+        scored=read["scored"],
+        loss=read["loss"],
+        spread=read["spread"],
+        gap=np.where(later, gap, 0.0),
+        density=_density(
+            read["open"],
+            _seconds(state).numpy(),
+            read["density_events"],
+            read["density_seconds"],
+        ),
+        balance=balance,
+        wake_flops=read["wake_flops"],
+        pressure=pressure,
+    )
+
+
+def _density(
+    events: NDArray[np.int64],
+    seconds: NDArray[np.float64],
+    all_events: NDArray[np.float64],
+    all_seconds: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Events per second of the window against the stream's mean so far; 1 where either is unknown."""
+    known = (seconds > 0) & (all_seconds > 0) & (all_events > 0)
+    rate = events / np.where(known, seconds, 1.0)
+    usual = np.where(known, all_events, 1.0) / np.where(known, all_seconds, 1.0)
+    return np.where(known, rate / usual, 1.0)
+
+
+def evicted(state: Rows, closing: Closing, decision: Decision, drop_cache: bool) -> Rows:
+    """The state of closing streams after the boundary: SN kept, the window dropped."""
+    after = write_weights(decision.slept.weights, "now")
+    after |= write_weights(decision.slept.weights, "before")
+    zero = torch.zeros_like(state["open"])
+    after |= dict.fromkeys(("open", "positions", "scored", "wake_flops"), zero)
+    after |= dict.fromkeys(("loss", "spread"), zero.double())
+    if drop_cache:
+        after |= {"held": zero, "cached": zero}
+    after["window"] = state["window"] + 1
+    after["before_time"] = state["last_time"]
+    seconds = _seconds(state)
+    timed = seconds > 0
+    after["density_events"] = state["density_events"] + torch.where(timed, state["open"], 0)
+    after["density_seconds"] = state["density_seconds"] + torch.where(timed, seconds, 0.0)
+    after["balance"] = torch.from_numpy(closing.balance - decision.sleep_flops)
+    return after
+
+
+def trace_rows(
+    step: int, causes: Sequence[str], closing: Closing, decision: Decision, state: Rows
+) -> list[TraceRow]:
+    """One trace row per closing window."""
+    signals = decision.signals
+    columns: dict[str, list[object]] = {
+        "step": [step] * len(closing.stream),
+        "stream": list(closing.stream),
+        "cause": list(causes),
+        "loss": [
+            s if n else None
+            for s, n in zip(signals.surprise.tolist(), signals.scored.tolist(), strict=True)
+        ],
+        "last_state_change": decision.slept.last_change.double().tolist(),
+        "planned": decision.planned.tolist(),
+        "passes": decision.passes.tolist(),
+        "clipped_by": list(decision.clipped_by),
+        "wake_flops": closing.wake_flops.tolist(),
+        "sleep_flops": decision.sleep_flops.tolist(),
+        "signal_flops": decision.signal_flops.tolist(),
+        "policy_flops": decision.policy_flops.tolist(),
+        "first_time": state["first_time"].tolist(),
+        "last_time": state["last_time"].tolist(),
+    }
+    for name in ("window", "tokens", "scored", "uncertainty", "surprise", "cache_pressure"):
+        columns[name] = getattr(signals, name).tolist()
+    for name in ("state_change", "event_density", "gap", "budget_left"):
+        columns[name] = getattr(signals, name).tolist()
+    names = list(columns)
+    return [
+        TraceRow(**dict(zip(names, row, strict=True)))  # type: ignore[arg-type]
+        for row in zip(*columns.values(), strict=True)
+    ]
+
+
+def told(closing: Closing, decision: Decision, pending: Pending) -> Pending:
+    """Which windows have not had their outcome told: a scored window settles all before it."""
+    fresh = dict(pending)
+    for i, stream in enumerate(closing.stream):
+        left = () if closing.scored[i] > 0 else fresh.get(stream, ())
+        fresh[stream] = (*left, (int(closing.window[i]), int(decision.passes[i])))
+    return fresh

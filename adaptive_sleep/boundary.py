@@ -1,0 +1,224 @@
+"""What happens when windows close: measure, ask the policy, clip to the budget, sleep.
+
+It works on a batch of closing windows and returns what to store; the runtime stores it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptive_sleep.ledger import Costs
+from adaptive_sleep.model import Model
+from adaptive_sleep.policy import PolicyLike, keep_going, observe, plan_passes, policy_flops
+from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
+from adaptive_sleep.sleep import ClosedWindow, PassReport, Slept, consolidate, summary
+from adaptive_sleep.streams.errors import AdaptiveSleepError
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+Pending = dict[str, tuple[tuple[int, int], ...]]  # stream -> windows not yet told of: (window, passes)
+
+
+@dataclass(frozen=True, eq=False)
+class Closing:
+    """Counters of the windows that close, one entry per stream."""
+
+    stream: list[str]
+    window: IntArray
+    tokens: IntArray
+    scored: IntArray
+    loss: FloatArray  # sums over `scored`
+    spread: FloatArray
+    gap: FloatArray
+    density: FloatArray
+    balance: FloatArray  # sleep FLOPs that the stream may spend
+    wake_flops: IntArray
+    pressure: float
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What was measured, planned and done for a batch of closing windows."""
+
+    signals: WindowSignals
+    planned: IntArray
+    slept: Slept
+    passes: IntArray
+    clipped_by: list[str]
+    sleep_flops: IntArray
+    signal_flops: IntArray
+    policy_flops: IntArray
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a decision: FLOPs by formula, the most passes, the price, the budget's cap."""
+
+    costs: Costs
+    max_passes: int
+    price: float
+    budget_cap: float | None  # sleep FLOPs that a stream may save up; None without a budget
+    allow_sleep: bool
+
+
+def window_signals(
+    model: Model, closed: ClosedWindow, closing: Closing, limits: Limits
+) -> WindowSignals:
+    """The signals of closing windows, all from the wake pass (design, section 5)."""
+    count = np.maximum(closing.scored, 1)
+    streams = len(closing.stream)
+    full = np.ones(streams)
+    left = full if limits.budget_cap is None else closing.balance / limits.budget_cap
+    return WindowSignals(
+        stream=np.array(closing.stream, dtype=object),
+        window=closing.window,
+        tokens=closing.tokens,
+        scored=closing.scored,
+        uncertainty=closing.spread / count,
+        surprise=closing.loss / count,
+        cache_pressure=closing.pressure * full,
+        state_change=closed.after.change_since(closed.before).double().numpy(),
+        event_density=closing.density,
+        gap=closing.gap,
+        wake_flops=closing.wake_flops,
+        pass_flops=pass_flops(model, closed.lengths, limits.costs),
+        price=limits.price * full,
+        budget_left=np.clip(left, 0.0, 1.0),
+        max_passes=np.full(streams, limits.max_passes, dtype=np.int64),
+        summary=summary(closed.hidden, closed.lengths).numpy(),
+    )
+
+
+def pass_flops(model: Model, lengths: Tensor, costs: Costs) -> IntArray:
+    """FLOPs of one more pass over windows of `lengths` positions."""
+    causal = model.config.sleep_attention == "causal"
+    return costs.sleep_pass(lengths.numpy(), causal=causal)
+
+
+def outcomes(signals: WindowSignals, pending: Pending) -> WindowOutcome:
+    """What the scored windows of `signals` tell of the windows before them that are still pending."""
+    rows = [
+        (stream, window, passes, signals.surprise[i], signals.scored[i], signals.window[i] - window)
+        for i, stream in enumerate(signals.stream)
+        if signals.scored[i] > 0
+        for window, passes in pending.get(stream, ())
+    ]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
+    return WindowOutcome(
+        stream=np.array(columns[0], dtype=object),
+        window=np.array(columns[1], dtype=np.int64),
+        passes=np.array(columns[2], dtype=np.int64),
+        loss=np.array(columns[3], dtype=np.float64),
+        scored=np.array(columns[4], dtype=np.int64),
+        lag=np.array(columns[5], dtype=np.int64),
+    )
+
+
+def decide(
+    model: Model,
+    policy: PolicyLike,
+    closed: ClosedWindow,
+    closing: Closing,
+    limits: Limits,
+    pending: Mapping[str, tuple[tuple[int, int], ...]],
+) -> Decision:
+    """Measure, tell what came of earlier windows, ask, clip, sleep. Raises what a policy raises."""
+    clock = [time.perf_counter()]
+    signals = window_signals(model, closed, closing, limits)
+    clock.append(time.perf_counter())
+    observe(policy, outcomes(signals, dict(pending)))
+    planned = plan_passes(policy, signals)
+    allowed, clipped_by = _clip(planned, signals, closing, limits)
+    clock.append(time.perf_counter())
+    asked = getattr(policy, "keep_going", None) is not None
+    meter = _Meter(policy, signals, allowed)
+    slept = consolidate(model, closed, torch.from_numpy(allowed), meter if asked else None)
+    passes = slept.passes.numpy()
+    _require_finite(closing, slept)
+    clock.append(time.perf_counter())
+    for row in np.flatnonzero(passes < allowed):
+        clipped_by[row] = "halted"
+    lengths = closed.lengths.numpy()
+    costs = limits.costs
+    measured = costs.boundary_signals(lengths, closing.scored)
+    after_pass = costs.progress_signals(lengths, model.config.width) if asked else costs.change
+    return Decision(
+        signals,
+        planned,
+        slept,
+        passes,
+        clipped_by,
+        (passes - 1) * signals.pass_flops,
+        measured + (passes - 1) * after_pass,
+        _shares(policy_flops(policy, len(passes)), len(passes)),
+        {
+            "signals": clock[1] - clock[0],
+            "policy": clock[2] - clock[1] + meter.seconds,
+            "sleep": clock[3] - clock[2] - meter.seconds,
+        },
+    )
+
+
+def _clip(
+    planned: IntArray, signals: WindowSignals, closing: Closing, limits: Limits
+) -> tuple[IntArray, list[str]]:
+    """The passes that overload and budget allow, and what took the others."""
+    allowed = planned
+    reason = [""] * len(planned)
+    if limits.budget_cap is not None:
+        affordable = 1 + np.floor(closing.balance / signals.pass_flops).astype(np.int64)
+        allowed = np.minimum(planned, affordable)
+        reason = ["budget" if a < p else "" for a, p in zip(allowed, planned, strict=True)]
+    if not limits.allow_sleep:
+        reason = ["overload" if p > 1 else "" for p in planned]
+        allowed = np.ones_like(planned)
+    return allowed, reason
+
+
+def _shares(total: int, count: int) -> IntArray:
+    """Whole FLOPs of one plan, shared out over its streams so that they add up."""
+    share, rest = divmod(total, count)
+    return np.array([share + (i < rest) for i in range(count)], dtype=np.int64)
+
+
+def _require_finite(closing: Closing, slept: Slept) -> None:
+    bad = torch.nonzero(~slept.weights.finite_streams())[:, 0]
+    if len(bad):
+        row = int(bad[0])
+        raise AdaptiveSleepError(
+            f"fast weights of stream {closing.stream[row]!r} are not finite after window "
+            f"{closing.window[row]}; the step is undone"
+        )
+
+
+class _Meter:
+    """Turns pass reports into the policy's `SleepProgress`, and times the policy's part."""
+
+    def __init__(self, policy: PolicyLike, signals: WindowSignals, allowed: IntArray) -> None:
+        self.policy, self.signals, self.allowed = policy, signals, allowed
+        self.seconds = 0.0
+
+    def __call__(self, report: PassReport) -> Tensor:
+        start = time.perf_counter()
+        rows = report.rows.numpy()
+        progress = SleepProgress(
+            stream=self.signals.stream[rows],
+            window=self.signals.window[rows],
+            passes=np.full(len(rows), report.passes, dtype=np.int64),
+            planned=self.allowed[rows],
+            state_change=report.state_change.double().numpy(),
+            hidden_change=report.hidden_change.double().numpy(),
+            summary=report.summary.numpy(),
+            flops=(report.passes - 1) * self.signals.pass_flops[rows],
+        )
+        answer = torch.from_numpy(keep_going(self.policy, progress))
+        self.seconds += time.perf_counter() - start
+        return answer

@@ -1,0 +1,95 @@
+"""Checkpoints: one safetensors file that holds the weights, the configuration and their hash.
+
+No pickle; a file of another schema or with changed bytes is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from adaptive_sleep.bundled import locate
+from adaptive_sleep.config import ModelConfig, decode
+from adaptive_sleep.model import Model
+from adaptive_sleep.streams.errors import InputError, IntegrityError
+
+SCHEMA = 1
+
+
+def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str]) -> Path:
+    """Write a checkpoint atomically; returns its path. `provenance`: how it was made, free text.
+
+    Raises InputError where the folder does not exist.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist")
+    model.forget_hash()
+    header = {
+        "schema": str(SCHEMA),
+        "config": json.dumps(asdict(model.config)),
+        "hash": model.hash,
+        "provenance": json.dumps(dict(provenance), sort_keys=True),
+    }
+    tensors = {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(save(tensors, metadata=header))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+    return target
+
+
+def describe_model(where: str | Path) -> dict[str, Any]:
+    """Header of a checkpoint: `config`, `hash`, `provenance`, `schema`. Raises as `load_model`."""
+    path = locate("models", where)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(f"{path}: not a readable checkpoint: {error}") from error
+    if "config" not in header or "hash" not in header:
+        raise IntegrityError(f"{path}: a safetensors file, but not one of our checkpoints")
+    if header.get("schema") != str(SCHEMA):
+        raise IntegrityError(
+            f"{path}: checkpoint of schema {header.get('schema')}; this version reads {SCHEMA}: upgrade"
+        )
+    return {
+        "schema": SCHEMA,
+        "config": json.loads(header["config"]),
+        "hash": header["hash"],
+        "provenance": json.loads(header.get("provenance", "{}")),
+    }
+
+
+def load_model(where: str | Path) -> Model:
+    """Load a checkpoint from a path or `bundled:NAME`, on the CPU, ready to run.
+
+    Raises InputError where there is none, IntegrityError where it is damaged or of another schema.
+    """
+    header = describe_model(where)
+    path = locate("models", where)
+    model = Model(decode(ModelConfig, header["config"], where=str(path)))
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise IntegrityError(f"{path}: the weights do not fit the configuration: {error}") from error
+    if model.hash != header["hash"]:
+        raise IntegrityError(f"{path}: the weights are not those that were saved (hash differs)")
+    return model.eval()

@@ -1,0 +1,154 @@
+"""What a run spends: FLOPs by closed formulas, in phases, and resident bytes.
+
+FLOPs are matrix products, one multiply-add = 2, with visible attention pairs and the one-step form
+of the recurrence, whatever the backend computes. Seconds are kept elsewhere: they do not replay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptive_sleep.config import ModelConfig
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """FLOPs of each part of a model, fixed by its configuration.
+
+    `position`: all blocks, per position, without attention pairs; `pair`: all attention layers, per
+    visible pair; `embed`, `head`: per position; `inject`: per position of a sleep pass; `change`:
+    both norms of one state-change signal; `pool`: pooling, per position of a summary; `spread`:
+    uncertainty, per scored prediction.
+    """
+
+    position: int
+    pair: int
+    embed: int
+    head: int
+    inject: int
+    change: int
+    pool: int
+    spread: int
+
+    def wake(self, positions: IntArray, pairs: IntArray) -> IntArray:
+        """Wake pass of `positions` new positions with `pairs` visible pairs, head included."""
+        return positions * (self.position + self.embed + self.head) + pairs * self.pair
+
+    def sleep_pass(self, positions: IntArray, *, causal: bool) -> IntArray:
+        """One sleep pass over a closed window of `positions` positions."""
+        pairs = positions * (positions + 1) // 2 if causal else positions * positions
+        return positions * (self.position + self.inject) + pairs * self.pair
+
+    def boundary_signals(self, positions: IntArray, predicted: IntArray) -> IntArray:
+        """The signals of one closed window: state change, summary, uncertainty."""
+        return self.change + positions * self.pool + predicted * self.spread
+
+    def progress_signals(self, positions: IntArray, width: int) -> IntArray:
+        """The signals after one sleep pass: both changes and the summary."""
+        return self.change + positions * (self.pool + 4 * width)
+
+
+def attention_costs(config: ModelConfig) -> tuple[int, int]:
+    """One attention mixer: FLOPs per position, FLOPs per visible pair."""
+    return 8 * config.width**2, 4 * config.width
+
+
+def deltanet_costs(config: ModelConfig) -> int:
+    """One Gated DeltaNet mixer per position: projections, convolution, one-step recurrence."""
+    heads, key, value, width = config.fast_heads, config.key_dim, config.value_dim, config.width
+    mixed = heads * (2 * key + value)
+    projections = 2 * width * (mixed + 2 * heads + heads * value) + 2 * heads * value * width
+    return projections + 2 * mixed * config.conv + 6 * heads * key * value
+
+
+def costs(config: ModelConfig) -> Costs:
+    """The closed formulas of design section 4 for one model configuration."""
+    mixer = {"attention": attention_costs(config)[0], "deltanet": deltanet_costs(config)}
+    mlp = 4 * config.mlp_ratio * config.width**2
+    attentions = config.layers.count("attention")
+    if config.kind == "tokens":
+        embed, head, spread = 0, 2 * config.width * config.vocabulary, 2 * config.vocabulary
+    else:
+        outputs = config.patch * len(config.channels)
+        embed = 2 * (2 * config.patch * len(config.inputs)) * config.width
+        head, spread = 2 * config.width * outputs * (len(config.quantiles) + 1), 2 * outputs
+    return Costs(
+        position=sum(mixer[layer] + mlp for layer in config.layers),
+        pair=attentions * attention_costs(config)[1],
+        embed=embed,
+        head=head,
+        inject=2 * config.width**2 if config.injection == "linear" else 0,
+        change=4 * config.layers.count("deltanet") * state_numbers(config),
+        pool=4 * config.width,
+        spread=spread,
+    )
+
+
+def state_numbers(config: ModelConfig) -> int:
+    """Numbers in the fast-weight matrices of one layer: H * K * V."""
+    return config.fast_heads * config.key_dim * config.value_dim
+
+
+def visible_pairs(past: IntArray, new: IntArray, reach: int | None) -> IntArray:
+    """Causal pairs that `new` positions behind `past` held ones see: sum of min(past + t, reach).
+
+    t runs from 1 to new; `reach` is the most positions that one query sees, itself included.
+    """
+    total = new * past + new * (new + 1) // 2
+    if reach is None:
+        return total
+    # positions t > reach - past see `reach` each instead of past + t
+    over = np.clip(past + new - reach, 0, new)
+    excess = over * (past + new - reach) - over * (over - 1) // 2
+    return total - excess
+
+
+def resident_bytes(config: ModelConfig, streams: int, held_positions: int) -> int:
+    """Bytes that `streams` streams keep between steps: fast weights, tails, held keys and values.
+
+    float32 throughout; `held_positions` counts KV positions over all streams.
+    """
+    mixed = config.fast_heads * (2 * config.key_dim + config.value_dim)
+    layer = state_numbers(config) + max(config.conv - 1, 0) * mixed
+    state = config.layers.count("deltanet") * layer
+    cached = 2 * config.width * config.layers.count("attention")
+    return 4 * (streams * state + held_positions * cached)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What has been spent so far: FLOPs by phase, and what they were spent on."""
+
+    wake: int = 0
+    sleep: int = 0
+    signals: int = 0
+    policy: int = 0
+    events: int = 0
+    windows: int = 0
+    passes: int = 0  # over all windows, wake passes included
+    peak_resident_bytes: int = 0
+
+    @property
+    def flops(self) -> int:
+        """All phases together."""
+        return self.wake + self.sleep + self.signals + self.policy
+
+    @property
+    def flops_per_event(self) -> float:
+        """All phases, per event read; 0 before the first event."""
+        return self.flops / self.events if self.events else 0.0
+
+    def add(self, **amounts: int) -> Ledger:
+        """A ledger with `amounts` added to the named fields (`peak_resident_bytes`: the larger)."""
+        peak = max(self.peak_resident_bytes, amounts.pop("peak_resident_bytes", 0))
+        grown = {name: getattr(self, name) + int(value) for name, value in amounts.items()}
+        return replace(self, peak_resident_bytes=peak, **grown)
+
+    def state_dict(self) -> dict[str, int]:
+        """Plain numbers, for JSON."""
+        return asdict(self)

@@ -1,0 +1,57 @@
+"""How a runtime cuts memory and compute: settings that are recorded with every run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from adaptive_sleep.config import Eviction, ModelConfig
+from adaptive_sleep.streams.errors import InputError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeSettings:
+    """Settings of one runtime.
+
+    `window`: most events in a window; `kv_budget`: events that attention may hold over all streams
+    (None: no bound); `budget`: sleep FLOPs per event (None: no bound), of which a stream may save up
+    `burst` windows' worth; `max_passes`: most passes that a policy may plan; `price`: of a FLOP,
+    passed on to policies.
+    """
+
+    window: int
+    eviction: Eviction = "hard"
+    kv_budget: int | None = None
+    budget: float | None = None
+    burst: float = 4.0
+    max_passes: int = 8
+    price: float = 0.0
+    seed: int = 0
+
+
+def check_settings(settings: RuntimeSettings, config: ModelConfig) -> None:
+    """Refuse settings that this model cannot run under. Raises InputError."""
+    if settings.eviction not in ("hard", "sliding"):
+        hint = nearest(settings.eviction, ("hard", "sliding"))
+        raise InputError(f"eviction={settings.eviction!r}: 'hard' or 'sliding'{hint}")
+    if not 1 <= settings.window <= config.window:
+        raise InputError(
+            f"window={settings.window}: 1 to {config.window}, the window that the model was made for"
+        )
+    if settings.eviction == "sliding" and config.positions in ("learned", "relative"):
+        raise InputError(
+            f"eviction='sliding': positions={config.positions!r} restart at every window; "
+            "use eviction='hard' or a model with rotary positions"
+        )
+    if settings.kv_budget is not None and settings.kv_budget < 1:
+        raise InputError(f"kv_budget={settings.kv_budget}: at least 1 event")
+    if settings.max_passes < 1:
+        raise InputError(f"max_passes={settings.max_passes}: at least 1 (the wake pass)")
+    for name in ("budget", "burst", "price"):
+        value = getattr(settings, name)
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise InputError(f"{name}={value}: a finite number, 0 or more")
+    if settings.burst == 0:
+        raise InputError("burst=0: more than 0 windows' worth")
+    if settings.seed < 0:
+        raise InputError(f"seed={settings.seed}: 0 or more")

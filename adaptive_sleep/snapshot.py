@@ -1,0 +1,91 @@
+"""A runtime on disk: tensors in safetensors, everything else in JSON; strict when read back.
+
+No pickle. The caller makes the folder appear atomically; this file only writes and reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from adaptive_sleep.ledger import Ledger
+from adaptive_sleep.settings import RuntimeSettings
+from adaptive_sleep.streams.errors import InputError, IntegrityError
+
+LAYOUT = "S[B,H,K,V] float32; keys, values [B,L,H,D] float32, unrotated"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """All of a runtime but its tensors. `streams` are in the order of the tensors' rows."""
+
+    settings: RuntimeSettings
+    model: str
+    policy: str
+    policy_state: dict[str, Any]
+    streams: list[str]
+    steps: int
+    ledger: Ledger
+    pending: dict[str, tuple[tuple[int, int], ...]]
+    columns: tuple[str, ...] | None
+    machine: dict[str, str]
+    layout: str = LAYOUT
+    schema: int = SCHEMA
+
+
+def machine() -> dict[str, str]:
+    """What of this machine can change the bits of a result."""
+    return {
+        "threads": str(torch.get_num_threads()),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "device": "cpu",
+        "torch": torch.__version__,
+    }
+
+
+def write(folder: Path, state: State, tensors: dict[str, Tensor]) -> None:
+    """Write `state.safetensors` and `state.json` into `folder`."""
+    save_file(tensors, folder / "state.safetensors")
+    text = msgspec.json.format(msgspec.json.encode(state), indent=1)
+    (folder / "state.json").write_bytes(text)
+
+
+def read(folder: Path) -> tuple[State, dict[str, Tensor]]:
+    """Read what `write` wrote. Raises IntegrityError where it is missing or damaged."""
+    try:
+        raw = (folder / "state.json").read_bytes()
+        schema = msgspec.json.decode(raw).get("schema")
+        if schema != SCHEMA:
+            raise IntegrityError(f"{folder}: state of schema {schema}; this version reads {SCHEMA}")
+        state = msgspec.json.decode(raw, type=State)
+        tensors = load_file(folder / "state.safetensors")
+    except (OSError, msgspec.MsgspecError, SafetensorError, AttributeError) as error:
+        raise IntegrityError(f"{folder}: not a readable runtime state: {error}") from error
+    if state.layout != LAYOUT:
+        raise IntegrityError(f"{folder}: tensors laid out as {state.layout!r}, expected {LAYOUT!r}")
+    return state, tensors
+
+
+def check(state: State, model: str, policy: str) -> None:
+    """Refuse a state of another model, policy or machine. Raises InputError."""
+    if state.model != model:
+        raise InputError(
+            f"model: the state belongs to model {state.model[:12]}, this is {model[:12]}"
+        )
+    if state.policy != policy:
+        raise InputError(f"policy: the state was made under {state.policy!r}, not {policy!r}")
+    here = machine()
+    for name, value in state.machine.items():
+        if here.get(name) != value:
+            raise InputError(
+                f"{name}: the state was made with {value!r}, here it is {here.get(name)!r}; "
+                "the same bits need the same setting"
+            )

@@ -1,0 +1,92 @@
+"""The trace: one row per stream and window of a run, and the table of predictions beside it.
+
+No wall-clock field: the same run gives the same bytes. Where the rows are stored is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.wake import Predictions
+
+TraceCause = Literal["length", "gap", "pressure", "end", ""]
+ClippedBy = Literal["", "budget", "overload", "halted"]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRow:
+    """One closed window: what was seen of it, what was decided, what it cost.
+
+    `loss` is the mean over `scored` predictions (nats, or normalised pinball), None where there was
+    none; signals as in `WindowSignals`; `last_state_change` that of the last pass. `clipped_by` says
+    why `passes` is below `planned`: the budget, overload, or a policy that halted. FLOPs by phase;
+    times are the window's first and last event, ns UTC.
+    """
+
+    step: int
+    stream: str
+    window: int
+    cause: TraceCause
+    tokens: int
+    scored: int
+    loss: float | None
+    uncertainty: float
+    surprise: float
+    cache_pressure: float
+    state_change: float
+    event_density: float
+    gap: float
+    budget_left: float
+    last_state_change: float
+    planned: int
+    passes: int
+    clipped_by: ClippedBy
+    wake_flops: int
+    sleep_flops: int
+    signal_flops: int
+    policy_flops: int
+    first_time: int
+    last_time: int
+
+
+_DTYPES = {"int": pl.Int64(), "str": pl.String(), "float": pl.Float64(), "float | None": pl.Float64()}
+TRACE_SCHEMA: dict[str, pl.DataType] = {
+    f.name: _DTYPES.get(str(f.type), pl.String()) for f in fields(TraceRow)
+}
+
+
+def trace_frame(rows: Sequence[TraceRow]) -> pl.DataFrame:
+    """Rows as a table with the columns of `TRACE_SCHEMA`, in order."""
+    columns = {name: [getattr(r, name) for r in rows] for name in TRACE_SCHEMA}
+    return pl.DataFrame(columns, schema=TRACE_SCHEMA)
+
+
+def predictions_frame(predictions: Predictions, config: ModelConfig) -> pl.DataFrame:
+    """Predictions as a table: `stream`, `time`, then per channel NAME, NAME_mean, NAME_q10 ...
+
+    Tokens: `token`, `logprob` (nats), `entropy`. Missing targets are null.
+    """
+    times = pl.Series("time", predictions.time).cast(pl.Datetime("ns", "UTC"))
+    columns: dict[str, pl.Series] = {
+        "stream": pl.Series("stream", predictions.stream.tolist(), dtype=pl.String),
+        "time": times,
+    }
+    if predictions.token is not None:
+        for name in ("token", "logprob", "entropy"):
+            columns[name] = pl.Series(name, getattr(predictions, name))
+        return pl.DataFrame(columns)
+    assert predictions.target is not None
+    assert predictions.mean is not None and predictions.quantiles is not None
+    for i, channel in enumerate(config.channels):
+        parts = {channel: predictions.target[:, i], f"{channel}_mean": predictions.mean[:, i]}
+        for j, level in enumerate(config.quantiles):
+            parts[f"{channel}_q{100 * level:g}"] = predictions.quantiles[:, i, j]
+        for name, values in parts.items():
+            columns[name] = pl.Series(name, np.ascontiguousarray(values)).fill_nan(None)
+    return pl.DataFrame(columns)

@@ -1,0 +1,299 @@
+"""Training a hybrid that is to sleep: recipes, windows, passes, the loss, and a plain loop.
+
+The gradient runs through every pass and every fast-weight update. Checkpoints are chosen on the
+validation range of the recording; the test range is never read here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adaptive_sleep.attention import empty_cache
+from adaptive_sleep.bundled import locate
+from adaptive_sleep.checkpoint import save_model
+from adaptive_sleep.config import ModelConfig, decode, read_toml
+from adaptive_sleep.model import Model
+from adaptive_sleep.runtime import Runtime
+from adaptive_sleep.sleep import ClosedWindow, consolidate
+from adaptive_sleep.streams.cutting import Cutter, Windower
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.training_data import (
+    Batch,
+    StreamData,
+    fill_config,
+    read_streams,
+    rows_between,
+    sample,
+)
+from adaptive_sleep.wake import Start, wake
+
+Progress = Callable[[float, float | None, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """What to train on: a recording, and which parts of it (fractions of its rows)."""
+
+    recording: str = ""
+    train: tuple[float, float] = (0.0, 0.6)
+    validation: tuple[float, float] = (0.6, 0.7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """How to train. Sizes in windows, rates per step."""
+
+    steps: int = 1000
+    batch: int = 16  # sequences side by side
+    windows: int = 12  # windows in a sequence
+    bptt: int = 12  # windows that the gradient runs back over
+    passes: str = "1-4"  # N drawn per batch from a range, or one number
+    jitter: float = 0.25  # share of batches whose windows are cut short (partial patches, gaps)
+    mean_weight: float = 0.2  # series: weight of the mean's squared error
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup: int = 50
+    clip: float = 1.0
+    seed: int = 0
+    validate_every: int = 100
+    warm_windows: int = 32  # windows read before the validation range, not scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole recipe: `[model]` (fields of `ModelConfig`), `[data]`, `[training]`."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+
+
+PRESETS: dict[str, Recipe] = {
+    "series": Recipe(model={"patch": 4, "window": 64}),
+    "tokens": Recipe(
+        model={"window": 64, "layers": ["attention", "deltanet", "attention", "deltanet"]},
+        training=TrainingRecipe(batch=32, windows=8, bptt=8),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model: its checkpoint, the step that validation chose, and the losses.
+
+    `log` has one entry per validation: step, training loss, and validation loss by passes.
+    """
+
+    path: Path
+    step: int
+    validation: dict[int, float]
+    log: list[dict[str, float]]
+    seconds: float
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """Decode a recipe strictly. Raises InputError naming the field."""
+    recipe = decode(Recipe, read_toml(path), where=str(path))
+    if not recipe.data.recording:
+        raise InputError(f"{path}: [data] recording is missing: a path or bundled:NAME")
+    return recipe
+
+
+def train_recipe(
+    path: str | Path, out: str | Path, *, on_progress: Progress | None = None
+) -> Trained:
+    """Train what a recipe file says and write the checkpoint `out`. Raises InputError."""
+    return train(read_recipe(path), out, on_progress=on_progress)
+
+
+def train_preset(
+    recording: str | Path, preset: str, out: str | Path, *, on_progress: Progress | None = None
+) -> Trained:
+    """Train the preset "series" or "tokens" on a recording of one's own. Raises InputError."""
+    if preset not in PRESETS:
+        raise InputError(f"preset={preset!r}: one of {', '.join(PRESETS)}")
+    recipe = PRESETS[preset]
+    data = replace(recipe.data, recording=str(recording), train=(0.0, 0.85), validation=(0.85, 1.0))
+    return train(replace(recipe, data=data), out, on_progress=on_progress)
+
+
+def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = None) -> Trained:
+    """Train, keep the weights that validate best, write them to `out` (atomically)."""
+    begun = time.perf_counter()
+    settings = recipe.training
+    low, high = parse_passes(settings.passes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said by whoever made the recording
+        recording = Recording.open(locate("recordings", recipe.data.recording))
+    config = decode(ModelConfig, fill_config(recipe.model, recording), where="[model]")
+    if config.kind != recording.kind:
+        raise InputError(f"kind={config.kind!r}: the recording holds {recording.kind}")
+    first, last = rows_between(recipe.data.train, recording.rows)
+    streams = read_streams(recording, config, first, last)
+    torch.manual_seed(settings.seed)
+    random = np.random.default_rng(settings.seed)
+    model = Model(config)
+    optimiser = _optimiser(model, settings)
+    best: tuple[float, int, dict[str, Tensor], dict[int, float]] | None = None
+    log: list[dict[str, float]] = []
+    running = 0.0
+    for step in range(1, settings.steps + 1):
+        loss = train_step(model, optimiser, streams, settings, random, (low, high), step)
+        running = loss if step == 1 else 0.98 * running + 0.02 * loss
+        note = f"loss {running:.4f}"
+        if step % settings.validate_every == 0 or step == settings.steps:
+            found = validate(model, recording, recipe, sorted({low, high}))
+            score = float(np.mean(list(found.values())))
+            log.append({"step": step, "train": running, **{f"validation@{n}": v for n, v in found.items()}})
+            note += ", validation " + " ".join(f"N={n} {v:.4f}" for n, v in found.items())
+            if best is None or score < best[0]:
+                weights = {n: t.detach().clone() for n, t in model.state_dict().items()}
+                best = (score, step, weights, found)
+        if on_progress is not None:
+            on_progress(step, settings.steps, note)
+    assert best is not None
+    model.load_state_dict(best[2])
+    provenance = {
+        "recording_sha256": recording.sha256,
+        "rows": f"train {first} to {last} of {recording.rows}",
+        "recipe": repr(recipe.training),
+        "chosen_step": f"{best[1]} of {settings.steps}, on validation",
+        "validation": ", ".join(f"N={n}: {v:.4f}" for n, v in best[3].items()),
+    }
+    path = save_model(model, out, provenance=provenance)
+    return Trained(path, best[1], best[3], log, time.perf_counter() - begun)
+
+
+def parse_passes(text: str) -> tuple[int, int]:
+    """"1-4" -> (1, 4); "2" -> (2, 2). Raises InputError."""
+    parts = str(text).split("-")
+    if len(parts) > 2 or not all(p.strip().isdigit() and int(p) >= 1 for p in parts):
+        raise InputError(f"passes={text!r}: a number from 1, or a range such as '1-4'")
+    low, high = int(parts[0]), int(parts[-1])
+    if low > high:
+        raise InputError(f"passes={text!r}: the range runs backwards")
+    return low, high
+
+
+def _optimiser(model: Model, settings: TrainingRecipe) -> torch.optim.Optimizer:
+    """AdamW; vectors and biases are not decayed."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+
+
+def learning_rate(settings: TrainingRecipe, step: int) -> float:
+    """Linear warm-up, then a cosine down to a twentieth."""
+    if step <= settings.warmup:
+        return settings.learning_rate * step / max(settings.warmup, 1)
+    done = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
+    return settings.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def train_step(
+    model: Model,
+    optimiser: torch.optim.Optimizer,
+    streams: list[StreamData],
+    settings: TrainingRecipe,
+    random: np.random.Generator,
+    passes: tuple[int, int],
+    step: int,
+) -> float:
+    """One batch: forward, backward through sleep, update. Returns the loss per prediction."""
+    model.train()
+    model.forget_hash()
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(settings, step)
+    window = model.config.window
+    if random.random() < settings.jitter:
+        window = int(random.integers(max(window // 2, 1), window + 1))
+    batch = sample(
+        streams, model.config, random, batch=settings.batch, windows=settings.windows, window=window
+    )
+    count = int(random.integers(passes[0], passes[1] + 1))
+    optimiser.zero_grad(set_to_none=True)
+    total, scored = backward(model, batch, count, settings)
+    if not math.isfinite(total):
+        raise InputError(f"learning_rate={settings.learning_rate}: the loss is {total} at step {step}")
+    nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+    optimiser.step()
+    return total / max(scored, 1)
+
+
+def backward(
+    model: Model, batch: Batch, passes: int, settings: TrainingRecipe
+) -> tuple[float, int]:
+    """Accumulate the gradient of the mean loss over a batch; returns summed loss and its count.
+
+    The gradient runs over `bptt` windows, through all passes and fast-weight updates.
+    """
+    size = len(batch.windows[0].lengths)
+    weights = model.fresh(size)
+    hidden = torch.zeros(size, model.config.width)
+    has_last = torch.zeros(size, dtype=torch.bool)
+    stats = batch.stats
+    part: list[Tensor] = []
+    total, scored, events = 0.0, 0, sum(int(w.events.sum()) for w in batch.windows)
+    channels = max(len(model.config.channels), 1)
+    many = torch.full((size,), passes)
+    for number, packed in enumerate(batch.windows, 1):
+        start = Start(weights, empty_cache(model.config, size), hidden, has_last, stats)
+        woken = wake(model, packed, start, None)
+        part.append((woken.loss + settings.mean_weight * woken.squares).sum())
+        total += float(woken.loss.detach().sum())
+        scored += int(woken.scored.sum())
+        closed = ClosedWindow(
+            woken.embedded, woken.done.hidden, packed.lengths, weights, woken.done.weights
+        )
+        weights = consolidate(model, closed, many).weights
+        hidden, stats, has_last = woken.last_hidden, woken.stats, torch.ones_like(has_last)
+        if number % settings.bptt == 0 or number == len(batch.windows):
+            # the last sleep of the sequence feeds nothing, and costs nothing here
+            (torch.stack(part).sum() / (events * channels)).backward()
+            part, weights, hidden = [], weights.detach(), hidden.detach()
+    return total, scored
+
+
+def validate(
+    model: Model, recording: Recording, recipe: Recipe, passes: list[int]
+) -> dict[int, float]:
+    """Mean loss on the validation range under fixed N, for each N, as the runtime measures it.
+
+    Windows before the range are read first, unscored, so that state and scales have settled.
+    """
+    model.forget_hash()
+    window = model.config.window
+    first, last = rows_between(recipe.data.validation, recording.rows)
+    streams = max(len(recording.streams), 1)
+    warm = max(first - recipe.training.warm_windows * window * streams, 0)
+    begin = int(recording.blocks(start=first, stop=first + 1).__next__().time[0])
+    columns = [c.name for c in recording.inputs] if recording.kind == "series" else None
+    found: dict[int, float] = {}
+    for count in passes:
+        runtime = Runtime(model, f"fixed(passes={count})", columns=columns)
+        loss, scored = 0.0, 0
+        for _, pieces in Cutter(recording, Windower(window), start=warm, stop=last):
+            for row in runtime.step(pieces).rows:
+                if row.first_time >= begin and row.loss is not None:
+                    loss, scored = loss + row.loss * row.scored, scored + row.scored
+        if not scored:
+            raise InputError("[data] validation: the range holds nothing to predict")
+        found[count] = loss / scored
+    model.train()
+    return found
