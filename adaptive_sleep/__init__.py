@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adaptive_sleep.forecasting import Forecast
     from adaptive_sleep.ledger import Ledger
     from adaptive_sleep.model import Model
-    from adaptive_sleep.policy import Choice, PolicyError, Range, SleepPolicy, policy
+    from adaptive_sleep.contract import Choice, PolicyError, Range, SleepPolicy, policy
     from adaptive_sleep.runtime import Runtime, StepResult
     from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
     from adaptive_sleep.spec import format_spec, parse_spec, resolve
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "AdaptiveSleepError": "streams.errors",
     "Channel": "streams",
-    "Choice": "policy",
+    "Choice": "contract",
     "Events": "streams",
     "Forecast": "forecasting",
     "InputError": "streams.errors",
@@ -35,12 +35,12 @@ _PLACES = {
     "Model": "model",
     "ModelConfig": "config",
     "Piece": "streams",
-    "PolicyError": "policy",
-    "Range": "policy",
+    "PolicyError": "contract",
+    "Range": "contract",
     "Recording": "streams",
     "RecordingWriter": "streams",
     "Runtime": "runtime",
-    "SleepPolicy": "policy",
+    "SleepPolicy": "contract",
     "SleepProgress": "signals",
     "StepResult": "runtime",
     "WindowOutcome": "signals",
@@ -48,7 +48,7 @@ _PLACES = {
     "format_spec": "spec",
     "load_model": "checkpoint",
     "parse_spec": "spec",
-    "policy": "policy",
+    "policy": "contract",
     "replay": "experiments.replay",
     "resolve": "spec",
     "save_model": "checkpoint",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adaptive_sleep.ledger import Costs
 from adaptive_sleep.model import Model
-from adaptive_sleep.policy import PolicyLike, keep_going, observe, plan_passes, policy_flops
+from adaptive_sleep.contract import PolicyLike, keep_going, observe, plan_passes, policy_flops
 from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
 from adaptive_sleep.sleep import ClosedWindow, PassReport, Slept, consolidate, summary
 from adaptive_sleep.streams.errors import AdaptiveSleepError
@@ -76,7 +76,8 @@ def window_signals(
     count = np.maximum(closing.scored, 1)
     streams = len(closing.stream)
     full = np.ones(streams)
-    left = full if limits.budget_cap is None else closing.balance / limits.budget_cap
+    cap = limits.budget_cap
+    left = full if cap is None else closing.balance / max(cap, np.finfo(np.float64).tiny)
     return WindowSignals(
         stream=np.array(closing.stream, dtype=object),
         window=closing.window,
@@ -174,8 +175,9 @@ def _clip(
     allowed = planned
     reason = [""] * len(planned)
     if limits.budget_cap is not None:
-        affordable = 1 + np.floor(closing.balance / signals.pass_flops).astype(np.int64)
-        allowed = np.minimum(planned, affordable)
+        # floor division is exact where rounding a quotient might spend a pass too many
+        extra = np.minimum(closing.balance // signals.pass_flops, limits.max_passes)
+        allowed = np.minimum(planned, 1 + extra.astype(np.int64))
         reason = ["budget" if a < p else "" for a, p in zip(allowed, planned, strict=True)]
     if not limits.allow_sleep:
         reason = ["overload" if p > 1 else "" for p in planned]

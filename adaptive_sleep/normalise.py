@@ -43,7 +43,7 @@ class RunningStats:
         The floor is a thousandth of the mean's size plus 1e-6: a constant channel has a scale. A
         channel that was never seen has mean 0: its origin may be set by values still to come.
         """
-        count = self.count.clamp(min=1e-9)
+        count = torch.where(self.known, self.count, 1.0)
         mean = self.total / count
         variance = (self.squares / count - mean.square()).clamp(min=0.0)
         location = torch.where(self.known, self.origin + mean, 0.0)

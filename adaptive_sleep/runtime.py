@@ -41,7 +41,7 @@ from adaptive_sleep.packing import (
     pack_series,
     pack_tokens,
 )
-from adaptive_sleep.policy import load_policy_state, policy_state, reset_policy
+from adaptive_sleep.contract import load_policy_state, policy_state, reset_policy
 from adaptive_sleep.ragged import append
 from adaptive_sleep.settings import RuntimeSettings, check_settings
 from adaptive_sleep.sleep import ClosedWindow

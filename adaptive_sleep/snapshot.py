@@ -47,7 +47,7 @@ def machine() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "device": "cpu",
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
 
 

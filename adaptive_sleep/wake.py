@@ -115,9 +115,8 @@ def _untouched(start: Start, packed: Packed) -> Woken:
     values = {n: t[:, :0] for n, t in start.cache.values.items()}
     done = Pass(nothing, start.weights, KVCache(keys, values, packed.lengths))
     none = torch.zeros(batch, dtype=torch.float64)
-    return Woken(
-        nothing, done, start.last_hidden, start.stats, none, none, none, torch.zeros_like(packed.lengths), None
-    )
+    unscored = torch.zeros_like(packed.lengths)
+    return Woken(nothing, done, start.last_hidden, start.stats, none, none, unscored, None)
 
 
 def _score_tokens(

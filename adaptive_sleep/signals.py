@@ -1,0 +1,231 @@
+"""What a policy may look at: the records of signals, of progress during a sleep, and of outcomes.
+
+Arrays only, one entry per stream, read-only. How the numbers are measured is the runtime's
+business, and what is decided from them is a policy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
+
+StrArray = NDArray[np.object_]
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+Rows = IntArray | BoolArray | slice | Sequence[int] | Sequence[bool]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowSignals:
+    """Everything known about the windows that close in one step, one entry per stream.
+
+    All arrays are `[streams]` but `summary`, are copied on construction and cannot be written to.
+    Nothing is computed for a policy's sake: every signal is measured from work already done.
+
+    stream: name of the stream, str.
+    window: index of the window within its stream, from 0.
+    tokens: events in the window, >= 1; counted by the cutter.
+    scored: predictions made in the window, >= 0; counted by the wake pass.
+    uncertainty: mean predictive entropy / log vocabulary (0..1), or the predicted interquantile
+        range in units of the stream's scale (>= 0); 0 if nothing was predicted. From the wake pass.
+    surprise: mean loss, nats per token or normalised pinball; 0 if nothing was predicted.
+        From the wake pass.
+    cache_pressure: KV events held / KV budget over all streams, 0..1; the same for every stream.
+    state_change: relative change of the fast weights by the wake pass, >= 0 (||S1 - S0|| / ||S1||).
+    event_density: events per second of the window / the stream's own running mean, > 0; 1 = usual.
+    gap: seconds between the last event before the window and its first; 0 for the first window.
+    wake_flops: FLOPs that the wake pass of the window took, from the ledger's formulas.
+    pass_flops: FLOPs that one more pass over the window would take, same source.
+    price: what a FLOP costs, in units of loss, for policies that trade; 0 = free. From the user.
+    budget_left: balance of the stream's sleep budget / its cap, 0..1; 1 where there is no budget.
+    max_passes: the most passes that may be planned, >= 1. From the user.
+    summary: float32 `[streams, 2d]`, final hidden states of the window, mean- and max-pooled,
+        RMS-normalised; what a learned policy reads. From the wake pass.
+
+    Raises InputError if lengths differ, or a value cannot be held by its field's type.
+    """
+
+    stream: StrArray
+    window: IntArray
+    tokens: IntArray
+    scored: IntArray
+    uncertainty: FloatArray
+    surprise: FloatArray
+    cache_pressure: FloatArray
+    state_change: FloatArray
+    event_density: FloatArray
+    gap: FloatArray
+    wake_flops: IntArray
+    pass_flops: IntArray
+    price: FloatArray
+    budget_left: FloatArray
+    max_passes: IntArray
+    summary: NDArray[np.float32]
+
+    SCALARS: ClassVar[tuple[str, ...]] = (
+        "tokens",
+        "scored",
+        "uncertainty",
+        "surprise",
+        "cache_pressure",
+        "state_change",
+        "event_density",
+        "gap",
+        "wake_flops",
+        "pass_flops",
+        "price",
+        "budget_left",
+        "max_passes",
+    )
+    """The one-dimensional signals, in field order; `stream` and `window` only name a row."""
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def select(self, rows: Rows) -> WindowSignals:
+        """Return the given rows (indices, a mask or a slice) as a record of its own."""
+        return _select(self, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class SleepProgress:
+    """What a sleep has come to after one more pass, one entry per stream that is still asleep.
+
+    stream: name of the stream, str.
+    window: index of the window within its stream.
+    passes: passes done so far, the wake pass included, >= 2.
+    planned: passes that will be run unless it is stopped early, > passes.
+    state_change: relative change of the fast weights by the last pass, >= 0.
+    hidden_change: relative change of the final hidden states by the last pass, >= 0.
+    summary: float32 `[streams, 2d]`, as in WindowSignals, of the last pass.
+    flops: sleep FLOPs spent on the window so far, >= 0.
+
+    Raises InputError as WindowSignals does.
+    """
+
+    stream: StrArray
+    window: IntArray
+    passes: IntArray
+    planned: IntArray
+    state_change: FloatArray
+    hidden_change: FloatArray
+    summary: NDArray[np.float32]
+    flops: IntArray
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def select(self, rows: Rows) -> SleepProgress:
+        """Return the given rows (indices, a mask or a slice) as a record of its own."""
+        return _select(self, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowOutcome:
+    """How a stream fared after a window, told at its next scored window, one entry per window.
+
+    stream: name of the stream, str; a stream may occur several times (all its pending windows).
+    window: index of the window that was slept on, within its stream.
+    passes: passes that were really run on it, the wake pass included, >= 1.
+    loss: mean loss of the stream's next scored window, in the unit of `surprise`.
+    scored: predictions that this loss is the mean of, >= 1.
+    lag: windows between the two, >= 1 (1 = the very next one).
+
+    Raises InputError as WindowSignals does.
+    """
+
+    stream: StrArray
+    window: IntArray
+    passes: IntArray
+    loss: FloatArray
+    scored: IntArray
+    lag: IntArray
+
+    def __post_init__(self) -> None:
+        _freeze(self)
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def select(self, rows: Rows) -> WindowOutcome:
+        """Return the given rows (indices, a mask or a slice) as a record of its own."""
+        return _select(self, rows)
+
+
+Record = WindowSignals | SleepProgress | WindowOutcome
+R = TypeVar("R", WindowSignals, SleepProgress, WindowOutcome)
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "StrArray": np.dtype(object),
+    "IntArray": np.dtype(np.int64),
+    "FloatArray": np.dtype(np.float64),
+    "NDArray[np.float32]": np.dtype(np.float32),
+}
+
+
+def check_finite(signals: Record) -> None:
+    """Refuse a record with a value that is not finite.
+
+    Raises AdaptiveSleepError naming the stream, the window and the signal of the first such value.
+    """
+    for name, values in _columns(signals).items():
+        if values.dtype.kind != "f" or np.isfinite(values).all():
+            continue
+        bad = ~np.isfinite(values)
+        row = int(np.argmax(bad.any(axis=1) if values.ndim == 2 else bad))
+        value = values[row][bad[row]][0] if values.ndim == 2 else values[row]
+        raise AdaptiveSleepError(
+            f"stream {signals.stream[row]!r}, window {signals.window[row]}: "
+            f"signal {name} is {value}, which is not finite"
+        )
+
+
+def _columns(record: Record) -> dict[str, NDArray[Any]]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _select(record: R, rows: Rows) -> R:
+    index = rows if isinstance(rows, slice) else np.asarray(rows)
+    if isinstance(index, np.ndarray) and index.size == 0 and index.dtype.kind != "b":
+        index = index.astype(np.int64)
+    return type(record)(**{name: values[index] for name, values in _columns(record).items()})
+
+
+def _freeze(record: Record) -> None:
+    """Replace every field by a read-only copy of the declared type, all of one length."""
+    for field in fields(record):
+        values = _as(record, field.name, np.asarray(getattr(record, field.name)), str(field.type))
+        values.flags.writeable = False
+        object.__setattr__(record, field.name, values)
+    streams = len(record.stream)
+    for name, values in _columns(record).items():
+        axes = 2 if name == "summary" else 1
+        if values.ndim != axes or len(values) != streams:
+            want = f"({streams}, 2d)" if axes == 2 else f"({streams},)"
+            raise InputError(
+                f"{type(record).__name__}.{name} has shape {values.shape}: expected {want}, "
+                f"one entry for each of the {streams} streams"
+            )
+
+
+def _as(record: Record, name: str, values: NDArray[Any], annotation: str) -> NDArray[Any]:
+    dtype = _DTYPES[annotation]
+    castable = values.size == 0 or dtype.kind == "O" or np.can_cast(values, dtype, "same_kind")
+    if not castable or values.dtype.kind == "b":
+        raise InputError(
+            f"{type(record).__name__}.{name} holds {values.dtype}: expected values of type {dtype}"
+        )
+    return values.astype(dtype, copy=True)

@@ -1,0 +1,292 @@
+"""Spec strings: how a policy is named in a run, on a command line and in a recipe.
+
+"capped(surprise(threshold=0.8), max_passes=6)" is read with `ast`, literals and nested calls only,
+and never evaluated. Which names there are is in `catalogue`, what a policy must answer in `policy`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from adaptive_sleep.catalogue import bare, hints, lookup, parameters, type_name, usage
+from adaptive_sleep.contract import PolicyLike, SleepPolicy, registered
+from adaptive_sleep.signals import IntArray, WindowSignals
+from adaptive_sleep.streams.errors import InputError, nearest
+
+_MODULE_FORM = re.compile(r"\s*([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)\s*(\(.*\))?\s*", re.DOTALL)
+_LONGEST = 10_000  # characters; a spec is typed by a person
+
+
+@dataclass(frozen=True)
+class FromCallable:
+    """A plain function `signals -> passes` in the place of a policy; its spec is "module:name"."""
+
+    function: Callable[[WindowSignals], int | IntArray]
+
+    def plan(self, signals: WindowSignals) -> int | IntArray:
+        """Return what the function returns."""
+        return self.function(signals)
+
+    def __str__(self) -> str:
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return f"{getattr(self.function, '__module__', '?')}:{name}"
+
+
+def resolve(policy: PolicyLike | str) -> SleepPolicy:
+    """Return the policy that an object, a plain function or a spec string stands for.
+
+    A string is looked up in the registry, as "module:Class", then among the entry points of the
+    group "adaptive_sleep.policies". Raises InputError for what is no policy, and as `parse_spec`.
+    """
+    if isinstance(policy, str):
+        return parse_spec(policy)
+    if isinstance(policy, type):
+        raise InputError(
+            f"policy {policy.__qualname__} is a class: give an object, {usage(policy)}"
+        )
+    if isinstance(policy, SleepPolicy):
+        return policy
+    if callable(policy):
+        return FromCallable(policy)
+    raise InputError(
+        f"policy {policy!r}: expected an object with plan, a function or a spec string"
+    )
+
+
+def parse_spec(spec: str) -> SleepPolicy:
+    """Return the policy that a spec string names.
+
+    Raises InputError for anything but literals and nested calls, a wrong name, a wrong argument, a
+    value of the wrong type, and whatever the policy itself refuses.
+    """
+    if len(spec) > _LONGEST:
+        raise InputError(f"policy spec of {len(spec)} characters: at most {_LONGEST} are read")
+    by_module = _MODULE_FORM.fullmatch(spec)
+    text = f"_{by_module[3] or '()'}" if by_module else spec.strip()
+    try:
+        node = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", None) or str(error) or type(error).__name__
+        raise InputError(
+            f"policy spec {spec[:200]!r} is not readable ({reason}): write something like "
+            "surprise(threshold=0.8), or module:Class(threshold=1)"
+        ) from None
+    if not by_module:
+        return _policy(spec, node)
+    match node:
+        case ast.Call(func=ast.Name(id="_")):
+            return _make(spec, _import(spec, by_module[1], by_module[2]), node)
+    raise _refused(spec, node, "one call, module:Class(...)")
+
+
+def format_spec(policy: PolicyLike) -> str:
+    """Return the spec string of a policy, every parameter spelled out.
+
+    Registered dataclasses give "name(...)", other dataclasses "module:Class(...)", anything else
+    its own `str` or "module:Class". Raises InputError for a parameter that no literal can spell.
+    """
+    kind: Any = type(policy)
+    if not isinstance(policy, SleepPolicy):
+        return str(FromCallable(policy))
+    place = f"{kind.__module__}:{kind.__qualname__}"
+    if kind is FromCallable or not is_dataclass(kind):
+        own = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
+        return str(policy) if own else place
+    names = [name for name, cls in registered().items() if cls is kind]
+    head = names[0] if names else place
+    parts, positional = [], True
+    for field in parameters(kind):
+        value = getattr(policy, field.name)
+        if type(value) is int and bare(hints(kind).get(field.name)) is float:
+            value = float(value)
+        # wrapped policies read best in front and unnamed: capped(fixed(passes=4), max_passes=2)
+        positional = positional and isinstance(value, SleepPolicy) and not field.kw_only
+        written = _written(f"{head}: parameter {field.name}", value)
+        parts.append(written if positional else f"{field.name}={written}")
+    return f"{head}({', '.join(parts)})"
+
+
+def _written(where: str, value: Any) -> str:
+    """Spell a value so that `_value` reads it back."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, bool | int | str):
+        return repr(value)
+    if isinstance(value, float) and not math.isnan(value):
+        return repr(float(value)).replace("inf", "1e999")  # Python has no literal for infinity
+    if type(value) is tuple:
+        inner = ", ".join(_written(where, item) for item in value)
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    if type(value) is list:
+        return f"[{', '.join(_written(where, item) for item in value)}]"
+    if type(value) is dict:
+        pairs = [f"{_written(where, key)}: {_written(where, it)}" for key, it in value.items()]
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, SleepPolicy):
+        spec = format_spec(value)
+        return repr(spec) if ":" in spec.split("(", 1)[0] else spec
+    raise InputError(f"{where} is {value!r}: expected what a literal can spell, or a policy")
+
+
+def _import(spec: str, module: str, path: str) -> Any:
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:
+        raise InputError(
+            f"policy spec {spec!r}: module {module!r} cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            hint = nearest(part, dir(found))
+            raise InputError(f"policy spec {spec!r}: module {module!r} has no {path!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _policy(spec: str, node: ast.expr) -> SleepPolicy:
+    """Read a node that must be a policy: a call of a bare name, or the bare name."""
+    if isinstance(node, ast.Name):
+        node = ast.Call(node, [], [])
+    match node:
+        case ast.Call(func=ast.Name(id=name)):
+            return _make(spec, lookup(name), node)
+    raise _refused(spec, node, "a policy, as name(parameter=value, ...)")
+
+
+def _make(spec: str, target: Any, node: ast.Call) -> SleepPolicy:
+    """Build the policy from a class and its arguments, or take a function or object as it is."""
+    if not isinstance(target, type):
+        if node.args or node.keywords or isinstance(target, str):
+            raise InputError(f"policy spec {spec!r}: {target!r} is no class that takes arguments")
+        return resolve(target)
+    if not callable(getattr(target, "plan", None)):  # checked before anything is constructed
+        raise InputError(f"policy spec {spec!r}: {target.__qualname__} has no method plan")
+    known = hints(target)
+    values = {
+        name: _argument(spec, target, name, value, known.get(name, Any))
+        for name, value in _bind(spec, target, node).items()
+    }
+    try:
+        made = target(**values)
+    except TypeError as error:
+        raise InputError(f"policy spec {spec!r}: {error}; it is written {usage(target)}") from error
+    return typing.cast(SleepPolicy, made)
+
+
+def _bind(spec: str, target: type, node: ast.Call) -> dict[str, ast.expr]:
+    """Match arguments with parameters, unnamed ones in the order of the parameters."""
+    if is_dataclass(target):
+        names = [field.name for field in parameters(target)]
+        places = [field.name for field in parameters(target) if not field.kw_only]
+    else:
+        kinds = {it.name: it.kind for it in inspect.signature(target).parameters.values()}
+        places = [name for name, kind in kinds.items() if kind.name == "POSITIONAL_OR_KEYWORD"]
+        names = places + [name for name, kind in kinds.items() if kind.name == "KEYWORD_ONLY"]
+    if len(node.args) > len(places):
+        raise InputError(
+            f"policy spec {spec!r}: {len(node.args)} unnamed arguments; "
+            f"it is written {usage(target)}"
+        )
+    given = dict(zip(places, node.args, strict=False))
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            raise _refused(spec, keyword.value, "named arguments, not **")
+        if keyword.arg not in names:
+            raise InputError(
+                f"policy spec {spec!r}: {target.__qualname__} has no parameter {keyword.arg!r}"
+                f"{nearest(keyword.arg, names)}; it is written {usage(target)}"
+            )
+        if keyword.arg in given:
+            raise InputError(f"policy spec {spec!r}: {keyword.arg!r} is given twice")
+        given[keyword.arg] = keyword.value
+    return given
+
+
+def _argument(spec: str, target: type, name: str, node: ast.expr, hint: Any) -> Any:
+    value = _value(spec, node, _takes_policy(hint))
+    if not _fits(value, hint):
+        raise InputError(
+            f"policy spec {spec!r}: {name}={value!r} ({type(value).__name__}) for "
+            f"{target.__qualname__}: expected {type_name(hint)}"
+        )
+    return float(value) if type(value) is int and bare(hint) is float else value
+
+
+def _value(spec: str, node: ast.expr, policy: bool = False) -> Any:
+    """Read a literal or a nested policy; where a policy is meant, a string is its spec."""
+    match node:
+        case ast.Constant(value=str() as text):
+            return resolve(text) if policy else text
+        case ast.Constant(value=bool() | int() | float() | None as constant):
+            return constant
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            if not isinstance(number, bool):
+                return -number
+        case ast.Tuple(elts=items):
+            return tuple(_value(spec, item, policy) for item in items)
+        case ast.List(elts=items):
+            return [_value(spec, item, policy) for item in items]
+        case ast.Dict(keys=keys, values=values):
+            return {
+                _key(spec, key, node): _value(spec, value, policy)
+                for key, value in zip(keys, values, strict=True)
+            }
+        case ast.Call(func=ast.Name()):
+            return _policy(spec, node)
+        case ast.Name() if policy:
+            return _policy(spec, node)
+    raise _refused(spec, node, "a number, string, True, False, None, tuple, list, dict or policy")
+
+
+def _key(spec: str, key: ast.expr | None, node: ast.Dict) -> str | int | float | None:
+    value = _value(spec, key) if key is not None else ()
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise _refused(spec, node, "a dict with strings or numbers as keys")
+
+
+def _takes_policy(hint: Any) -> bool:
+    return hint is SleepPolicy or any(_takes_policy(arg) for arg in typing.get_args(hint))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of the annotated type; an annotation we do not know allows all."""
+    hint = bare(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if origin is typing.Literal:
+        return any(type(value) is type(arg) and value == arg for arg in args)
+    if origin is tuple and isinstance(value, tuple) and args:
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
+    if origin is list and isinstance(value, list):
+        return all(_fits(item, args[0]) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return all(_fits(key, args[0]) and _fits(item, args[1]) for key, item in value.items())
+    kind = origin or hint
+    if kind in (int, float):
+        allowed = int if kind is int else (int, float)
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    if kind is None:
+        return value is None
+    try:
+        return not isinstance(kind, type) or isinstance(value, kind)
+    except TypeError:  # a protocol that cannot be tested for
+        return True
+
+
+def _refused(spec: str, node: ast.AST, expected: str) -> InputError:
+    found = ast.unparse(node)[:80]
+    return InputError(f"policy spec {spec[:200]!r}: {found!r} is not allowed, expected {expected}")

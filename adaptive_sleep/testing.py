@@ -1,0 +1,268 @@
+"""The conformance kit: what every policy must hold, for use in anybody's own tests.
+
+`check_policy` tries a policy on seeded random signals; it does not say whether it is any good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from adaptive_sleep.catalogue import default_of, hints, parameters
+from adaptive_sleep.contract import (
+    Choice,
+    PolicyError,
+    PolicyLike,
+    Range,
+    SleepPolicy,
+    keep_going,
+    label,
+    load_policy_state,
+    observe,
+    plan_passes,
+    policy_flops,
+    policy_state,
+    registered,
+    reset_policy,
+)
+from adaptive_sleep.signals import IntArray, SleepProgress, WindowOutcome, WindowSignals
+from adaptive_sleep.spec import format_spec, resolve
+from adaptive_sleep.streams.errors import InputError
+
+_MOST = 6  # max_passes of the made-up signals
+_STREAMS = (1, 2, 7)
+
+
+def check_policy(policy: PolicyLike | str) -> None:
+    """Try a policy, or what a spec string names, against everything that the contract asks.
+
+    The policy is reset on the way. Raises AssertionError saying what does not hold; InputError if
+    a spec string names nothing.
+    """
+    tried = resolve(policy)
+    reset_policy(tried, 0)
+    try:
+        for streams in _STREAMS:
+            policy_flops(tried, streams)
+            for seed in range(8):
+                _check_answers(tried, make_signals(streams, seed))
+                _check_answers(tried, make_signals(streams, seed, max_passes=[1] * streams))
+        _check_ranges(tried)
+        _check_seed(tried)
+        _check_spec(tried)
+        _check_state(tried)
+        _check_batch(tried)  # last: a state that is not declared would be taken for a glance aside
+    except PolicyError as error:
+        raise AssertionError(str(error)) from error
+    finally:
+        reset_policy(tried, 0)
+
+
+def make_signals(
+    streams: int, seed: int, summary_width: int = 16, **overrides: Any
+) -> WindowSignals:
+    """Return seeded random signals for streams "s0", "s1", ..., quiet and busy windows mixed.
+
+    `summary_width` is 2d; `overrides` replace whole fields. Raises InputError for an unknown field.
+    """
+    draw = np.random.default_rng(seed)
+    tokens = draw.integers(1, 65, streams)
+    scored = tokens * (draw.random(streams) < 0.8)  # some windows hold no prediction
+    values: dict[str, Any] = {
+        "stream": [f"s{row}" for row in range(streams)],
+        "window": draw.integers(0, 100, streams),
+        "tokens": tokens,
+        "scored": scored,
+        "uncertainty": draw.random(streams) * (scored > 0),
+        "surprise": draw.lognormal(0.0, 1.0, streams) * (scored > 0),
+        "cache_pressure": np.full(streams, draw.random()),
+        "state_change": draw.lognormal(-3.0, 1.0, streams),
+        "event_density": draw.lognormal(0.0, 0.7, streams),
+        "gap": draw.exponential(10.0, streams),
+        "wake_flops": tokens * 1_000_000,
+        "pass_flops": tokens * 1_200_000,
+        "price": np.zeros(streams),
+        "budget_left": draw.random(streams),
+        "max_passes": np.full(streams, _MOST),
+        "summary": draw.standard_normal((streams, summary_width)),
+    }
+    return WindowSignals(**_replaced(values, overrides))
+
+
+def make_progress(
+    streams: int, seed: int, summary_width: int = 16, **overrides: Any
+) -> SleepProgress:
+    """Return seeded random progress after the second of six passes, as `make_signals` does.
+
+    Raises InputError for an unknown field in `overrides`.
+    """
+    draw = np.random.default_rng(seed)
+    values: dict[str, Any] = {
+        "stream": [f"s{row}" for row in range(streams)],
+        "window": draw.integers(0, 100, streams),
+        "passes": np.full(streams, 2),
+        "planned": np.full(streams, _MOST),
+        "state_change": draw.lognormal(-3.0, 1.0, streams),
+        "hidden_change": draw.lognormal(-3.0, 1.0, streams),
+        "summary": draw.standard_normal((streams, summary_width)),
+        "flops": draw.integers(1, 65, streams) * 1_200_000,
+    }
+    return SleepProgress(**_replaced(values, overrides))
+
+
+def _replaced(values: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    for name in overrides:
+        if name not in values:
+            raise InputError(f"{name}: no such field, expected one of {', '.join(values)}")
+    return values | overrides
+
+
+def _check_spec(policy: SleepPolicy) -> None:
+    """A run records the spec string, and whoever reads the record must get the same policy."""
+    try:
+        spec = format_spec(policy)
+        again = resolve(spec)
+    except InputError as error:
+        _fail(policy, f"its spec string does not lead back to it: {error}")
+    same = type(again) is type(policy) and format_spec(again) == spec
+    if is_dataclass(type(policy)):
+        same = same and again == policy
+    if not same:
+        _fail(policy, f"its spec string {spec!r} leads back to another policy, {label(again)}")
+    if type(policy) in registered().values() and str(policy) != spec:
+        _fail(policy, f"its str is {str(policy)!r}, not its spec string {spec!r}")
+    _same_course(policy, again, f"what its spec string {spec!r} leads back to plans differently")
+
+
+def _check_ranges(policy: SleepPolicy) -> None:
+    known = hints(type(policy))
+    for field in parameters(type(policy)):
+        default = default_of(field)
+        for mark in getattr(known.get(field.name), "__metadata__", ()):
+            if isinstance(mark, Range | Choice) and default is not MISSING and default not in mark:
+                _fail(policy, f"{field.name}: the default {default!r} lies outside {mark}")
+
+
+def _check_answers(policy: SleepPolicy, signals: WindowSignals) -> None:
+    """Allowed answers to plan and keep_going, and hands off the signals."""
+    passes = _unchanged(policy, signals, lambda: plan_passes(policy, signals))
+    asleep = np.flatnonzero(passes > 2)
+    progress = make_progress(
+        len(signals), int(signals.window[0]), window=signals.window, planned=passes
+    ).select(asleep)
+    if len(progress):
+        _unchanged(policy, progress, lambda: keep_going(policy, progress))
+
+
+def _unchanged(
+    policy: SleepPolicy, record: WindowSignals | SleepProgress, ask: Callable[[], Any]
+) -> Any:
+    names = [field.name for field in fields(record)]
+    before = {name: getattr(record, name).copy() for name in names}
+    try:
+        answer = ask()
+    except ValueError as error:
+        if "read-only" in str(error):
+            _fail(policy, f"it writes into its {type(record).__name__} ({error})")
+        raise
+    for name in names:
+        if not np.array_equal(before[name], getattr(record, name)):
+            _fail(policy, f"it changes {type(record).__name__}.{name}")
+    return answer
+
+
+def _check_batch(policy: SleepPolicy) -> None:
+    """Without a state, a stream's passes depend on its own signals only."""
+    if policy_state(policy):
+        return
+    for seed in range(8):
+        signals = make_signals(max(_STREAMS), seed)
+        whole = plan_passes(policy, signals)
+        for rows in ([0], [5, 2], [1, 3, 4, 6]):
+            part = plan_passes(policy, signals.select(rows))
+            if not np.array_equal(part, whole[rows]):
+                _fail(
+                    policy,
+                    f"streams {rows} get {part.tolist()} passes alone and {whole[rows].tolist()} "
+                    "among others, though it has no state: it must not look at other streams",
+                )
+
+
+def _check_seed(policy: SleepPolicy) -> None:
+    _same_course(policy, policy, "after reset(seed) it plans differently with the same seed")
+
+
+def _same_course(one: SleepPolicy, other: SleepPolicy, complaint: str) -> None:
+    courses = []
+    for policy in (one, other):
+        reset_policy(policy, 1)
+        courses.append(_course(policy, 0, 8))
+    if courses[0] != courses[1]:
+        _fail(one, complaint + " (is there randomness that reset does not seed?)")
+
+
+def _check_state(policy: SleepPolicy) -> None:
+    """A run that is saved and goes on elsewhere goes on as it would have done here."""
+    reset_policy(policy, 2)
+    _course(policy, 0, 6)
+    saved = policy_state(policy)
+    here = _course(policy, 6, 12)
+    load_policy_state(policy, saved)
+    if _course(policy, 6, 12) != here:
+        _fail(policy, "after load_state_dict(state_dict()) it plans differently")
+    elsewhere = resolve(format_spec(policy))
+    reset_policy(elsewhere, 2)
+    load_policy_state(elsewhere, saved)
+    if _course(elsewhere, 6, 12) != here:
+        _fail(policy, "a new one with its state loaded plans differently")
+
+
+def _course(policy: SleepPolicy, start: int, stop: int) -> list[list[int]]:
+    """Play a made-up run over windows start..stop-1 of seven streams; return the passes run."""
+    course: list[list[int]] = []
+    for window in range(start, stop):
+        signals = make_signals(7, window, window=np.full(7, window))
+        if course:
+            observe(policy, _outcome(signals, window, np.array(course[-1])))
+        planned = plan_passes(policy, signals)
+        course.append(_slept(policy, signals, planned, 100 * window).tolist())
+    return course
+
+
+def _slept(policy: SleepPolicy, signals: WindowSignals, planned: IntArray, seed: int) -> IntArray:
+    """Return the passes that are run of those planned, asking after each whether to go on."""
+    done = np.ones(len(planned), dtype=np.int64)
+    active = np.flatnonzero(planned > 1)
+    while active.size:
+        done[active] += 1
+        active = active[planned[active] > done[active]]
+        if active.size:
+            passes = done.clip(2)  # rows that are awake are not selected
+            progress = make_progress(
+                len(done),
+                seed + int(done.max()),
+                window=signals.window,
+                passes=passes,
+                planned=planned,
+            )
+            active = active[keep_going(policy, progress.select(active))]
+    return done
+
+
+def _outcome(signals: WindowSignals, window: int, passes: IntArray) -> WindowOutcome:
+    rows = np.flatnonzero(signals.scored > 0)
+    return WindowOutcome(
+        stream=signals.stream[rows],
+        window=np.full(len(rows), window - 1),
+        passes=passes[rows],
+        loss=signals.surprise[rows],
+        scored=signals.scored[rows],
+        lag=np.ones(len(rows), dtype=np.int64),
+    )
+
+
+def _fail(policy: SleepPolicy, complaint: str) -> NoReturn:
+    raise AssertionError(f"policy {label(policy)}: {complaint}")

@@ -1,0 +1,130 @@
+"""A token bucket: another policy's wishes, within so many sleep FLOPs per event.
+
+It bounds what is planned, stream by stream. The runtime's own `budget` does the same for any policy
+from outside; this one can be composed and tuned like a policy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+
+from adaptive_sleep.contract import (
+    Range,
+    SleepPolicy,
+    keep_going,
+    load_policy_state,
+    observe,
+    plan_passes,
+    policy,
+    policy_flops,
+    policy_state,
+    reset_policy,
+)
+from adaptive_sleep.signals import BoolArray, IntArray, SleepProgress, WindowOutcome, WindowSignals
+from adaptive_sleep.spec import resolve
+from adaptive_sleep.streams.errors import InputError
+
+
+@dataclass
+class _Account:
+    """What one stream may spend: FLOPs saved up, and what its last plan was charged for."""
+
+    balance: float = 0.0
+    largest: int = 0  # events of the largest window so far: what "a window's worth" means
+    window: int = -1
+    charged: int = 1  # passes of that window paid for, the wake pass (free) included
+    pass_flops: int = 0
+
+    def settle(self, window: int, passes: int) -> None:
+        """Charge for the passes really run instead of those planned, if that window is the last."""
+        if window == self.window:
+            self.balance += (self.charged - passes) * self.pass_flops
+            self.charged = passes
+
+
+@policy("budgeted")
+@dataclass(frozen=True)
+class Budgeted:
+    """Follow another policy within a budget of sleep FLOPs per event, saved up by each stream.
+
+    At each of its windows a stream earns `flops_per_event` for every event, and keeps at most
+    `burst` times what its largest window so far earned. The plan is cut to what the balance pays
+    for, and charged at once. Passes that were planned but not run are paid back: at the moment of
+    stopping if this policy stopped the sleep, else (somebody else cut it) with the outcome of the
+    window, provided no later window was planned before. So no more is ever spent than was earned;
+    what a surrounding `either` adds to the plan is charged to the next windows.
+    """
+
+    policy: SleepPolicy
+    flops_per_event: Annotated[float, Range(1e3, 1e9, log=True)]
+    burst: Annotated[float, Range(1.0, 16.0)] = 4.0
+    _accounts: dict[str, _Account] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", resolve(self.policy))
+        if not (self.flops_per_event >= 0 and math.isfinite(self.flops_per_event)):
+            raise InputError(
+                f"flops_per_event={self.flops_per_event!r}: expected a finite number >= 0"
+            )
+        if not (self.burst >= 1 and math.isfinite(self.burst)):
+            raise InputError(f"burst={self.burst!r}: expected at least 1 window's worth")
+
+    def plan(self, signals: WindowSignals) -> IntArray:
+        """Return the other's plan, cut to what each stream's balance pays for."""
+        passes = plan_passes(self.policy, signals)
+        for row, stream in enumerate(signals.stream):
+            account = self._accounts.setdefault(stream, _Account())
+            tokens, cost = int(signals.tokens[row]), int(signals.pass_flops[row])
+            account.largest = max(account.largest, tokens)
+            cap = self.burst * self.flops_per_event * account.largest
+            account.balance = min(account.balance + self.flops_per_event * tokens, cap)
+            if passes[row] > 1 and cost > 0:
+                affordable = 1 + max(0, math.floor(account.balance / cost))
+                passes[row] = min(int(passes[row]), affordable)
+            account.window, account.charged = int(signals.window[row]), int(passes[row])
+            account.pass_flops = cost
+            account.balance -= (account.charged - 1) * cost
+        return passes
+
+    def keep_going(self, progress: SleepProgress) -> BoolArray:
+        """Return what the other says; passes that it forgoes are paid back."""
+        going = keep_going(self.policy, progress)
+        for row in np.flatnonzero(~going):
+            account = self._accounts.get(progress.stream[row])
+            if account is not None:
+                account.settle(int(progress.window[row]), int(progress.passes[row]))
+        return going
+
+    def observe(self, outcome: WindowOutcome) -> None:
+        """Settle the account of each window, then tell the other."""
+        for row, stream in enumerate(outcome.stream):
+            if stream in self._accounts:
+                self._accounts[stream].settle(int(outcome.window[row]), int(outcome.passes[row]))
+        observe(self.policy, outcome)
+
+    def reset(self, seed: int) -> None:
+        """Empty all accounts and reset the other."""
+        self._accounts.clear()
+        reset_policy(self.policy, seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the accounts by stream, and the other's state."""
+        accounts = {stream: dict(vars(account)) for stream, account in self._accounts.items()}
+        return {"accounts": accounts, "policy": policy_state(self.policy)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replace the accounts, and load the other's state."""
+        self._accounts.clear()
+        for stream, account in state.get("accounts", {}).items():
+            self._accounts[stream] = _Account(**account)
+        load_policy_state(self.policy, state.get("policy", {}))
+
+    def flops(self, streams: int) -> int:
+        """Return the other's FLOPs; the accounts take no matrix product."""
+        return policy_flops(self.policy, streams)
