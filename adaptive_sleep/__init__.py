@@ -20,25 +20,27 @@ if TYPE_CHECKING:
     from adaptive_sleep.runtime import Runtime, StepResult
     from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
     from adaptive_sleep.spec import format_spec, parse_spec, resolve
-    from adaptive_sleep.streams import Channel, Events, Piece, Recording, RecordingWriter
     from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, IntegrityError
+    from adaptive_sleep.streams.events import Channel, Events, Piece
+    from adaptive_sleep.streams.recording import Recording
+    from adaptive_sleep.streams.writer import RecordingWriter
 
 _PLACES = {
     "AdaptiveSleepError": "streams.errors",
-    "Channel": "streams",
+    "Channel": "streams.events",
     "Choice": "contract",
-    "Events": "streams",
+    "Events": "streams.events",
     "Forecast": "forecasting",
     "InputError": "streams.errors",
     "IntegrityError": "streams.errors",
     "Ledger": "ledger",
     "Model": "model",
     "ModelConfig": "config",
-    "Piece": "streams",
+    "Piece": "streams.events",
     "PolicyError": "contract",
     "Range": "contract",
-    "Recording": "streams",
-    "RecordingWriter": "streams",
+    "Recording": "streams.recording",
+    "RecordingWriter": "streams.writer",
     "Runtime": "runtime",
     "SleepPolicy": "contract",
     "SleepProgress": "signals",

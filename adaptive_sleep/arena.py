@@ -6,6 +6,7 @@ Reads copy, writes keep an undo journal until they are committed: a step either 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,6 +16,14 @@ from adaptive_sleep.config import ModelConfig
 Rows = dict[str, Tensor]
 
 
+@dataclass(eq=False)
+class _Journal:
+    """Old rows of every write since the last commit, in order, and the stream names before it."""
+
+    writes: list[tuple[Tensor, Rows]] = field(default_factory=list)
+    rows: dict[str, int] | None = None
+
+
 class Arena:
     """State of many streams. Row 0 of every tensor is the blank state of a stream never seen."""
 
@@ -22,8 +31,7 @@ class Arena:
         """blank: the state of a fresh stream, every tensor with a leading axis of 1."""
         self.tensors: Rows = dict(blank)
         self.rows: dict[str, int] = {}
-        self._undo: list[tuple[Tensor, Rows]] = []
-        self._rows_before: dict[str, int] | None = None
+        self._journal = _Journal()
 
     @property
     def names(self) -> list[str]:
@@ -35,8 +43,8 @@ class Arena:
         fresh = [s for s in streams if s not in self.rows]
         if fresh:
             self._grow(len(self.rows) + len(fresh) + 1)
-            if self._rows_before is None:
-                self._rows_before = self.rows
+            if self._journal.rows is None:
+                self._journal.rows = self.rows
             start = len(self.rows) + 1
             self.rows = self.rows | {s: start + i for i, s in enumerate(fresh)}
         return torch.tensor([self.rows[s] for s in streams], dtype=torch.int64)
@@ -52,25 +60,25 @@ class Arena:
         for name, value in values.items():
             target = self._target(name, value)
             old[name] = target.index_select(0, index)
-        self._undo.append((index, old))
+        self._journal.writes.append((index, old))
         for name, value in values.items():
             self._target(name, value).index_copy_(0, index, value.to(self.tensors[name].dtype))
 
     def commit(self) -> None:
         """Make all writes since the last commit final."""
-        self._undo = []
-        self._rows_before = None
+        self._journal = _Journal()  # one assignment: an interrupt finds all of it or none
 
     def rollback(self) -> None:
         """Undo all writes since the last commit. Safe to repeat if it is interrupted."""
-        for index, old in reversed(self._undo):
+        for index, old in reversed(self._journal.writes):
             for name, value in old.items():
                 self._target(name, value).index_copy_(0, index, value)
-        if self._rows_before is not None:
-            gone = [r for s, r in self.rows.items() if s not in self._rows_before]
+        before = self._journal.rows
+        if before is not None:
+            gone = [r for s, r in self.rows.items() if s not in before]
             for tensor in self.tensors.values():
-                tensor[gone] = tensor[0]
-            self.rows = self._rows_before
+                tensor[gone] = tensor[0].clone()
+            self.rows = before
         self.commit()
 
     def load(self, tensors: Rows, names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ It works on a batch of closing windows and returns what to store; the runtime st
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,7 +143,7 @@ def decide(
     meter = _Meter(policy, signals, allowed)
     slept = consolidate(model, closed, torch.from_numpy(allowed), meter if asked else None)
     passes = slept.passes.numpy()
-    _require_finite(closing, slept)
+    require_finite(slept.weights.finite_streams(), closing.stream, closing.window.tolist())
     clock.append(time.perf_counter())
     for row in np.flatnonzero(passes < allowed):
         clipped_by[row] = "halted"
@@ -191,14 +191,15 @@ def _shares(total: int, count: int) -> IntArray:
     return np.array([share + (i < rest) for i in range(count)], dtype=np.int64)
 
 
-def _require_finite(closing: Closing, slept: Slept) -> None:
-    bad = torch.nonzero(~slept.weights.finite_streams())[:, 0]
-    if len(bad):
-        row = int(bad[0])
-        raise AdaptiveSleepError(
-            f"fast weights of stream {closing.stream[row]!r} are not finite after window "
-            f"{closing.window[row]}; the step is undone"
-        )
+def require_finite(finite: Tensor, streams: Sequence[str], windows: Sequence[int]) -> None:
+    """Raise AdaptiveSleepError for the first stream whose state is not (`finite`: bool `[B]`)."""
+    if bool(finite.all()):
+        return
+    row = int(torch.nonzero(~finite)[0, 0])
+    raise AdaptiveSleepError(
+        f"the state of stream {streams[row]!r} is not finite in window {windows[row]}; "
+        "the step is undone"
+    )
 
 
 class _Meter:

@@ -57,6 +57,7 @@ class ModelConfig:
     injection: Injection = "linear"
     carry: Carry = "restart"
     sleep_attention: SleepAttention = "causal"
+    dropout: float = 0.0  # share of a block's output that training drops; none when it runs
 
     def __post_init__(self) -> None:
         _check_model(self)
@@ -82,6 +83,8 @@ def _check_model(config: ModelConfig) -> None:
         raise InputError(f"window={config.window}: a window holds at least 1 event")
     if config.conv < 0 or config.conv == 1:
         raise InputError(f"conv={config.conv}: 0 (none) or at least 2 taps")
+    if not 0.0 <= config.dropout < 1.0:
+        raise InputError(f"dropout={config.dropout}: 0 to below 1")
     if config.norm_memory < 2:
         raise InputError(f"norm_memory={config.norm_memory}: at least 2 events")
     if config.width % config.heads or (config.width // config.heads) % 2:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from adaptive_sleep.model import Model
 from adaptive_sleep.normalise import RunningStats, advance
 from adaptive_sleep.series import Patches
 from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.streams.events import Events
 from adaptive_sleep.wake import Start
 
 
@@ -68,6 +70,18 @@ class Sampling:
             raise InputError(f"top_k={self.top_k}: 1 to {config.vocabulary} (the vocabulary)")
         if self.paths < 2:
             raise InputError(f"paths={self.paths}: at least 2")
+
+
+def as_events(result: Forecast, last: int, columns: Sequence[str]) -> Events:
+    """A forecast as events that arrive one nanosecond apart after `last`; a series: the mean."""
+    times = last + 1 + np.arange(len(result), dtype=np.int64)
+    if result.tokens is not None:
+        return Events(times, tokens=result.tokens)
+    assert result.mean is not None
+    values = np.full((len(result), len(columns)), np.nan, dtype=np.float32)
+    for i, name in enumerate(result.channels):
+        values[:, columns.index(name)] = result.mean[:, i]
+    return Events(times, values=values)
 
 
 class _Cursor:

@@ -33,6 +33,11 @@ class Pass:
     weights: FastWeights
     new: KVCache
 
+    def finite_streams(self) -> Tensor:
+        """Boolean `[B]`: which streams have finite hidden states at all their valid positions."""
+        valid = torch.arange(self.hidden.shape[1]) < self.new.lengths[:, None]
+        return (torch.isfinite(self.hidden).all(-1) | ~valid).all(1)
+
 
 class Block(nn.Module):
     """Pre-norm residual block: a mixer (attention or DeltaNet), then an MLP (squared ReLU)."""
@@ -42,13 +47,18 @@ class Block(nn.Module):
         self.mixer = Attention(config) if layer == "attention" else DeltaNet(config)
         self.up = nn.Linear(config.width, config.mlp_ratio * config.width, bias=False)
         self.down = nn.Linear(config.mlp_ratio * config.width, config.width, bias=False)
+        self.dropout = config.dropout
         self.mixer_gain = nn.Parameter(torch.ones(config.width))
         self.mlp_gain = nn.Parameter(torch.ones(config.width))
 
     def mlp(self, x: Tensor) -> Tensor:
         """x plus its MLP, `[B, T, d]`."""
         inner = self.up(F.rms_norm(x, x.shape[-1:], self.mlp_gain, eps=1e-6))
-        return x + self.down(inner.relu().square())
+        return x + self.drop(self.down(inner.relu().square()))
+
+    def drop(self, y: Tensor) -> Tensor:
+        """What a block adds, with some of it dropped while training."""
+        return F.dropout(y, self.dropout, training=self.training) if self.dropout else y
 
     def normal(self, x: Tensor) -> Tensor:
         """The mixer's input."""
@@ -184,5 +194,5 @@ class Model(nn.Module):
                 )
                 if tail is not None:
                     tails[name] = tail
-            x = block.mlp(x + y)
+            x = block.mlp(x + block.drop(y))
         return Pass(x, FastWeights(matrices, tails), KVCache(keys, values, lengths))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.streams.errors import InputError, nearest
-from adaptive_sleep.streams.events import Piece
+from adaptive_sleep.streams.events import Events, Piece
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,15 @@ def _check_tokens(piece: Piece, vocabulary: int) -> None:
         raise InputError(
             f"pieces: token {bad} of stream {piece.stream!r} is outside 0..{vocabulary - 1}"
         )
+
+
+def no_events(config: ModelConfig, columns: Sequence[str] | None) -> Events:
+    """An empty run of events that `config` can read."""
+    empty = np.zeros(0, dtype=np.int64)
+    if config.kind == "tokens":
+        return Events(empty, tokens=empty)
+    width = len(columns) if columns is not None else len(config.inputs)
+    return Events(empty, values=np.zeros((0, width), dtype=np.float32))
 
 
 def pack_tokens(pieces: Sequence[Piece]) -> Packed:

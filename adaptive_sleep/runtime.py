@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +29,9 @@ from adaptive_sleep.bookkeeping import (
     told,
     trace_rows,
 )
-from adaptive_sleep.boundary import Limits, Pending, decide
+from adaptive_sleep.boundary import Limits, Pending, decide, require_finite
 from adaptive_sleep.config import Eviction
-from adaptive_sleep.forecasting import Forecast, Sampling, forecast
+from adaptive_sleep.forecasting import Forecast, Sampling, as_events, forecast
 from adaptive_sleep.ledger import Ledger, costs, resident_bytes
 from adaptive_sleep.model import Model
 from adaptive_sleep.packing import (
@@ -38,6 +39,7 @@ from adaptive_sleep.packing import (
     Waiting,
     check_pieces,
     column_order,
+    no_events,
     pack_series,
     pack_tokens,
 )
@@ -47,7 +49,7 @@ from adaptive_sleep.settings import RuntimeSettings, check_settings
 from adaptive_sleep.sleep import ClosedWindow
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.streams.events import Events, Piece
+from adaptive_sleep.streams.events import Piece
 from adaptive_sleep.trace import TraceRow
 from adaptive_sleep.wake import Predictions, wake
 
@@ -75,6 +77,16 @@ class _Draft:
     predictions: list[Predictions] | None
     rows: list[TraceRow] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What a step in flight is undone to; the arena keeps its own journal."""
+
+    ledger: Ledger
+    pending: Pending
+    steps: int
+    policy: dict[str, Any] | None
 
 
 class Runtime:
@@ -125,6 +137,7 @@ class Runtime:
         self.ledger = Ledger()
         self._pending: Pending = {}
         self._steps = 0
+        self._in_flight: _Before | None = None
         self._learns = getattr(self.policy, "observe", None) is not None
         reset_policy(self.policy, seed)
         self._arena.index(list(streams))
@@ -154,57 +167,64 @@ class Runtime:
         raises, the runtime and the policy are as they were before.
         """
         check_pieces(pieces, self.model.config, self.columns)
-        self._arena.rollback()  # an interrupt may have cut a rollback short
+        self._settle()
         closing = any(p.closes for p in pieces) or self.settings.kv_budget is not None
         memento = policy_state(self.policy) if closing else None
         draft = _Draft(self.ledger, self._pending, allow_sleep, [] if predictions else None)
+        self._in_flight = _Before(self.ledger, self._pending, self._steps, memento)
         try:
             with torch.no_grad():
                 forced = self._close_early(pieces, draft)
                 self._advance(pieces, draft)
-            self._publish(draft)
-        except BaseException:
-            self._arena.rollback()
-            if memento is not None:
-                load_policy_state(self.policy, memento)
-            raise
-        return StepResult(draft.rows, forced, draft.predictions or [], draft.seconds)
-
-    def _publish(self, draft: _Draft) -> None:
-        """Make a step real: the arena is already written, and undone unless this completes."""
-        before = (self.ledger, self._pending, self._steps)
-        try:
+            result = StepResult(draft.rows, forced, draft.predictions or [], draft.seconds)
             self.ledger, self._pending = draft.ledger, draft.pending
             self._steps += 1
-            self._arena.commit()
+            self._in_flight = None  # from here on the step is real; nothing may be called after it
+            return result
         except BaseException:
-            self.ledger, self._pending, self._steps = before
+            self._settle()
             raise
+
+    def _settle(self) -> None:
+        """Undo a step that did not complete, or forget how to undo the last one; may be repeated."""
+        before = self._in_flight
+        if before is None:
+            self._arena.commit()
+            return
+        self._arena.rollback()
+        self.ledger, self._pending, self._steps = before.ledger, before.pending, before.steps
+        if before.policy is not None:
+            load_policy_state(self.policy, before.policy)
+        self._in_flight = None
 
     def _close_early(self, pieces: Sequence[Piece], draft: _Draft) -> tuple[str, ...]:
         """Close the longest held windows until the new events fit the KV budget."""
         limit = self.settings.kv_budget
         if limit is None:
             return ()
-        new = sum(len(p.events) for p in pieces)
-        if new > limit:
+        new = {p.stream: len(p.events) for p in pieces}
+        if sum(new.values()) > limit:
             raise InputError(
-                f"kv_budget={limit}: this step alone brings {new} events; take smaller steps"
+                f"kv_budget={limit}: this step alone brings {sum(new.values())} events; "
+                "take smaller steps"
             )
         names = self._arena.names
-        index = self._arena.index(names)
-        state = self._arena.gather(index, ("held", "first_time"))
+        state = self._arena.gather(self._arena.index(names), ("held", "first_time"))
         held = dict(zip(names, state["held"].tolist(), strict=True))
         since = dict(zip(names, state["first_time"].tolist(), strict=True))
-        excess = sum(held.values()) + new - limit
+        # sliding attention lets go of the oldest events as the new ones come
+        after = {s: min(held.get(s, 0) + new.get(s, 0), self.settings.window) for s in held | new}
+        excess = sum(after.values()) - limit
         chosen: list[str] = []
         # the longest first; ties: the oldest, then by name
         for name in sorted(held, key=lambda s: (-held[s], since[s], s)):
             if excess <= 0:
                 break
-            chosen.append(name)
-            excess -= held[name]
-        nothing = self._no_events()
+            freed = after[name] - new.get(name, 0)
+            if freed > 0:
+                chosen.append(name)
+                excess -= freed
+        nothing = no_events(self.model.config, self.columns)
         self._advance([Piece(s, nothing, closes=True) for s in chosen], draft, forced=True)
         return tuple(chosen)
 
@@ -222,6 +242,8 @@ class Runtime:
         named = streams if draft.predictions is not None else None
         woken = wake(self.model, packed, read_start(state, cache), self._limits[2], named)
         draft.seconds["wake"] += time.perf_counter() - started
+        sound = woken.done.finite_streams() & woken.done.weights.finite_streams()
+        require_finite(sound, streams, state["window"].tolist())
         if draft.predictions is not None and woken.predictions is not None:
             draft.predictions.append(woken.predictions)
         fresh = counted(pieces, state, packed, woken, self.costs, self._limits)
@@ -334,13 +356,6 @@ class Runtime:
             return None
         return self.settings.budget * self.settings.burst * self.settings.window
 
-    def _no_events(self) -> Events:
-        empty = np.zeros(0, dtype=np.int64)
-        if self.model.config.kind == "tokens":
-            return Events(empty, tokens=empty)
-        width = len(self.columns or self.model.config.inputs)
-        return Events(empty, values=np.zeros((0, width), dtype=np.float32))
-
     def predict(
         self,
         stream: str,
@@ -362,6 +377,7 @@ class Runtime:
         """
         sampling = Sampling(horizon, temperature, top_k, paths, self.settings.seed)
         sampling.check(stream, self.streams, self.model.config)
+        self._settle()
         index = self._arena.index([stream])
         state = self._arena.gather(index, self._small())
         room = self.settings.window - int(state["open"][0])
@@ -371,23 +387,14 @@ class Runtime:
             start = read_start(state, self._cache(index, state))
             result = forecast(self.model, start, stream, state, sampling, self._limits[1:])
         if keep:
-            self.step([self._produced(stream, result, int(state["last_time"][0]))])
+            columns = self.columns or self.model.config.inputs
+            events = as_events(result, int(state["last_time"][0]), columns)
+            self.step([Piece(stream, events)])
         return result
-
-    def _produced(self, stream: str, result: Forecast, last: int) -> Piece:
-        """A forecast as events that arrive one nanosecond apart."""
-        times = last + 1 + np.arange(len(result), dtype=np.int64)
-        if result.tokens is not None:
-            return Piece(stream, Events(times, tokens=result.tokens))
-        assert result.mean is not None
-        names = self.columns or self.model.config.inputs
-        values = np.full((len(result), len(names)), np.nan, dtype=np.float32)
-        for i, name in enumerate(self.model.config.channels):
-            values[:, names.index(name)] = result.mean[:, i]
-        return Piece(stream, Events(times, values=values))
 
     def save(self, folder: str | Path) -> None:
         """Write `state.safetensors` and `state.json` into an existing folder (not atomic by itself)."""
+        self._settle()
         state = snapshot.State(
             settings=self.settings,
             model=self.model.hash,

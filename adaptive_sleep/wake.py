@@ -116,7 +116,7 @@ def _untouched(start: Start, packed: Packed) -> Woken:
     done = Pass(nothing, start.weights, KVCache(keys, values, packed.lengths))
     none = torch.zeros(batch, dtype=torch.float64)
     unscored = torch.zeros_like(packed.lengths)
-    return Woken(nothing, done, start.last_hidden, start.stats, none, none, unscored, None)
+    return Woken(nothing, done, start.last_hidden, start.stats, none, none, none, unscored, None)
 
 
 def _score_tokens(
