@@ -1,0 +1,86 @@
+"""Event logs: a categorical column as tokens, one per row.
+
+Numeric columns are in `tables`; how the files are read is in `tablefiles`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from .errors import InputError
+from .events import Channel
+from .manifest import new_folder
+from .tablefiles import (
+    TimeUnit,
+    batches,
+    category_codes,
+    check_columns,
+    names,
+    required_names,
+    times,
+)
+from .writer import RecordingWriter
+
+
+def record_eventlog(
+    file: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    column: str,
+    time: str,
+    stream: str | None = None,
+    label: str | None = None,
+    time_format: str | None = None,
+    time_unit: TimeUnit | None = None,
+) -> Path:
+    """Record the categories in `column` as tokens, and return the folder.
+
+    Tokens are numbered in the order in which categories first appear; the manifest names them.
+    `time`, `stream`, `time_format`, `time_unit` are as in `record_table`; without `stream` the file
+    is one stream, named by its stem. `label` names a column that no model sees. Reads the file
+    twice: the vocabulary has to be known first. Raises InputError, and leaves nothing behind, for
+    an unknown column, a missing category, a value that is no time, or an existing `out`.
+    """
+    path = Path(file)
+    used = [name for name in (column, time, stream, label) if name is not None]
+    if len(set(used)) != len(used):
+        raise InputError(f"columns {', '.join(map(repr, used))}: each has one role")
+    check_columns(path, used)
+    categories: dict[str, int] = {}
+    for batch in batches(path, [column]):
+        for name in required_names(batch, column).unique(maintain_order=True).to_list():
+            categories.setdefault(name, len(categories))
+    if not categories:
+        raise InputError(f"{path}: no rows, so there is nothing to record")
+    labels: dict[str, int] = {}
+    with (
+        new_folder(Path(out)) as folder,
+        RecordingWriter(
+            folder,
+            kind="tokens",
+            channels=() if label is None else (Channel(label, role="label", unit="category"),),
+            tokenizer="categories",
+            vocabulary=len(categories),
+            categories=list(categories),
+            provenance={"source": "record eventlog", "file": path.name, "column": column},
+        ) as writer,
+    ):
+        for batch in batches(path, used):
+            tokens = required_names(batch, column).replace_strict(categories, return_dtype=pl.Int64)
+            values = None
+            if label is not None:
+                values = category_codes(names(batch, label), labels)[:, np.newaxis]
+            rows = len(batch.frame)
+            writer.append_rows(
+                required_names(batch, stream) if stream else [path.stem] * rows,
+                times(batch, time, time_format, time_unit),
+                values=values,
+                tokens=tokens.to_numpy(),
+            )
+        if label is not None:
+            writer.name_categories(label, list(labels))
+    return Path(out)

@@ -1,0 +1,221 @@
+"""The manifest of a recording, and how a file gets onto the disk whole or not at all.
+
+Shards are written by `writer` and read by `recording`; here are only their names and hashes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from .errors import AdaptiveSleepError, InputError, IntegrityError
+from .events import Channel, Role
+
+SCHEMA = 1
+NAME = "manifest.json"
+TEMPORARY = ".tmp"
+Kind = Literal["series", "tokens"]
+RESERVED = ("stream", "sequence", "time", "token")
+
+
+class ChannelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A `Channel` as the manifest writes it."""
+
+    name: str
+    role: Role = "observed"
+    unit: str = ""
+    categories: tuple[str, ...] = ()
+    delay_ns: int = 0
+
+    def channel(self) -> Channel:
+        """The channel as the rest of the code has it."""
+        return Channel(self.name, self.role, self.unit, self.categories, self.delay_ns)
+
+
+class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One Parquet file: its name in the folder, its rows, its size and its hash."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All that is known of a recording without opening a shard.
+
+    `time_range` is the least and the greatest time, in ns UTC. `backwards` counts events whose time
+    lies before that of the event before it in its stream. `closed` is false while a writer is at
+    work, and stays false if it was killed.
+    """
+
+    schema: int
+    kind: Kind
+    channels: tuple[ChannelEntry, ...] = ()
+    streams: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    vocabulary: int | None = None
+    categories: tuple[str, ...] = ()
+    rows: int = 0
+    stream_rows: tuple[int, ...] = ()
+    backwards: int = 0
+    time_range: tuple[int, int] | None = None
+    shards: tuple[Shard, ...] = ()
+    closed: bool = False
+    provenance: dict[str, str] = {}
+
+
+class _Version(msgspec.Struct):
+    schema: int
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `folder`/manifest.json.
+
+    Raises InputError if there is no recording, IntegrityError if it is damaged or newer than us.
+    """
+    path = folder / NAME
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder} is no recording: a recording is a folder that holds {NAME}"
+        ) from None
+    try:
+        schema = msgspec.json.decode(text, type=_Version).schema
+        if schema > SCHEMA:
+            raise IntegrityError(
+                f"{path}: schema {schema} is newer than {SCHEMA}, the newest this version reads; "
+                "upgrade adaptive-sleep"
+            )
+        manifest = msgspec.json.decode(text, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise IntegrityError(f"{path}: damaged or not a manifest: {error}") from None
+    _check(path, manifest)
+    return manifest
+
+
+def _check(path: Path, manifest: Manifest) -> None:
+    rows = sum(shard.rows for shard in manifest.shards)
+    if manifest.rows != rows or sum(manifest.stream_rows) != rows:
+        raise IntegrityError(
+            f"{path}: rows={manifest.rows}, but the shards add up to {rows} and the streams to "
+            f"{sum(manifest.stream_rows)}; the manifest was changed by hand or is damaged"
+        )
+    if len(manifest.streams) != len(manifest.stream_rows):
+        raise IntegrityError(f"{path}: streams and stream_rows differ in length")
+    for shard in manifest.shards:
+        if Path(shard.file).name != shard.file:
+            raise IntegrityError(f"{path}: shard {shard.file!r} lies outside the recording")
+
+
+def unnamed_files(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Shards and temporary files that a killed writer left, and that the manifest does not name."""
+    named = {shard.file for shard in manifest.shards}
+    left = [*folder.glob("part-*.parquet"), *folder.glob("*" + TEMPORARY)]
+    return tuple(sorted(path.name for path in left if path.name not in named))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the manifest of `folder` in one step that survives a kill or a power cut."""
+    write_atomically(folder / NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+
+
+def check_channels(kind: Kind, channels: tuple[Channel, ...]) -> None:
+    """Raise InputError unless the channels can be the columns of a recording of this kind."""
+    if kind == "tokens" and any(channel.role != "label" for channel in channels):
+        raise InputError("channels: a recording of tokens has label channels only")
+    if kind == "series" and not any(channel.role == "observed" for channel in channels):
+        raise InputError("channels: a series needs at least 1 observed channel")
+    seen: set[str] = set()
+    for channel in channels:
+        if channel.name in RESERVED or not channel.name or channel.name in seen:
+            raise InputError(
+                f"channel {channel.name!r}: a name is not empty, given once, "
+                f"and none of {', '.join(RESERVED)}"
+            )
+        if channel.delay_ns < 0:
+            raise InputError(f"channel {channel.name!r}: delay_ns={channel.delay_ns}: at least 0")
+        seen.add(channel.name)
+
+
+def recording_sha256(manifest: Manifest, shards: tuple[Shard, ...]) -> str:
+    """Hash of what a recording says: its schema and the hashes of `shards`, in order."""
+    described = (
+        manifest.schema,
+        manifest.kind,
+        manifest.channels,
+        manifest.streams,
+        manifest.tokenizer,
+        manifest.vocabulary,
+        manifest.categories,
+        [shard.sha256 for shard in shards],
+    )
+    return hashlib.sha256(msgspec.json.encode(described)).hexdigest()
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Write `data` to `path`: all of it or nothing, on the disk when this returns.
+
+    Raises AdaptiveSleepError when the disk is full; what was at `path` is then untouched.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise AdaptiveSleepError(
+                f"{path}: the disk is full ({len(data):,} bytes were to be written); "
+                "what was written before is whole and readable"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` on a clean exit, and is gone on any other.
+
+    Raises InputError if `out` exists and is no empty folder.
+    """
+    refuse_existing(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.parent / f".{out.name}.{os.getpid()}{TEMPORARY}"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        os.replace(beside, out)
+        sync_folder(out.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise InputError if `out` exists and is no empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already; choose another path, or append to a recording")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable (nothing to do where a folder cannot be opened)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

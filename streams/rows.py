@@ -1,0 +1,115 @@
+"""Rows on their way into a recording: checked when they come, turned into columns when flushed.
+
+Where the columns go is in `writer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import InputError
+from .events import Channel
+from .manifest import Kind, Manifest
+
+
+@dataclass(frozen=True)
+class Rows:
+    """`[n]` rows in arrival order: `stream` codes, `sequence` within the stream, `time` in ns.
+
+    `values` is `[n, C]` float32 (C may be 0), `tokens` `[n]` int64 or None.
+    """
+
+    stream: NDArray[np.int64]
+    sequence: NDArray[np.int64]
+    time: NDArray[np.int64]
+    values: NDArray[np.float32]
+    tokens: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+def checked_time(time_ns: ArrayLike) -> NDArray[np.int64]:
+    """`[n]` int64; raises InputError unless these are integers."""
+    time = np.atleast_1d(np.asarray(time_ns))
+    if time.ndim != 1 or (time.dtype.kind not in "iu" and len(time)):
+        raise InputError(f"time_ns: {time.dtype} {list(time.shape)}; give [n] int64 nanoseconds")
+    return time.astype(np.int64)
+
+
+def checked_values(
+    values: ArrayLike | None, count: int, channels: Sequence[Channel], kind: Kind
+) -> NDArray[np.float32]:
+    """`[count, C]` float32; raises InputError for another shape or an infinite value.
+
+    A recording of tokens may leave its labels out; they are then missing.
+    """
+    width = len(channels)
+    if values is None:
+        if kind == "series":
+            raise InputError(f"values: none given; [{count}, {width}] are needed")
+        return np.full((count, width), np.nan, np.float32)
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused below
+        array = np.array(values, dtype=np.float64).astype(np.float32)
+    if array.shape != (count, width) and not (count == 1 and array.shape == (width,)):
+        raise InputError(
+            f"values: shape {list(array.shape)}; {count} events of {width} channels are "
+            f"[{count}, {width}]"
+        )
+    array = array.reshape(count, width)
+    bad = np.argwhere(np.isinf(array))
+    if len(bad):
+        row, column = (int(i) for i in bad[0])
+        raise InputError(
+            f"values: row {row} of channel {channels[column].name!r} is infinite as float32; "
+            "give a finite number, or NaN for missing"
+        )
+    return array
+
+
+def checked_tokens(
+    tokens: ArrayLike | None, count: int, manifest: Manifest
+) -> NDArray[np.int64] | None:
+    """`[count]` int64 within the vocabulary, None for a series; raises InputError."""
+    if manifest.kind == "series":
+        if tokens is not None:
+            raise InputError("tokens: a series has values, not tokens")
+        return None
+    if tokens is None:
+        raise InputError("tokens: none given; a recording of tokens needs them")
+    array = np.atleast_1d(np.asarray(tokens))
+    if array.shape != (count,) or (array.dtype.kind not in "iu" and count):
+        raise InputError(f"tokens: {array.dtype} {list(array.shape)}; {count} integers are needed")
+    array = array.astype(np.int64)
+    wrong = np.flatnonzero((array < 0) | (array >= (manifest.vocabulary or 0)))
+    if len(wrong):
+        raise InputError(
+            f"tokens: {array[wrong[0]]} at row {wrong[0]}; "
+            f"allowed are 0..{(manifest.vocabulary or 0) - 1}"
+        )
+    return array
+
+
+def columns(
+    pending: Sequence[Rows], streams: Sequence[str], channels: Sequence[Channel]
+) -> pl.DataFrame:
+    """The rows as a shard has them; NaN becomes null."""
+    codes = np.concatenate([rows.stream for rows in pending])
+    time = pl.Series(np.concatenate([rows.time for rows in pending]))
+    found = {
+        "stream": pl.Series(streams, dtype=pl.String).gather(codes),
+        "sequence": pl.Series(np.concatenate([rows.sequence for rows in pending])),
+        "time": time.cast(pl.Datetime("ns")).dt.replace_time_zone("UTC"),
+    }
+    tokens = [rows.tokens for rows in pending if rows.tokens is not None]
+    if tokens:
+        found["token"] = pl.Series(np.concatenate(tokens)).cast(pl.Int32)
+    values = np.concatenate([rows.values for rows in pending])
+    for i, channel in enumerate(channels):
+        found[channel.name] = pl.Series(np.ascontiguousarray(values[:, i])).fill_nan(None)
+    return pl.DataFrame(found)

@@ -1,0 +1,214 @@
+"""Reading CSV and Parquet tables in batches, with errors that name file, line, column and value.
+
+What the columns mean is in `tables` and `eventlog`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn, get_args
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from .errors import InputError, nearest
+
+TimeUnit = Literal["s", "ms", "us", "ns"]
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
+_BATCH_ROWS = 65_536
+_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+_ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
+_ISO_OFFSET = ("%Y-%m-%dT%H:%M:%S%.f%#z",)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a file, and `rows` `[n]`, which of its rows they are, counted from 0."""
+
+    file: Path
+    rows: NDArray[np.int64]
+    frame: pl.DataFrame
+
+    def refuse(self, row: int, column: str, problem: str) -> NoReturn:
+        """Raise InputError about one value; `row` counts within the batch."""
+        at = int(self.rows[row])
+        # A CSV's line 1 is its header; quoted line breaks are not counted.
+        place = f"line {at + 2}" if _is_csv(self.file) else f"row {at + 1}"
+        value = self.frame[column][row]
+        raise InputError(f"{self.file}, {place}, column {column!r}: {value!r} {problem}")
+
+
+def check_columns(file: Path, wanted: Sequence[str]) -> list[str]:
+    """The columns of `file` in order; raises InputError if one of `wanted` is not among them."""
+    found = _opened(file)
+    for column in wanted:
+        if column not in found:
+            raise InputError(
+                f"{file}: no column {column!r}{nearest(column, found)} "
+                f"(columns: {', '.join(found)})"
+            )
+    return found
+
+
+def batches(file: Path, columns: Sequence[str]) -> Iterator[Batch]:
+    """The named columns of `file`, batch by batch in order; CSV columns are text.
+
+    A CSV row in which nothing stands is passed over, as a blank line is.
+    """
+    lazy = _scan(file)
+    if not _is_csv(file):
+        lazy = lazy.select(columns)  # a CSV is read whole: else rows that are too long go unseen
+    first = 0
+    iterator = iter(lazy.collect_batches(chunk_size=_BATCH_ROWS, lazy=True))
+    while True:
+        try:
+            frame = next(iterator, None)
+        except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: cannot be read: {_brief(error)}") from error
+        if frame is None:
+            return
+        rows = np.arange(first, first + len(frame))
+        first += len(frame)
+        if _is_csv(file):
+            filled = frame.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
+            frame, rows = frame.filter(filled), rows[filled.to_numpy()]
+        yield Batch(file, rows, frame.select(columns))
+
+
+def numbers(batch: Batch, column: str) -> NDArray[np.float32]:
+    """`[n]` float32, NaN where the value is missing; raises InputError for text."""
+    series = batch.frame[column]
+    if series.dtype == pl.String:
+        series = _stripped(series)
+        parsed = series.cast(pl.Float64, strict=False)
+    elif series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null):
+        parsed = series.cast(pl.Float64)
+    else:
+        raise InputError(f"{batch.file}: column {column!r} holds {series.dtype}, not numbers")
+    wrong = (series.is_not_null() & parsed.is_null()).arg_true()
+    if len(wrong):
+        batch.refuse(int(wrong[0]), column, "is no number")
+    with np.errstate(over="ignore"):
+        values = parsed.to_numpy().astype(np.float32)
+    infinite = np.flatnonzero(np.isinf(values))
+    if len(infinite):
+        batch.refuse(int(infinite[0]), column, "is no finite float32")
+    return values
+
+
+def names(batch: Batch, column: str) -> pl.Series:
+    """`[n]` text, null where missing."""
+    return _stripped(batch.frame[column].cast(pl.String))
+
+
+def required_names(batch: Batch, column: str) -> pl.Series:
+    """`[n]` text; raises InputError where it is missing."""
+    series = names(batch, column)
+    missing = series.is_null().arg_true()
+    if len(missing):
+        batch.refuse(int(missing[0]), column, "is missing; every row needs one")
+    return series
+
+
+def category_codes(text: pl.Series, known: dict[str, int]) -> NDArray[np.float32]:
+    """`[n]` codes as float32, NaN where missing; new categories are added to `known` in order."""
+    for name in text.drop_nulls().unique(maintain_order=True).to_list():
+        known.setdefault(name, len(known))
+    if not known:
+        return np.full(len(text), np.nan, np.float32)
+    codes = text.replace_strict(known, default=None, return_dtype=pl.Float32)
+    return codes.to_numpy().astype(np.float32)
+
+
+def times(
+    batch: Batch, column: str, time_format: str | None, time_unit: TimeUnit | None
+) -> NDArray[np.int64]:
+    """`[n]` int64 ns UTC; raises InputError for a value that is missing or is no time.
+
+    Text is ISO 8601, or as `time_format` (strftime) says, or a number of `time_unit` since 1970.
+    Times without an offset are UTC.
+    """
+    if time_unit is not None and time_unit not in _NS:
+        raise InputError(f"time_unit={time_unit!r}: one of {', '.join(get_args(TimeUnit))}")
+    series = batch.frame[column]
+    if series.dtype == pl.String:
+        series = _stripped(series)
+    if isinstance(series.dtype, pl.Datetime | pl.Date):
+        parsed = series.cast(pl.Datetime("ns")).cast(pl.Int64)
+    elif time_unit is not None:
+        parsed = _counted(series, time_unit)
+    elif series.dtype == pl.String:
+        parsed = _written(series, (time_format,)) if time_format else _iso(series)
+    else:
+        raise InputError(
+            f"{batch.file}: the time column {column!r} holds {series.dtype}; "
+            "say what it counts with time_unit (s, ms, us or ns since 1970)"
+        )
+    wrong = parsed.is_null().arg_true()
+    if len(wrong):
+        told = f"a number of {time_unit}" if time_unit else time_format or "ISO 8601"
+        batch.refuse(int(wrong[0]), column, f"is no time (expected: {told})")
+    return parsed.to_numpy()
+
+
+def _counted(series: pl.Series, unit: TimeUnit) -> pl.Series:
+    if series.dtype.is_integer():
+        return series.cast(pl.Int64, strict=False) * _NS[unit]
+    if series.dtype.is_float():
+        # Apart, since a float64 of nanoseconds would be 256 ns coarse today.
+        whole = series.floor()
+        fraction = ((series - whole) * _NS[unit]).round()
+        return whole.cast(pl.Int64, strict=False) * _NS[unit] + fraction.cast(pl.Int64)
+    exact = series.cast(pl.Decimal(38, 9), strict=False)
+    return (exact * _NS[unit]).cast(pl.Int64, strict=False)
+
+
+def _iso(series: pl.Series) -> pl.Series:
+    text = series.str.replace(" ", "T", literal=True).str.replace(r"[Zz]$", "+00:00")
+    return _written(text, (*_ISO, *_ISO_OFFSET))
+
+
+def _written(text: pl.Series, formats: Sequence[str]) -> pl.Series:
+    """Try one format after the other on what the ones before could not read."""
+    found = pl.Series(text.name, [None] * len(text), dtype=pl.Int64)
+    for form in formats:
+        left = found.is_null() & text.is_not_null()
+        if not left.any():
+            break
+        read = text.set(~left, None).str.to_datetime(form, time_unit="ns", strict=False, exact=True)
+        found = found.zip_with(~left, read.cast(pl.Int64))
+    return found
+
+
+def _stripped(series: pl.Series) -> pl.Series:
+    text = series.str.strip_chars()
+    return text.set(text.is_in(MISSING), None)
+
+
+def _is_csv(file: Path) -> bool:
+    return file.suffix.lower() in (".csv", ".tsv")
+
+
+def _scan(file: Path) -> pl.LazyFrame:
+    if _is_csv(file):
+        separator = "\t" if file.suffix.lower() == ".tsv" else ","
+        return pl.scan_csv(file, infer_schema=False, separator=separator, glob=False)
+    return pl.scan_parquet(file, glob=False)
+
+
+def _opened(file: Path) -> list[str]:
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if not _is_csv(file) and file.suffix.lower() not in (".parquet", ".pq"):
+        raise InputError(f"{file}: a table is .csv, .tsv, .parquet or .pq")
+    try:
+        return _scan(file).collect_schema().names()
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read as {file.suffix}: {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
