@@ -1,4 +1,4 @@
-"""adaptive-sleep: decide, per window and per stream, how many passes of sleep are worth their compute.
+"""adaptive-sleep: decide, per window and per stream, how many passes of sleep pay.
 
 The public names, each loaded when it is first used: `import adaptive_sleep as asl`.
 """
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from adaptive_sleep import testing
     from adaptive_sleep.checkpoint import load_model, save_model
     from adaptive_sleep.config import ModelConfig
+    from adaptive_sleep.contract import Choice, PolicyError, Range, SleepPolicy, policy
     from adaptive_sleep.experiments.replay import replay
     from adaptive_sleep.forecasting import Forecast
     from adaptive_sleep.ledger import Ledger
     from adaptive_sleep.model import Model
-    from adaptive_sleep.contract import Choice, PolicyError, Range, SleepPolicy, policy
     from adaptive_sleep.runtime import Runtime, StepResult
     from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
     from adaptive_sleep.spec import format_spec, parse_spec, resolve

@@ -51,8 +51,10 @@ class Arena:
 
     def gather(self, index: Tensor, names: Sequence[str], size: int | None = None) -> Rows:
         """Copies of the named tensors for the rows `index`; `size` cuts their second axis."""
-        cut = (lambda t: t) if size is None else (lambda t: t[:, :size])
-        return {n: cut(self.tensors[n]).index_select(0, index) for n in names}
+        found = {n: self.tensors[n] for n in names}
+        if size is not None:
+            found = {n: t[:, :size] for n, t in found.items()}
+        return {n: t.index_select(0, index) for n, t in found.items()}
 
     def scatter(self, index: Tensor, values: Mapping[str, Tensor]) -> None:
         """Write rows; a value with a shorter second axis leaves the rest of the row as it was."""
@@ -103,7 +105,8 @@ class Arena:
             return
         size = max(needed, 2 * have)
         self.tensors = {
-            n: torch.cat([t, t[:1].expand(size - have, *t.shape[1:])]) for n, t in self.tensors.items()
+            n: torch.cat([t, t[:1].expand(size - have, *t.shape[1:])])
+            for n, t in self.tensors.items()
         }
 
 

@@ -127,7 +127,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, look: View, past_keys: Tensor, past_values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x `[B, T, d]`, past `[B, L, H, D]` -> (y `[B, T, d]`, new keys, new values `[B,T,H,D]`)."""
+        """x `[B, T, d]`, past `[B, L, H, D]` -> y `[B, T, d]`, new keys and values."""
         batch, size, width = x.shape
         q, k, v = self.project(x).view(batch, size, 3, self.heads, self.head_dim).unbind(2)
         keys = torch.cat([past_keys, k], 1) if past_keys.shape[1] else k

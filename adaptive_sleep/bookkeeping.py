@@ -1,11 +1,11 @@
-"""Pure bookkeeping of a step: counters before and after, what a closed window leaves, its trace row.
+"""Pure bookkeeping of a step: counters before and after, what a window leaves, its trace row.
 
 It computes rows of the arena (`arena.py`) from rows; nothing here touches a model or a policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -91,6 +91,29 @@ def counted(
     return fresh
 
 
+def closed_early(
+    names: Sequence[str], state: Rows, new: Mapping[str, int], window: int, limit: int
+) -> list[str]:
+    """Which of the streams `names` (`state`: their rows) to close so that `new` events fit `limit`.
+
+    The longest held first; ties: the oldest, then by name. No stream holds more than `window`.
+    """
+    held = dict(zip(names, state["held"].tolist(), strict=True))
+    since = dict(zip(names, state["first_time"].tolist(), strict=True))
+    # sliding attention lets go of the oldest events as the new ones come
+    after = {s: min(held.get(s, 0) + new.get(s, 0), window) for s in {*held, *new}}
+    excess = sum(after.values()) - limit
+    chosen: list[str] = []
+    for name in sorted(held, key=lambda s: (-held[s], since[s], s)):
+        if excess <= 0:
+            break
+        freed = after[name] - new.get(name, 0)
+        if freed > 0:
+            chosen.append(name)
+            excess -= freed
+    return chosen
+
+
 def _clocks(pieces: Sequence[Piece], state: Rows) -> Rows:
     """First event of the open window and last event of the stream, ns, after new events."""
     first, last = state["first_time"].tolist(), state["last_time"].tolist()
@@ -143,7 +166,7 @@ def _density(
     all_events: NDArray[np.float64],
     all_seconds: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Events per second of the window against the stream's mean so far; 1 where either is unknown."""
+    """Events per second against the stream's mean so far; 1 where either is unknown."""
     known = (seconds > 0) & (all_seconds > 0) & (all_events > 0)
     rate = events / np.where(known, seconds, 1.0)
     usual = np.where(known, all_events, 1.0) / np.where(known, all_seconds, 1.0)
@@ -199,7 +222,7 @@ def trace_rows(
         columns[name] = getattr(signals, name).tolist()
     names = list(columns)
     return [
-        TraceRow(**dict(zip(names, row, strict=True)))  # type: ignore[arg-type]
+        TraceRow(**dict(zip(names, row, strict=True)))
         for row in zip(*columns.values(), strict=True)
     ]
 

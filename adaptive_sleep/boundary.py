@@ -14,16 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptive_sleep.contract import PolicyLike, keep_going, observe, plan_passes, policy_flops
 from adaptive_sleep.ledger import Costs
 from adaptive_sleep.model import Model
-from adaptive_sleep.contract import PolicyLike, keep_going, observe, plan_passes, policy_flops
 from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
 from adaptive_sleep.sleep import ClosedWindow, PassReport, Slept, consolidate, summary
 from adaptive_sleep.streams.errors import AdaptiveSleepError
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
-Pending = dict[str, tuple[tuple[int, int], ...]]  # stream -> windows not yet told of: (window, passes)
+Pending = dict[
+    str, tuple[tuple[int, int], ...]
+]  # stream -> windows not yet told of: (window, passes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +107,7 @@ def pass_flops(model: Model, lengths: Tensor, costs: Costs) -> IntArray:
 
 
 def outcomes(signals: WindowSignals, pending: Pending) -> WindowOutcome:
-    """What the scored windows of `signals` tell of the windows before them that are still pending."""
+    """What the scored windows of `signals` tell of the pending windows before them."""
     rows = [
         (stream, window, passes, signals.surprise[i], signals.scored[i], signals.window[i] - window)
         for i, stream in enumerate(signals.stream)
@@ -158,7 +160,7 @@ def decide(
         passes,
         clipped_by,
         (passes - 1) * signals.pass_flops,
-        measured + (passes - 1) * after_pass,
+        (measured + (passes - 1) * after_pass).astype(np.int64),
         _shares(policy_flops(policy, len(passes)), len(passes)),
         {
             "signals": clock[1] - clock[0],

@@ -5,6 +5,7 @@ No pickle; a file of another schema or with changed bytes is refused.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str])
         "hash": model.hash,
         "provenance": json.dumps(dict(provenance), sort_keys=True),
     }
+    header["digest"] = _digest(header)
     tensors = {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
     part = target.with_name(f".{target.name}.part")
     try:
@@ -50,6 +52,11 @@ def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str])
         part.unlink(missing_ok=True)
         raise InputError(f"{target}: cannot be written: {error.strerror}") from error
     return target
+
+
+def _digest(header: Mapping[str, str]) -> str:
+    """SHA-256 over all other fields of a header; the weights have a hash of their own."""
+    return hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode()).hexdigest()
 
 
 def describe_model(where: str | Path) -> dict[str, Any]:
@@ -66,8 +73,11 @@ def describe_model(where: str | Path) -> dict[str, Any]:
         raise IntegrityError(f"{path}: a safetensors file, but not one of our checkpoints")
     if header.get("schema") != str(SCHEMA):
         raise IntegrityError(
-            f"{path}: checkpoint of schema {header.get('schema')}; this version reads {SCHEMA}: upgrade"
+            f"{path}: checkpoint of schema {header.get('schema')}; "
+            f"this version reads {SCHEMA}: upgrade"
         )
+    if header.pop("digest", "") != _digest(header):
+        raise IntegrityError(f"{path}: the header is not the one that was saved (digest differs)")
     return {
         "schema": SCHEMA,
         "config": json.loads(header["config"]),
@@ -89,7 +99,9 @@ def load_model(where: str | Path) -> Model:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise IntegrityError(f"{path}: the weights do not fit the configuration: {error}") from error
+        raise IntegrityError(
+            f"{path}: the weights do not fit the configuration: {error}"
+        ) from error
     if model.hash != header["hash"]:
         raise IntegrityError(f"{path}: the weights are not those that were saved (hash differs)")
     return model.eval()

@@ -6,6 +6,7 @@ Training recipes and run settings are decoded by the same function; what they me
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tomllib
 import types
 import typing
@@ -73,8 +74,27 @@ class ModelConfig:
         return -(-self.window // self.patch)
 
 
+_WORDS: dict[str, tuple[str, ...]] = {
+    "kind": typing.get_args(Kind),
+    "positions": typing.get_args(Positions),
+    "injection": typing.get_args(Injection),
+    "carry": typing.get_args(Carry),
+    "sleep_attention": typing.get_args(SleepAttention),
+}
+
+
+def _check_word(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        words = " or ".join(repr(a) for a in allowed)
+        raise InputError(f"{field}={value!r}: {words}{nearest(str(value), allowed)}")
+
+
 def _check_model(config: ModelConfig) -> None:
     """Refuse a configuration that cannot be built, naming field, value and repair."""
+    for name, allowed in _WORDS.items():
+        _check_word(name, getattr(config, name), allowed)
+    for layer in config.layers:
+        _check_word("layers", layer, typing.get_args(Layer))
     for name in ("width", "heads", "fast_heads", "key_dim", "value_dim", "mlp_ratio", "patch"):
         value = getattr(config, name)
         if value < 1:
@@ -118,7 +138,7 @@ def _check_series(config: ModelConfig) -> None:
     if config.vocabulary:
         raise InputError(f"vocabulary={config.vocabulary}: a series model has none (0)")
     levels = config.quantiles
-    ordered = all(0 < a < b < 1 for a, b in zip(levels, levels[1:], strict=False))
+    ordered = all(0 < a < b < 1 for a, b in itertools.pairwise(levels))
     if len(levels) < 2 or not ordered:
         raise InputError(f"quantiles={levels}: at least two, rising, between 0 and 1")
     if config.patch > config.window:
@@ -155,7 +175,7 @@ def _refuse_unknown(cls: type, data: Mapping[str, Any], where: str) -> None:
     if not isinstance(data, Mapping):
         raise InputError(f"{where or cls.__name__}: a table is expected, got {data!r}")
     hints = typing.get_type_hints(cls)
-    known = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    known = [f.name for f in dataclasses.fields(cls) if f.init]
     for key, value in data.items():
         if key not in known:
             place = f"{where}: " if where else ""

@@ -157,9 +157,7 @@ def _tokens(
     return Forecast(tokens=np.array(tokens, dtype=np.int64), logprob=np.array(logprob))
 
 
-def _pick(
-    log_p: NDArray[np.float64], sampling: Sampling, random: np.random.Generator
-) -> int:
+def _pick(log_p: NDArray[np.float64], sampling: Sampling, random: np.random.Generator) -> int:
     if sampling.temperature == 0:
         return int(log_p.argmax())
     scaled = log_p / sampling.temperature
@@ -195,11 +193,15 @@ def _series(
                 **{n: t.expand(1 + sampling.paths, -1) for n, t in stats.tensors().items()}
             )
             now = RunningStats(**{n: t[:, None] for n, t in stats.tensors().items()})
-            mean, quantiles = (x.expand(1 + sampling.paths, *x.shape[1:]) for x in (mean, quantiles))
+            mean, quantiles = (
+                x.expand(1 + sampling.paths, *x.shape[1:]) for x in (mean, quantiles)
+            )
         produced = _draw(mean[:, 0], quantiles[:, 0], face.levels, random)
         units = face.to_units(produced[:, None], now)[:, 0]
         if number > 0:
-            bands.append(np.quantile(units[1:].numpy(), config.quantiles, axis=0).transpose(1, 2, 0))
+            bands.append(
+                np.quantile(units[1:].numpy(), config.quantiles, axis=0).transpose(1, 2, 0)
+            )
         values = torch.full((len(units), 1, config.patch, len(config.inputs)), torch.nan)
         values[:, 0, :, : units.shape[2]] = units.float()
         last = stats.last.clone()
@@ -215,9 +217,7 @@ def _series(
     )
 
 
-def _draw(
-    mean: Tensor, quantiles: Tensor, levels: Tensor, random: np.random.Generator
-) -> Tensor:
+def _draw(mean: Tensor, quantiles: Tensor, levels: Tensor, random: np.random.Generator) -> Tensor:
     """Row 0: the mean; other rows: a draw from the predicted quantiles, `[B, P, C]`, in scales.
 
     One uniform number per path and channel for the whole patch; between levels the quantile

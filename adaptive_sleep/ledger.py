@@ -105,7 +105,8 @@ def visible_pairs(past: IntArray, new: IntArray, reach: int | None) -> IntArray:
     # positions t > reach - past see `reach` each instead of past + t
     over = np.clip(past + new - reach, 0, new)
     excess = over * (past + new - reach) - over * (over - 1) // 2
-    return total - excess
+    pairs: IntArray = total - excess
+    return pairs
 
 
 def resident_bytes(config: ModelConfig, streams: int, held_positions: int) -> int:

@@ -155,7 +155,7 @@ class Model(nn.Module):
         return empty_fast_weights(self.config, streams)
 
     def placed(self, embedded: Tensor, past: Tensor) -> Tensor:
-        """Add learned absolute positions behind `past` (int64 `[B]`) held ones, if the model has any."""
+        """Add learned absolute positions, if any, behind `past` (int64 `[B]`) held ones."""
         if self.places is None:
             return embedded
         steps = past[:, None] + torch.arange(embedded.shape[1], device=past.device)

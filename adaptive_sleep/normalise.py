@@ -96,9 +96,7 @@ def _last_values(before: Tensor, x: Tensor, seen: Tensor) -> Tensor:
     """The last observed value of each channel at the end of each patch, `[B, T, C]`."""
     batch, patches, size, channels = x.shape
     flat = torch.cat([before[:, None], x.flatten(1, 2)], 1)
-    there = torch.cat(
-        [torch.ones_like(before, dtype=torch.bool)[:, None], seen.flatten(1, 2)], 1
-    )
+    there = torch.cat([torch.ones_like(before, dtype=torch.bool)[:, None], seen.flatten(1, 2)], 1)
     steps = torch.arange(flat.shape[1])[None, :, None]
     newest = torch.where(there, steps, 0).cummax(1).values
     ends = newest[:, size::size]

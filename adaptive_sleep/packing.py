@@ -58,8 +58,8 @@ def column_order(config: ModelConfig, columns: Sequence[str] | None) -> NDArray[
     for name in config.inputs:
         if name not in columns:
             raise InputError(
-                f"channels: the model reads {name!r}, which the stream lacks{nearest(name, columns)}"
-                f" (it has {', '.join(columns)})"
+                f"channels: the model reads {name!r}, which the stream lacks"
+                f"{nearest(name, columns)} (it has {', '.join(columns)})"
             )
     return np.array([list(columns).index(n) for n in config.inputs], dtype=np.int64)
 
@@ -87,11 +87,21 @@ def _check_tokens(piece: Piece, vocabulary: int) -> None:
     tokens = piece.events.tokens
     if tokens is None:
         raise InputError(f"pieces: stream {piece.stream!r} brings values; the model reads tokens")
-    if len(tokens) and not (0 <= int(tokens.min()) and int(tokens.max()) < vocabulary):
+    if len(tokens) and not (int(tokens.min()) >= 0 and int(tokens.max()) < vocabulary):
         bad = tokens[(tokens < 0) | (tokens >= vocabulary)][0]
         raise InputError(
             f"pieces: token {bad} of stream {piece.stream!r} is outside 0..{vocabulary - 1}"
         )
+
+
+def check_room(pieces: Sequence[Piece], opened: Sequence[int], window: int) -> None:
+    """Refuse more events than a window holds; `opened`: events in each stream's open window."""
+    for piece, held in zip(pieces, opened, strict=True):
+        if held + len(piece.events) > window:
+            raise InputError(
+                f"pieces: stream {piece.stream!r} brings {len(piece.events)} events to an open "
+                f"window of {held}; a window holds at most {window}"
+            )
 
 
 def no_events(config: ModelConfig, columns: Sequence[str] | None) -> Events:

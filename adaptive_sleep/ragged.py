@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def append_index(past: Tensor, size: int, new: Tensor, width: int, keep: int) -> tuple[Tensor, Tensor]:
+def append_index(
+    past: Tensor, size: int, new: Tensor, width: int, keep: int
+) -> tuple[Tensor, Tensor]:
     """Where the last `keep` of past-then-new positions lie in `cat([old, new], 1)`.
 
     past, new: int64 `[B]`, valid positions of the old part (`size` slots wide) and of the new part
@@ -28,6 +30,6 @@ def take(rows: Tensor, index: Tensor) -> Tensor:
 
 
 def append(old: Tensor, past: Tensor, new: Tensor, lengths: Tensor, keep: int) -> Tensor:
-    """The last `keep` positions of `old` `[B, L, ...]` followed by `new` `[B, T, ...]`, from the left."""
+    """The last `keep` positions of `old` `[B, L, ...]` followed by `new` `[B, T, ...]`."""
     index, _ = append_index(past, old.shape[1], lengths, new.shape[1], keep)
     return take(torch.cat([old, new], 1), index)

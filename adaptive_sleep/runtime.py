@@ -1,4 +1,4 @@
-"""The runtime: wake, measure, ask the policy, sleep, evict, write the trace; many streams side by side.
+"""The runtime: wake, measure, ask the policy, sleep, evict, trace; many streams side by side.
 
 A step is a transaction. What is decided at a boundary lives in `boundary.py`, the counters in
 `bookkeeping.py`, the store in `arena.py`, forecasts in `forecasting.py`, files in `snapshot.py`.
@@ -20,6 +20,7 @@ from adaptive_sleep import snapshot
 from adaptive_sleep.arena import Arena, Rows, blank_row
 from adaptive_sleep.attention import KVCache
 from adaptive_sleep.bookkeeping import (
+    closed_early,
     closing_counters,
     counted,
     evicted,
@@ -31,6 +32,7 @@ from adaptive_sleep.bookkeeping import (
 )
 from adaptive_sleep.boundary import Limits, Pending, decide, require_finite
 from adaptive_sleep.config import Eviction
+from adaptive_sleep.contract import PolicyLike, load_policy_state, policy_state, reset_policy
 from adaptive_sleep.forecasting import Forecast, Sampling, as_events, forecast
 from adaptive_sleep.ledger import Ledger, costs, resident_bytes
 from adaptive_sleep.model import Model
@@ -38,12 +40,12 @@ from adaptive_sleep.packing import (
     Packed,
     Waiting,
     check_pieces,
+    check_room,
     column_order,
     no_events,
     pack_series,
     pack_tokens,
 )
-from adaptive_sleep.contract import load_policy_state, policy_state, reset_policy
 from adaptive_sleep.ragged import append
 from adaptive_sleep.settings import RuntimeSettings, check_settings
 from adaptive_sleep.sleep import ClosedWindow
@@ -95,7 +97,7 @@ class Runtime:
     def __init__(
         self,
         model: Model,
-        policy: object,
+        policy: PolicyLike | str,
         *,
         window: int | None = None,
         eviction: Eviction = "hard",
@@ -186,7 +188,7 @@ class Runtime:
             raise
 
     def _settle(self) -> None:
-        """Undo a step that did not complete, or forget how to undo the last one; may be repeated."""
+        """Undo a step that did not complete, or forget how to undo the last one; repeatable."""
         before = self._in_flight
         if before is None:
             self._arena.commit()
@@ -210,20 +212,7 @@ class Runtime:
             )
         names = self._arena.names
         state = self._arena.gather(self._arena.index(names), ("held", "first_time"))
-        held = dict(zip(names, state["held"].tolist(), strict=True))
-        since = dict(zip(names, state["first_time"].tolist(), strict=True))
-        # sliding attention lets go of the oldest events as the new ones come
-        after = {s: min(held.get(s, 0) + new.get(s, 0), self.settings.window) for s in held | new}
-        excess = sum(after.values()) - limit
-        chosen: list[str] = []
-        # the longest first; ties: the oldest, then by name
-        for name in sorted(held, key=lambda s: (-held[s], since[s], s)):
-            if excess <= 0:
-                break
-            freed = after[name] - new.get(name, 0)
-            if freed > 0:
-                chosen.append(name)
-                excess -= freed
+        chosen = closed_early(names, state, new, self.settings.window, limit)
         nothing = no_events(self.model.config, self.columns)
         self._advance([Piece(s, nothing, closes=True) for s in chosen], draft, forced=True)
         return tuple(chosen)
@@ -235,7 +224,7 @@ class Runtime:
         streams = [p.stream for p in pieces]
         index = self._arena.index(streams)
         state = self._arena.gather(index, self._small())
-        self._check_room(pieces, state)
+        check_room(pieces, state["open"].tolist(), self.settings.window)
         packed = self._pack(pieces, state)
         started = time.perf_counter()
         cache = self._cache(index, state)
@@ -333,15 +322,6 @@ class Runtime:
         waiting = Waiting(state["waiting.values"], state["waiting.times"], state["pending"])
         return pack_series(pieces, waiting, self.model.config.patch, self._order)
 
-    def _check_room(self, pieces: Sequence[Piece], state: Rows) -> None:
-        limit = self.settings.window
-        for piece, held in zip(pieces, state["open"].tolist(), strict=True):
-            if held + len(piece.events) > limit:
-                raise InputError(
-                    f"pieces: stream {piece.stream!r} brings {len(piece.events)} events to an open "
-                    f"window of {held}; a window holds at most {limit}"
-                )
-
     def _pressure(self) -> float:
         """KV events held over all streams, as a share of the KV budget; 0 without one."""
         limit = self.settings.kv_budget
@@ -393,7 +373,7 @@ class Runtime:
         return result
 
     def save(self, folder: str | Path) -> None:
-        """Write `state.safetensors` and `state.json` into an existing folder (not atomic by itself)."""
+        """Write `state.safetensors` and `state.json` into an existing folder (not atomically)."""
         self._settle()
         state = snapshot.State(
             settings=self.settings,
@@ -410,7 +390,7 @@ class Runtime:
         snapshot.write(Path(folder), state, self._arena.saved())
 
     @classmethod
-    def resume(cls, folder: str | Path, model: Model, policy: object) -> Runtime:
+    def resume(cls, folder: str | Path, model: Model, policy: PolicyLike | str) -> Runtime:
         """Go on from a saved runtime. Raises InputError for another model, policy or machine."""
         state, tensors = snapshot.read(Path(folder))
         found = resolve(policy)

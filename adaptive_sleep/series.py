@@ -67,7 +67,8 @@ class SeriesFace(nn.Module):
         seen = torch.isfinite(patches.values)
         z = (patches.values.double() - location[:, :, None]) / scale[:, :, None]
         z = torch.where(seen, torch.asinh(z), 0.0).float()
-        return self.read(torch.cat([z.flatten(2), seen.float().flatten(2)], -1))
+        embedded: Tensor = self.read(torch.cat([z.flatten(2), seen.float().flatten(2)], -1))
+        return embedded
 
     def forecast(self, hidden: Tensor, stats: RunningStats) -> tuple[Tensor, Tensor]:
         """Hidden `[B, T, d]` -> mean `[B, T, P, C]`, quantiles `[B, T, P, C, Q]`, both in scales.

@@ -14,9 +14,9 @@ class RuntimeSettings:
     """Settings of one runtime.
 
     `window`: most events in a window; `kv_budget`: events that attention may hold over all streams
-    (None: no bound); `budget`: sleep FLOPs per event (None: no bound), of which a stream may save up
-    `burst` windows' worth; `max_passes`: most passes that a policy may plan; `price`: of a FLOP,
-    passed on to policies.
+    (None: no bound); `budget`: sleep FLOPs per event (None: no bound), of which a stream may save
+    up `burst` windows' worth; `max_passes`: most passes that a policy may plan; `price`: of a
+    FLOP, passed on to policies.
     """
 
     window: int
@@ -36,7 +36,7 @@ def check_settings(settings: RuntimeSettings, config: ModelConfig) -> None:
         raise InputError(f"eviction={settings.eviction!r}: 'hard' or 'sliding'{hint}")
     if not 1 <= settings.window <= config.window:
         raise InputError(
-            f"window={settings.window}: 1 to {config.window}, the window that the model was made for"
+            f"window={settings.window}: 1 to {config.window}, the window the model was made for"
         )
     if settings.eviction == "sliding" and config.positions in ("learned", "relative"):
         raise InputError(

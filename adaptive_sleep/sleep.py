@@ -44,7 +44,7 @@ class ClosedWindow:
 
 @dataclass(frozen=True, eq=False)
 class PassReport:
-    """What one sleep pass did to the windows still active: all tensors `[n]` but `summary` `[n, 2d]`.
+    """What one sleep pass did to the windows still active: `[n]`, `summary` `[n, 2d]`.
 
     `rows`: their indices in the batch; `passes`: done so far; the changes are relative norms.
     """
@@ -119,7 +119,9 @@ def consolidate(
             more = more & _ask(keep_going, rows, count, more, part, hidden, fresh_hidden, change)
         stop = torch.nonzero(~more)[:, 0]
         if len(stop):
-            weights = weights.put(rows[stop], fresh.select(stop).with_tails(part.after.select(stop)))
+            weights = weights.put(
+                rows[stop], fresh.select(stop).with_tails(part.after.select(stop))
+            )
         go = torch.nonzero(more)[:, 0]
         if len(go) == len(rows):
             hidden, current = fresh_hidden, fresh

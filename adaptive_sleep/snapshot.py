@@ -5,6 +5,7 @@ No pickle. The caller makes the folder appear atomically; this file only writes 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,20 +55,41 @@ def machine() -> dict[str, str]:
 def write(folder: Path, state: State, tensors: dict[str, Tensor]) -> None:
     """Write `state.safetensors` and `state.json` into `folder`."""
     save_file(tensors, folder / "state.safetensors")
-    text = msgspec.json.format(msgspec.json.encode(state), indent=1)
+    record = msgspec.to_builtins(state) | {"tensors": _file_hash(folder / "state.safetensors")}
+    record["digest"] = _digest(record)
+    text = msgspec.json.format(msgspec.json.encode(record), indent=1)
     (folder / "state.json").write_bytes(text)
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(msgspec.json.encode(record)).hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(folder: Path) -> tuple[State, dict[str, Tensor]]:
     """Read what `write` wrote. Raises IntegrityError where it is missing or damaged."""
     try:
-        raw = (folder / "state.json").read_bytes()
-        schema = msgspec.json.decode(raw).get("schema")
+        record = msgspec.json.decode((folder / "state.json").read_bytes())
+        schema = record.get("schema")
         if schema != SCHEMA:
             raise IntegrityError(f"{folder}: state of schema {schema}; this version reads {SCHEMA}")
-        state = msgspec.json.decode(raw, type=State)
+        if record.pop("digest", "") != _digest(record):
+            raise IntegrityError(f"{folder}/state.json: changed since it was written (its digest)")
+        if record.pop("tensors", "") != _file_hash(folder / "state.safetensors"):
+            raise IntegrityError(f"{folder}/state.safetensors: changed since it was written")
+        state = msgspec.convert(record, State)
         tensors = load_file(folder / "state.safetensors")
-    except (OSError, msgspec.MsgspecError, SafetensorError, AttributeError) as error:
+    except (
+        OSError,
+        msgspec.MsgspecError,
+        SafetensorError,
+        AttributeError,
+        UnicodeDecodeError,
+    ) as error:
         raise IntegrityError(f"{folder}: not a readable runtime state: {error}") from error
     if state.layout != LAYOUT:
         raise IntegrityError(f"{folder}: tensors laid out as {state.layout!r}, expected {LAYOUT!r}")

@@ -38,7 +38,8 @@ class TokenFace(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """int64 `[B, T]` -> `[B, T, d]`."""
-        return self.table(tokens) * math.sqrt(self.table.weight.shape[1])
+        embedded: Tensor = self.table(tokens) * math.sqrt(self.table.weight.shape[1])
+        return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final hidden states `[..., d]` -> `[..., vocabulary]`."""

@@ -24,9 +24,9 @@ class TraceRow:
     """One closed window: what was seen of it, what was decided, what it cost.
 
     `loss` is the mean over `scored` predictions (nats, or normalised pinball), None where there was
-    none; signals as in `WindowSignals`; `last_state_change` that of the last pass. `clipped_by` says
-    why `passes` is below `planned`: the budget, overload, or a policy that halted. FLOPs by phase;
-    times are the window's first and last event, ns UTC.
+    none; signals as in `WindowSignals`; `last_state_change` that of the last pass. `clipped_by`
+    says why `passes` is below `planned`: the budget, overload, or a policy that halted. FLOPs by
+    phase; times are the window's first and last event, ns UTC.
     """
 
     step: int
@@ -55,7 +55,12 @@ class TraceRow:
     last_time: int
 
 
-_DTYPES = {"int": pl.Int64(), "str": pl.String(), "float": pl.Float64(), "float | None": pl.Float64()}
+_DTYPES = {
+    "int": pl.Int64(),
+    "str": pl.String(),
+    "float": pl.Float64(),
+    "float | None": pl.Float64(),
+}
 TRACE_SCHEMA: dict[str, pl.DataType] = {
     f.name: _DTYPES.get(str(f.type), pl.String()) for f in fields(TraceRow)
 }
@@ -82,7 +87,8 @@ def predictions_frame(predictions: Predictions, config: ModelConfig) -> pl.DataF
             columns[name] = pl.Series(name, getattr(predictions, name))
         return pl.DataFrame(columns)
     assert predictions.target is not None
-    assert predictions.mean is not None and predictions.quantiles is not None
+    assert predictions.mean is not None
+    assert predictions.quantiles is not None
     for i, channel in enumerate(config.channels):
         parts = {channel: predictions.target[:, i], f"{channel}_mean": predictions.mean[:, i]}
         for j, level in enumerate(config.quantiles):

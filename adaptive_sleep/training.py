@@ -60,6 +60,7 @@ class TrainingRecipe:
     bptt: int = 12  # windows that the gradient runs back over
     passes: str = "1-4"  # N drawn per batch from a range, or one number
     jitter: float = 0.25  # share of batches whose windows are cut short (partial patches, gaps)
+    cold: float = 0.25  # series: share of sequences that start without running statistics
     mean_weight: float = 0.2  # series: weight of the mean's squared error
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -68,7 +69,7 @@ class TrainingRecipe:
     clip: float = 1.0
     seed: int = 0
     validate_every: int = 100
-    warm_windows: int = 32  # windows read before the validation range, not scored
+    warm_events: int = 4096  # of each stream, read before the validation range and not scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,9 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
         if step % settings.validate_every == 0 or step == settings.steps:
             found = validate(model, recording, recipe, sorted({low, high}))
             score = float(np.mean(list(found.values())))
-            log.append({"step": step, "train": running, **{f"validation@{n}": v for n, v in found.items()}})
+            log.append(
+                {"step": step, "train": running, **{f"validation@{n}": v for n, v in found.items()}}
+            )
             note += ", validation " + " ".join(f"N={n} {v:.4f}" for n, v in found.items())
             if best is None or score < best[0]:
                 weights = {n: t.detach().clone() for n, t in model.state_dict().items()}
@@ -177,7 +180,7 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
 
 
 def parse_passes(text: str) -> tuple[int, int]:
-    """"1-4" -> (1, 4); "2" -> (2, 2). Raises InputError."""
+    """ "1-4" -> (1, 4); "2" -> (2, 2). Raises InputError."""
     parts = str(text).split("-")
     if len(parts) > 2 or not all(p.strip().isdigit() and int(p) >= 1 for p in parts):
         raise InputError(f"passes={text!r}: a number from 1, or a range such as '1-4'")
@@ -224,13 +227,21 @@ def train_step(
     if random.random() < settings.jitter:
         window = int(random.integers(max(window // 2, 1), window + 1))
     batch = sample(
-        streams, model.config, random, batch=settings.batch, windows=settings.windows, window=window
+        streams,
+        model.config,
+        random,
+        batch=settings.batch,
+        windows=settings.windows,
+        window=window,
+        cold=settings.cold,
     )
     count = int(random.integers(passes[0], passes[1] + 1))
     optimiser.zero_grad(set_to_none=True)
     total, scored = backward(model, batch, count, settings)
     if not math.isfinite(total):
-        raise InputError(f"learning_rate={settings.learning_rate}: the loss is {total} at step {step}")
+        raise InputError(
+            f"learning_rate={settings.learning_rate}: the loss is {total} at step {step}"
+        )
     nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     optimiser.step()
     return total / max(scored, 1)
@@ -275,18 +286,18 @@ def validate(
 ) -> dict[int, float]:
     """Mean loss on the validation range under fixed N, for each N, as the runtime measures it.
 
-    Windows before the range are read first, unscored, so that state and scales have settled.
+    Events before the range are read first, unscored, so that state and scales have settled.
     """
     model.forget_hash()
     window = model.config.window
     first, last = rows_between(recipe.data.validation, recording.rows)
     streams = max(len(recording.streams), 1)
-    warm = max(first - recipe.training.warm_windows * window * streams, 0)
+    warm = max(first - recipe.training.warm_events * streams, 0)
     begin = int(recording.blocks(start=first, stop=first + 1).__next__().time[0])
     columns = [c.name for c in recording.inputs] if recording.kind == "series" else None
     found: dict[int, float] = {}
     for count in passes:
-        runtime = Runtime(model, f"fixed(passes={count})", columns=columns)
+        runtime = Runtime(model, lambda signals, count=count: count, columns=columns)
         loss, scored = 0.0, 0
         for _, pieces in Cutter(recording, Windower(window), start=warm, stop=last):
             for row in runtime.step(pieces).rows:

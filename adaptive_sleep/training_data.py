@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.normalise import RunningStats, advance, fresh_stats
 from adaptive_sleep.packing import Packed, column_order
@@ -64,7 +63,7 @@ def read_streams(
 def _stream(rows: NDArray[np.generic], config: ModelConfig) -> StreamData:
     if config.kind == "tokens":
         return StreamData(None, rows.astype(np.int64), None, None)
-    values = np.where(np.isfinite(rows), rows, np.nan).astype(np.float32)  # type: ignore[call-overload]
+    values = np.where(np.isfinite(rows), rows, np.nan).astype(np.float32)
     stats = fresh_stats(1, values.shape[1])
     before: list[NDArray[np.float64]] = []
     for at in range(0, len(values), _CHUNK):
@@ -98,8 +97,12 @@ def sample(
     batch: int,
     windows: int,
     window: int,
+    cold: float = 0.0,
 ) -> Batch:
-    """`batch` random sequences of `windows` windows of `window` events each. Raises InputError."""
+    """`batch` random sequences of `windows` windows of `window` events each. Raises InputError.
+
+    A share `cold` of them starts without running statistics, as a stream does that is new.
+    """
     need = windows * window
     room = np.array([max(len(s) - need + 1, 0) for s in streams], dtype=np.float64)
     if not room.sum():
@@ -116,8 +119,11 @@ def sample(
     ]
     if config.kind == "tokens":
         return Batch(cuts, None)
-    sums = np.stack([p.sums[:, s] for p, s in zip(picked, starts, strict=True) if p.sums is not None])
+    sums = np.stack(
+        [p.sums[:, s] for p, s in zip(picked, starts, strict=True) if p.sums is not None]
+    )
     origin = np.stack([p.origin for p in picked if p.origin is not None])
+    sums[random.random(batch) < cold] = 0.0  # a count of 0: the origin too is found anew
     count, total, squares, last = torch.from_numpy(sums).unbind(1)
     return Batch(cuts, RunningStats(torch.from_numpy(origin), count, total, squares, last))
 
@@ -132,7 +138,11 @@ def _window(
     events[:, -1] = window - (positions - 1) * patch
     none = np.zeros((len(streams), positions, patch), dtype=np.int64)
     if config.kind == "tokens":
-        rows = [s.tokens[a : a + window] for s, a in zip(streams, starts, strict=True) if s.tokens is not None]
+        rows = [
+            s.tokens[a : a + window]
+            for s, a in zip(streams, starts, strict=True)
+            if s.tokens is not None
+        ]
         return Packed(lengths, events, torch.from_numpy(np.stack(rows)), None, none, None)
     values = np.full(
         (len(streams), positions * patch, len(config.inputs)), np.nan, dtype=np.float32
@@ -160,5 +170,3 @@ def fill_config(model: dict[str, object], recording: Recording) -> dict[str, obj
 def rows_between(fractions: tuple[float, float], rows: int) -> tuple[int, int]:
     """Row numbers of a range given as fractions of a recording."""
     return round(fractions[0] * rows), round(fractions[1] * rows)
-
-

@@ -1,4 +1,4 @@
-"""The wake pass of a batch of streams: read new positions once, and score what was predicted of them.
+"""The wake pass of a batch of streams: read new positions once, score what was predicted of them.
 
 A function of what goes in; who stores the result, and what is decided from it, is `runtime.py`.
 """
@@ -87,7 +87,8 @@ def wake(
     if packed.tokens is not None:
         embedded = model.tokens.embed(packed.tokens)
     else:
-        assert packed.values is not None and start.stats is not None
+        assert packed.values is not None
+        assert start.stats is not None
         memory = model.config.norm_memory
         each, after = advance(start.stats, packed.values, packed.events, memory)
         embedded = model.series.embed(Patches(packed.values, packed.events, each))
@@ -102,7 +103,9 @@ def wake(
     )
     if packed.tokens is not None:
         return _score_tokens(model, packed, embedded, done, before, scored, last, streams)
-    assert each is not None and after is not None and start.stats is not None
+    assert each is not None
+    assert after is not None
+    assert start.stats is not None
     known = _before(start.stats, each)
     return _score_series(model, packed, embedded, done, before, scored, last, known, after, streams)
 
@@ -164,7 +167,9 @@ def _score_series(
     predictions = None
     if streams is not None:
         mean, quantiles = model.series.forecast(before, known)
-        there = (scored[..., None] & (torch.arange(model.config.patch) < packed.events[..., None])).numpy()
+        there = (
+            scored[..., None] & (torch.arange(model.config.patch) < packed.events[..., None])
+        ).numpy()
         observed = len(model.config.channels)
         predictions = Predictions(
             np.repeat(np.array(streams, dtype=object), there.sum((1, 2))),

@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from adaptive_sleep.policies.threshold import at_least_one, passes_where
 from adaptive_sleep.contract import Range, policy
+from adaptive_sleep.policies.threshold import at_least_one, passes_where
 from adaptive_sleep.signals import IntArray, WindowSignals
 
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from adaptive_sleep.policies.threshold import at_least_one
 from adaptive_sleep.contract import (
     Range,
     SleepPolicy,
@@ -24,6 +23,7 @@ from adaptive_sleep.contract import (
     policy_state,
     reset_policy,
 )
+from adaptive_sleep.policies.threshold import at_least_one
 from adaptive_sleep.signals import BoolArray, IntArray, SleepProgress, WindowOutcome, WindowSignals
 from adaptive_sleep.spec import resolve
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import numpy as np
 
-from adaptive_sleep.policies.threshold import at_least_one
 from adaptive_sleep.contract import Range, policy
+from adaptive_sleep.policies.threshold import at_least_one
 from adaptive_sleep.signals import IntArray, WindowSignals
 
 

@@ -1,0 +1,1 @@
+"""Runs over recordings: replay, controls, live, demo, reports, the command line."""

@@ -1,0 +1,189 @@
+"""Training: gradients run through sleep, the test range is never read, and the same seed repeats."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import adaptive_sleep as asl
+from adaptive_sleep.checkpoint import describe_model
+from adaptive_sleep.config import decode
+from adaptive_sleep.training import (
+    DataRecipe,
+    Recipe,
+    TrainingRecipe,
+    backward,
+    parse_passes,
+    read_recipe,
+    train,
+    train_preset,
+)
+from adaptive_sleep.training_data import fill_config, read_streams, sample
+
+SMALL = {
+    "width": 16,
+    "heads": 2,
+    "fast_heads": 1,
+    "key_dim": 8,
+    "value_dim": 8,
+    "patch": 3,
+    "window": 12,
+}
+SHORT = TrainingRecipe(
+    steps=12, batch=4, windows=3, bptt=3, validate_every=6, warmup=2, warm_events=60
+)
+
+
+def _wave(folder: Path, *, rows: int = 600, spoil: int | None = None) -> Path:
+    """Two channels of a slow wave; from row `spoil` on, nonsense."""
+    time = np.arange(rows, dtype=np.int64) * 10**9
+    phase = np.arange(rows) / 9
+    values = np.stack([np.sin(phase), np.cos(phase) * 3 + 5], 1)
+    if spoil is not None:
+        values[spoil:] = 1e6
+    channels = [asl.Channel("a"), asl.Channel("b")]
+    with asl.RecordingWriter(folder, kind="series", channels=channels) as writer:
+        writer.append("s", time, values=values)
+    return folder
+
+
+def _recipe(recording: Path, **changes: object) -> Recipe:
+    training = replace(SHORT, **changes)  # type: ignore[arg-type]
+    return Recipe(model=SMALL, data=DataRecipe(recording=str(recording)), training=training)
+
+
+def test_the_loss_falls_and_the_checkpoint_tells_its_making(tmp_path: Path) -> None:
+    recipe = _recipe(_wave(tmp_path / "wave"), steps=60, validate_every=5, learning_rate=5e-3)
+    told: list[float] = []
+    trained = train(
+        recipe, tmp_path / "m.safetensors", on_progress=lambda done, of, note: told.append(done)
+    )
+    assert told == list(range(1, 61))
+    assert trained.log[-1]["validation@1"] < 0.8 * trained.log[0]["validation@1"]
+    assert set(trained.validation) == {1, 4}
+    header = describe_model(trained.path)
+    assert header["provenance"]["chosen_step"] == f"{trained.step} of 60, on validation"
+    assert header["config"]["channels"] == ["a", "b"]
+    assert asl.load_model(trained.path).hash == header["hash"]
+
+
+def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
+    recording = _wave(tmp_path / "wave")
+    first = train(_recipe(recording), tmp_path / "1.safetensors")
+    again = train(_recipe(recording), tmp_path / "2.safetensors")
+    other = train(_recipe(recording, seed=1), tmp_path / "3.safetensors")
+    hashes = [asl.load_model(t.path).hash for t in (first, again, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_the_test_range_is_never_read(tmp_path: Path) -> None:
+    clean = train(_recipe(_wave(tmp_path / "clean")), tmp_path / "1.safetensors")
+    spoilt = train(_recipe(_wave(tmp_path / "spoilt", spoil=420)), tmp_path / "2.safetensors")
+    assert asl.load_model(clean.path).hash == asl.load_model(spoilt.path).hash
+    worse = train(_recipe(_wave(tmp_path / "worse", spoil=400)), tmp_path / "3.safetensors")
+    assert worse.validation != clean.validation  # that part is read
+
+
+def _gradients(passes: int, bptt: int, folder: Path) -> dict[str, torch.Tensor]:
+    recording = asl.Recording.open(folder)
+    config = decode(asl.ModelConfig, fill_config(dict(SMALL), recording))
+    torch.manual_seed(3)
+    model = asl.Model(config)
+    data = read_streams(recording, config, 0, 400)
+    batch = sample(data, config, np.random.default_rng(0), batch=3, windows=3, window=12)
+    backward(model, batch, passes, replace(SHORT, bptt=bptt))
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_gradients_run_through_passes_and_windows(tmp_path: Path) -> None:
+    folder = _wave(tmp_path / "wave")
+    awake, asleep = _gradients(1, 3, folder), _gradients(3, 3, folder)
+    assert "inject.weight" not in awake
+    assert float(asleep["inject.weight"].norm()) > 0
+    cut = _gradients(3, 1, folder)
+    assert "inject.weight" not in cut  # what a sleep leaves is read only by the next window
+    assert not torch.equal(asleep["face.read.weight"], cut["face.read.weight"])
+
+
+def test_gradients_agree_with_finite_differences(tmp_path: Path) -> None:
+    """Along a random direction of all weights, over two sleeps of three passes."""
+    recording = asl.Recording.open(_wave(tmp_path / "wave"))
+    config = decode(asl.ModelConfig, fill_config(dict(SMALL), recording))
+    torch.manual_seed(5)
+    model = asl.Model(config)
+    data = read_streams(recording, config, 0, 400)
+    settings = replace(SHORT, mean_weight=0.0)
+
+    def loss() -> float:
+        batch = sample(data, config, np.random.default_rng(0), batch=2, windows=3, window=12)
+        model.zero_grad()
+        return backward(model, batch, 3, settings)[0] / (2 * 3 * 12 * 2)
+
+    loss()
+    direction = [torch.randn_like(p) for p in model.parameters()]
+    slope = sum(
+        float((p.grad * d).sum())
+        for p, d in zip(model.parameters(), direction, strict=True)
+        if p.grad is not None
+    )
+    step = 2e-4
+    values = []
+    for sign in (1, -2):
+        with torch.no_grad():
+            for p, d in zip(model.parameters(), direction, strict=True):
+                p.add_(sign * step * d)
+        values.append(loss())
+    assert slope == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.03)
+
+
+def test_tokens_train_by_the_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = np.tile(np.arange(7), 90)
+    time = np.arange(len(text), dtype=np.int64)
+    with asl.RecordingWriter(
+        tmp_path / "text", kind="tokens", tokenizer="ids", vocabulary=7
+    ) as writer:
+        writer.append("t", time, tokens=text)
+    preset = Recipe(
+        model={n: v for n, v in SMALL.items() if n != "patch"},
+        training=replace(SHORT, steps=60, learning_rate=1e-2, validate_every=30),
+    )
+    monkeypatch.setattr("adaptive_sleep.training.PRESETS", {"tokens": preset})
+    trained = train_preset(tmp_path / "text", "tokens", tmp_path / "m.safetensors")
+    assert trained.validation[1] < 0.5 * np.log(7)  # a cycle is learned
+    with pytest.raises(asl.InputError, match="preset='series'"):
+        train_preset(tmp_path / "text", "series", tmp_path / "n.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[training]\nstep = 5", "unknown field 'step', did you mean 'steps'"),
+        ("[training]\nsteps = 'many'", "int"),
+        ("[data]\ntrain = [0, 1]", "recording is missing"),
+        ("steps = ", "not valid TOML"),
+    ],
+)
+def test_recipes_are_read_strictly(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(asl.InputError, match=message):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("text", ["0", "4-1", "a", "1-2-3", ""])
+def test_passes_are_read_strictly(text: str) -> None:
+    with pytest.raises(asl.InputError, match="passes"):
+        parse_passes(text)
+    assert parse_passes("1-4") == (1, 4)
+    assert parse_passes("2") == (2, 2)
+
+
+def test_too_short_a_recording_is_refused(tmp_path: Path) -> None:
+    recording = _wave(tmp_path / "wave", rows=40)
+    with pytest.raises(asl.InputError, match="need 36 events in a stream, the longest has 24"):
+        train(_recipe(recording), tmp_path / "m.safetensors")
+    assert not (tmp_path / "m.safetensors").exists()
