@@ -1,0 +1,102 @@
+"""The inbox of a live run: a thread takes events in as they come and records them; none is dropped.
+
+Bounded by nothing but memory. When to run them, and with how much sleep, is live.py's business.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+
+from adaptive_sleep.experiments.sources import LiveEvent
+from adaptive_sleep.streams.events import Piece
+from adaptive_sleep.streams.writer import RecordingWriter
+
+WAIT_SECONDS = 0.1  # how often a quiet source is looked at, and so how soon Ctrl-C is heard
+
+
+class Inbox:
+    """What has arrived and is not yet run: a queue a stream, filled by a thread."""
+
+    def __init__(
+        self, events: Iterable[LiveEvent], writer: RecordingWriter | None, stop: threading.Event
+    ) -> None:
+        self.stop = stop
+        self.error: Exception | None = None
+        self.largest = 0
+        self._waiting: dict[str, deque[LiveEvent]] = {}
+        self._writer = writer
+        self._changed = threading.Condition()
+        self._ended = False
+        threading.Thread(target=self._fill, args=(iter(events),), daemon=True).start()
+
+    def _fill(self, events: Iterator[LiveEvent]) -> None:
+        try:
+            for event in events:
+                with self._changed:
+                    if self.stop.is_set():
+                        break
+                    if self._writer is not None:
+                        self._writer.append(
+                            event.stream,
+                            event.time,
+                            values=event.values,
+                            tokens=event.token,
+                        )
+                    queue = self._waiting.setdefault(event.stream, deque())
+                    queue.append(event)
+                    self.largest = max(self.largest, len(queue))
+                    self._changed.notify()
+        except Exception as error:  # told to the one who runs, after what came before it
+            self.error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify()
+
+    def wait(self) -> bool:
+        """Wait until something is there; False once nothing is and nothing more will come."""
+        with self._changed:
+            while not any(self._waiting.values()):
+                if self._ended or self.stop.is_set():
+                    return False
+                self._changed.wait(WAIT_SECONDS)
+            return True
+
+    def look(
+        self, most: Mapping[str, int], otherwise: int, in_all: int
+    ) -> dict[str, list[LiveEvent]]:
+        """The next events of each stream, at most `most[stream]` or `otherwise`; they stay.
+
+        No more than `in_all` over all streams, those with the longest queues first.
+        """
+        found: dict[str, list[LiveEvent]] = {}
+        with self._changed:
+            queues = [(stream, queue) for stream, queue in self._waiting.items() if queue]
+            for stream, queue in sorted(queues, key=lambda pair: -len(pair[1])):
+                count = min(len(queue), most.get(stream, otherwise), in_all)
+                in_all -= count
+                if count:
+                    found[stream] = list(islice(queue, count))
+        return found
+
+    def backlog(self) -> int:
+        """Events of the stream that has most of them waiting."""
+        with self._changed:
+            return max((len(queue) for queue in self._waiting.values()), default=0)
+
+    def drop(self, pieces: Sequence[Piece]) -> None:
+        """Forget events that have been run."""
+        with self._changed:
+            for piece in pieces:
+                for _ in range(len(piece.events)):
+                    self._waiting[piece.stream].popleft()
+
+    def close(self) -> None:
+        """Take nothing more, and close the recording of what was taken."""
+        self.stop.set()
+        with self._changed:
+            if self._writer is not None:
+                self._writer.close()

@@ -1,0 +1,319 @@
+"""What a run is on disk: run.json, a row of commits, and how they are read and verified.
+
+How a commit gets there whole is in commits.py; nothing is run (replay.py, live.py) or drawn here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from adaptive_sleep.bundled import locate
+from adaptive_sleep.streams.errors import InputError, IntegrityError
+from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.trace import TRACE_SCHEMA
+
+SCHEMA = 1
+PACKAGES = ("adaptive-sleep", "torch", "numpy", "polars", "msgspec", "safetensors")
+TIMINGS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "step": pl.Int64,
+    "events": pl.Int64,
+    "windows": pl.Int64,
+    "wake": pl.Float64,
+    "signals": pl.Float64,
+    "policy": pl.Float64,
+    "sleep": pl.Float64,
+    "total": pl.Float64,  # seconds from the end of the step before, cutting included
+}
+
+
+class RecordingRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The recording of a run and the rows that are run; `path` "" where nothing was recorded."""
+
+    path: str
+    sha256: str
+    rows: int
+    start: int
+    stop: int
+
+
+class ModelRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model of a run: where it was loaded from ("" for an object) and its hash."""
+
+    path: str
+    hash: str
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What decides a run besides recording, model, policy and seed (events, seconds, FLOPs)."""
+
+    window: int
+    gap_seconds: float | None
+    eviction: str
+    kv_budget: int | None
+    budget: float | None
+    burst: float
+    max_passes: int
+    price: float
+    commit_every: int
+    predictions: bool
+
+
+class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What of a machine decides the last bits of a float."""
+
+    processor: str
+    vector: str
+    device: str
+    threads: int
+    matmul_precision: str
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The figures of a run; losses are means over scored predictions, seconds are wall clock."""
+
+    loss: float | None  # None where nothing was predicted
+    mean_passes: float  # over windows, the wake pass counted
+    events: int
+    windows: int
+    flops_per_event: float  # all phases
+    sleep_flops_per_event: float
+    seconds: float  # of all steps, cutting included, commits and waiting for the clock not
+    wake_p50: float  # seconds per step
+    wake_p99: float
+    longest_stall: float  # the longest sleep in one step
+    trace: str  # a glob that polars reads in order
+    trace_sha256: str
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return msgspec.json.encode(self).decode()
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """run.json: all that is needed to do the run again."""
+
+    schema: int = SCHEMA
+    source: str  # "replay" | "live"
+    policy: str  # spec string
+    recording: RecordingRef
+    model: ModelRef
+    settings: Settings
+    machine: Machine
+    seed: int
+    versions: dict[str, str]
+    finished: bool = False
+    summary: RunSummary | None = None
+
+
+class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """commit.json: how far a commit reaches, and the SHA-256 of every file beside it."""
+
+    commit: int  # 1, 2, ...
+    row: int  # the first row of the recording that is not in it
+    steps: int
+    events: int
+    windower: dict[str, Any]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read."""
+
+    path: Path
+    manifest: Manifest
+    positions: tuple[Position, ...]
+
+    @property
+    def summary(self) -> RunSummary | None:
+        """The figures, or None while the run is not finished."""
+        return self.manifest.summary
+
+    @property
+    def last(self) -> Path | None:
+        """The folder of the last commit, which holds the state; None before the first."""
+        return commit_folder(self.path, self.positions[-1].commit) if self.positions else None
+
+    @property
+    def trace_sha256(self) -> str:
+        """SHA-256 over the ordered hashes of the trace shards, in hexadecimal."""
+        shards = "".join(position.files["trace.parquet"] for position in self.positions)
+        return hashlib.sha256(shards.encode()).hexdigest()
+
+    def trace(self) -> pl.LazyFrame:
+        """One row per stream and window, in order of closing."""
+        return self._shards("trace.parquet", TRACE_SCHEMA)
+
+    def timings(self) -> pl.LazyFrame:
+        """One row per step, in seconds (TIMINGS_SCHEMA); not part of what a replay repeats."""
+        return self._shards("timings.parquet", TIMINGS_SCHEMA)
+
+    def predictions(self) -> pl.LazyFrame:
+        """One row per predicted event; InputError where the run was made without."""
+        if not self.manifest.settings.predictions:
+            raise InputError(f"{self.path}: made without predictions; replay with --predictions")
+        return self._shards("predictions.parquet", {})
+
+    def verify(self) -> None:
+        """Read every file again; IntegrityError names the first that is not what was written."""
+        for position in self.positions:
+            for name in position.files:
+                if not name.startswith("state.") or position is self.positions[-1]:
+                    _verify(commit_folder(self.path, position.commit) / name, position.files[name])
+
+    def _shards(self, name: str, schema: Mapping[str, Any]) -> pl.LazyFrame:
+        shards = [
+            commit_folder(self.path, position.commit) / name
+            for position in self.positions
+            if name in position.files
+        ]
+        return pl.scan_parquet(shards) if shards else pl.LazyFrame(schema=dict(schema))
+
+
+def open_recording(where: str | Path, *, verify: bool = True) -> Recording:
+    """Open a recording by its path or "bundled:NAME"; raises as Recording.open does."""
+    return Recording.open(locate("recordings", where), verify=verify)
+
+
+def open_run(path: str | Path) -> Run:
+    """Read a run folder without changing it.
+
+    Raises InputError where there is none, IntegrityError where it is damaged or of a newer schema.
+    """
+    path = Path(path)
+    file = path / "run.json"
+    if not file.is_file():
+        raise InputError(f"run={str(path)!r}: no run.json there; give the folder of a replay")
+    manifest = _decode(file, Manifest)
+    positions = tuple(_positions(path))
+    if manifest.summary is not None:
+        moved = dataclasses.replace(manifest.summary, trace=trace_glob(path))
+        manifest = msgspec.structs.replace(manifest, summary=moved)
+    return Run(path, manifest, positions)
+
+
+def _positions(run: Path) -> Iterator[Position]:
+    number = 1
+    while (folder := commit_folder(run, number)).is_dir():
+        position = _decode(folder / "commit.json", Position)
+        if position.commit != number:
+            raise IntegrityError(f"{folder}: holds commit {position.commit}, not {number}")
+        yield position
+        number += 1
+    beyond = sorted(p.name for p in (run / "commits").glob("[0-9]*") if int(p.name) > number)
+    if beyond:
+        raise IntegrityError(f"{folder}: missing, though commit {beyond[0]} is there")
+
+
+def _decode(file: Path, cls: type[Any]) -> Any:
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise IntegrityError(f"{file}: missing from the run") from None
+    try:
+        plain = msgspec.json.decode(data)
+        schema = plain.get("schema", SCHEMA) if isinstance(plain, dict) else SCHEMA
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise IntegrityError(
+                f"{file}: schema {schema} is newer than {SCHEMA}, the newest known here; "
+                "upgrade adaptive-sleep"
+            )
+        return msgspec.convert(plain, cls)
+    except msgspec.MsgspecError as error:
+        raise IntegrityError(f"{file}: damaged: {error}") from None
+
+
+def commit_folder(run: Path, number: int) -> Path:
+    """Where commit `number` (from 1) of a run lies."""
+    return run / "commits" / f"{number:06d}"
+
+
+def trace_glob(run: Path) -> str:
+    """The glob of a run's trace shards, in order."""
+    return str(run / "commits" / "*" / "trace.parquet")
+
+
+def _verify(file: Path, expected: str) -> None:
+    if not file.is_file():
+        raise IntegrityError(f"{file}: missing from the run")
+    with open(file, "rb") as handle:
+        if hashlib.file_digest(handle, "sha256").hexdigest() != expected:
+            raise IntegrityError(f"{file}: not what was written (its SHA-256 differs)")
+
+
+def this_machine() -> Machine:
+    """What of this machine decides the last bits of a float."""
+    import torch
+
+    return Machine(
+        processor=platform.machine(),
+        vector=torch.backends.cpu.get_cpu_capability(),
+        device="cpu",
+        threads=torch.get_num_threads(),
+        matmul_precision=torch.get_float32_matmul_precision(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result may depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def new_manifest(
+    source: str,
+    policy: str,
+    recording: RecordingRef,
+    model: ModelRef,
+    settings: Settings,
+    seed: int,
+) -> Manifest:
+    """The run.json of a run that begins now, on this machine, with these versions."""
+    return Manifest(
+        source=source,
+        policy=policy,
+        recording=recording,
+        model=model,
+        settings=settings,
+        machine=this_machine(),
+        seed=seed,
+        versions=versions(),
+    )
+
+
+def differences(old: Manifest, new: Manifest) -> list[str]:
+    """Say in words what makes two runs different runs, one entry a field; empty if nothing does."""
+    before, after = (_identity(manifest) for manifest in (old, new))
+    return [
+        f"{name} was {before.get(name)!r}, now {after.get(name)!r}"
+        for name in before.keys() | after.keys()
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _identity(manifest: Manifest) -> dict[str, Any]:
+    """Dotted names of what must be equal; where a recording or model lies may change."""
+    flat: dict[str, Any] = {}
+    for name, value in msgspec.to_builtins(manifest).items():
+        if name in ("finished", "summary"):
+            continue
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+        else:
+            flat[name] = value
+    return {name: value for name, value in flat.items() if not name.endswith(".path")}
