@@ -1,4 +1,4 @@
-"""Training: gradients run through sleep, the test range is never read, and the same seed repeats."""
+"""Training: gradients run through sleep, no test row is read, the same seed repeats."""
 
 from __future__ import annotations
 

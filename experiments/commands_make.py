@@ -1,0 +1,141 @@
+"""`adaptive-sleep demo`, `train`, `report` and `bench`: commands that make something new.
+
+The work is done in demo.py, report.py, adaptive_sleep.training and the benchmarks.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adaptive_sleep.experiments.console import note, print_json, print_table, progress
+from adaptive_sleep.streams.errors import InputError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="The folder to write; an earlier demo there is replaced.")
+    ] = Path("adaptive-sleep-demo"),
+    as_json: Json = False,
+) -> None:
+    """Replay the bundled telemetry under several policies and say whether sleeping helps.
+
+    Writes the runs and report.html into --out. Takes about a minute.
+    """
+    from adaptive_sleep.experiments.demo import COLUMNS, result_json, run_demo, table_rows
+
+    with progress("demo") as advance:
+        result = run_demo(out, on_progress=advance)
+    if as_json:
+        print_json(result_json(result))
+        return
+    print_table(COLUMNS, table_rows(result))
+    print()
+    for sentence in result.reading:
+        print(f"- {sentence}")
+    print(f"\nThe report: {result.report}")
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe: a TOML file, or the name of a shipped one.")
+    ] = None,
+    recording: Annotated[str | None, typer.Option(help="A recording to train on.")] = None,
+    preset: Annotated[str | None, typer.Option(help="series or tokens.")] = None,
+    out: Annotated[Path, typer.Option(help="The model to write, name.safetensors.")] = Path(
+        "model.safetensors"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Train a model from a recipe, or on a recording with a preset."""
+    if (recipe is None) == (recording is None):
+        raise InputError("train: give a recipe, or --recording with --preset (one of the two)")
+    if recipe is not None and preset is not None:
+        raise InputError("--preset: goes with --recording; a recipe says everything itself")
+    if out.exists():
+        raise InputError(f"--out {out}: exists already; choose another name")
+    from adaptive_sleep.checkpoint import describe_model
+    from adaptive_sleep.experiments.finding import find_recipe
+    from adaptive_sleep.training import train_preset, train_recipe
+
+    with progress("training") as advance:
+        if recipe is not None:
+            trained = train_recipe(find_recipe(recipe), out, on_progress=advance)
+        else:
+            trained = train_preset(str(recording), preset or "series", out, on_progress=advance)
+    described = describe_model(trained.path)
+    losses = {str(passes): loss for passes, loss in trained.validation.items()}
+    if as_json:
+        found = {"model": str(trained.path), "hash": described["hash"], "step": trained.step}
+        print_json({**found, "validation": losses, "seconds": trained.seconds})
+        return
+    print(f"{trained.path}: the weights of step {trained.step:,}, in {trained.seconds:.0f} s")
+    for passes, loss in losses.items():
+        print(f"validation loss with {passes} pass(es): {loss:.5g}")
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs; the first is the reference.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="What the page is called.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Write one self-contained HTML page about one or more runs."""
+    from adaptive_sleep.experiments.report import write_report
+
+    written = write_report(runs, out, title=title)
+    if as_json:
+        print_json({"report": str(written), "runs": [str(run) for run in runs]})
+    else:
+        print(written)
+
+
+bench = typer.Typer(
+    help="Measure speed, after checking that the results are right.",
+    epilog="Example: adaptive-sleep bench kernels --json",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@bench.callback()
+def bench_group() -> None:
+    """Keep `kernels` a command of its own while it is the only one."""
+
+
+@bench.command(epilog="Example: adaptive-sleep bench kernels --json")
+def kernels(as_json: Json = False) -> None:
+    """Time the gated delta rule beside transformers' form of it, after checking both.
+
+    Takes a few minutes, and needs the extra `bench`.
+    """
+    from adaptive_sleep.experiments.bench_kernels import run_bench
+
+    found = run_bench(report=note if sys.stderr.isatty() else None)
+    if as_json:
+        print_json(found)
+        return
+    shapes = found["shapes"]
+    columns = [key for key in shapes[0] if key != "shape"]
+    rows = [
+        [str(tuple(entry["shape"])), *(f"{entry[key]:.3g}" for key in columns)] for entry in shapes
+    ]
+    print_table(["shape", *columns], rows)
+    for key, value in found.items():
+        if key != "shapes":
+            print(f"{key}: {value}")
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the commands to the application."""
+    parent.command(epilog="Example: adaptive-sleep demo --out my-demo")(demo)
+    parent.command(
+        epilog="Example: adaptive-sleep train --recording R --preset series --out mine.safetensors"
+    )(train)
+    parent.command(epilog="Example: adaptive-sleep report run-a run-b --out report.html")(report)
+    parent.add_typer(bench, name="bench")

@@ -1,0 +1,212 @@
+"""`adaptive-sleep record ...`: make a recording from this machine or from files.
+
+The work is done in streams/; here are only the options and what is said afterwards.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adaptive_sleep.experiments.console import print_json, progress
+from adaptive_sleep.streams.errors import InputError
+
+if TYPE_CHECKING:
+    from adaptive_sleep.streams.tablefiles import TimeUnit
+
+app = typer.Typer(
+    help="Make a recording: from this machine, text, CSV, Parquet or an event log.",
+    epilog="Example: adaptive-sleep record host --seconds 60 --out my-recording",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path, typer.Option(help="The folder to write; it must not exist.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Files = Annotated[list[Path], typer.Argument(help="The files, in the order to read them.")]
+Time = Annotated[str, typer.Option(help="The column that holds the time.")]
+Stream = Annotated[str | None, typer.Option(help="The column that names the stream.")]
+Channel = Annotated[
+    list[str] | None,
+    typer.Option("--channel", help="A column to observe (repeat); by default all others."),
+]
+Action = Annotated[
+    list[str] | None, typer.Option("--action", help="A column that is an input only (repeat).")
+]
+Label = Annotated[
+    list[str] | None, typer.Option("--label", help="A column no model may see (repeat).")
+]
+Format = Annotated[str | None, typer.Option(help="How times are written, e.g. '%Y-%m-%d %H:%M'.")]
+Unit = Annotated[str | None, typer.Option(help="Unit of numeric times: s, ms, us or ns.")]
+
+
+@app.command(
+    epilog="Example: adaptive-sleep record host --seconds 600 --out night --label phase=phase.txt"
+)
+def host(
+    out: Out,
+    seconds: Annotated[float, typer.Option(min=0, help="How long to record.")] = 60.0,
+    hz: Annotated[float, typer.Option(help="Samples per second.")] = 4.0,
+    stream: Annotated[str, typer.Option(help="The name of the stream.")] = "host",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE: a label channel read from FILE at each sample (repeat)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Record this machine's telemetry (processor, memory, disk, network, processes).
+
+    Ctrl-C ends the recording early; what was sampled until then is kept and whole.
+    """
+    from adaptive_sleep.streams.host import record_host
+
+    with progress("recording") as advance:
+        record_host(
+            out, seconds=seconds, hz=hz, stream=stream, label_files=_label_files(label or []),
+            on_progress=lambda done, samples: advance(done, seconds, f"{samples} samples"),
+        )  # fmt: skip
+    _say(out, as_json)
+
+
+def _label_files(given: list[str]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for entry in given:
+        name, equals, path = entry.partition("=")
+        if not (name and equals and path):
+            raise InputError(f"--label {entry!r}: write NAME=FILE, for example phase=phase.txt")
+        files[name] = Path(path)
+    return files
+
+
+@app.command(epilog="Example: adaptive-sleep record text book.txt notes.txt --out texts")
+def text(files: Files, out: Out, as_json: Json = False) -> None:
+    """Record text files: one stream a file, one event a byte."""
+    from adaptive_sleep.streams.text import record_text
+
+    record_text(files, out)
+    _say(out, as_json)
+
+
+@app.command(
+    epilog="Example: adaptive-sleep record csv plant.csv --time stamp --stream machine --out plant"
+)
+def csv(
+    files: Files,
+    time: Time,
+    out: Out,
+    stream: Stream = None,
+    channel: Channel = None,
+    action: Action = None,
+    label: Label = None,
+    time_format: Format = None,
+    time_unit: Unit = None,
+    as_json: Json = False,
+) -> None:
+    """Record CSV files with a header: one event a row."""
+    _table(files, out, "csv", time, stream, channel, action, label, time_format, time_unit)
+    _say(out, as_json)
+
+
+@app.command(epilog="Example: adaptive-sleep record parquet plant.parquet --time stamp --out plant")
+def parquet(
+    files: Files,
+    time: Time,
+    out: Out,
+    stream: Stream = None,
+    channel: Channel = None,
+    action: Action = None,
+    label: Label = None,
+    time_format: Format = None,
+    time_unit: Unit = None,
+    as_json: Json = False,
+) -> None:
+    """Record Parquet files: one event a row."""
+    _table(files, out, "parquet", time, stream, channel, action, label, time_format, time_unit)
+    _say(out, as_json)
+
+
+def _table(
+    files: list[Path], out: Path, kind: str, time: str, stream: str | None,
+    channels: list[str] | None, actions: list[str] | None, labels: list[str] | None,
+    time_format: str | None, time_unit: str | None,
+) -> None:  # fmt: skip
+    from adaptive_sleep.streams.tables import record_table
+
+    suffixes = (".csv", ".tsv") if kind == "csv" else (".parquet",)
+    for file in files:
+        if file.suffix.lower() not in suffixes:
+            other = "parquet" if kind == "csv" else "csv"
+            raise InputError(
+                f"{file}: `record {kind}` reads *.{kind}; there is also `record {other}`"
+            )
+    record_table(
+        files, out, time=time, stream=stream, channels=channels or None, actions=actions or [],
+        labels=labels or [], time_format=time_format, time_unit=_unit(time_unit),
+    )  # fmt: skip
+
+
+def _unit(text: str | None) -> TimeUnit | None:
+    """Return a unit of time that was written as text, or None as it is."""
+    if text is None:
+        return None
+    units: dict[str, TimeUnit] = {"s": "s", "ms": "ms", "us": "us", "ns": "ns"}
+    if text not in units:
+        raise InputError(f"--time-unit {text!r}: write one of {', '.join(units)}")
+    return units[text]
+
+
+@app.command(
+    epilog="Example: adaptive-sleep record eventlog log.csv --column activity --time when "
+    "--stream case --out log"
+)
+def eventlog(
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file, one event a row.")],
+    column: Annotated[str, typer.Option(help="The column whose categories are the tokens.")],
+    time: Time,
+    out: Out,
+    stream: Stream = None,
+    label: Annotated[str | None, typer.Option(help="A column no model may see.")] = None,
+    time_format: Format = None,
+    time_unit: Unit = None,
+    as_json: Json = False,
+) -> None:
+    """Record an event log: a column of categories becomes a stream of tokens."""
+    from adaptive_sleep.streams.eventlog import record_eventlog
+
+    record_eventlog(
+        file, out, column=column, time=time, stream=stream, label=label,
+        time_format=time_format, time_unit=_unit(time_unit),
+    )  # fmt: skip
+    _say(out, as_json)
+
+
+def _say(out: Path, as_json: bool) -> None:
+    """Say what was recorded."""
+    from adaptive_sleep.streams.recording import Recording
+
+    recording = Recording.open(out, verify=False)
+    found = {
+        "recording": str(out),
+        "kind": recording.kind,
+        "rows": recording.rows,
+        "streams": len(recording.streams),
+        "channels": len(recording.channels),
+        "backwards": recording.manifest.backwards,
+        "sha256": recording.sha256,
+    }
+    if as_json:
+        print_json(found)
+        return
+    print(
+        f"{out}: {recording.rows:,} events in {len(recording.streams):,} stream(s)"
+        + (f", {len(recording.channels)} channels" if recording.channels else "")
+    )
+    if recording.manifest.backwards:
+        print(f"{recording.manifest.backwards:,} events have a time before that of the one before")
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add `record` to the application."""
+    parent.add_typer(app, name="record")

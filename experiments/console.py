@@ -1,0 +1,146 @@
+"""What every command shares: results on stdout, progress and errors on stderr, exit codes.
+
+No command lives here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, IntegrityError
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+DEBUG = "ADAPTIVE_SLEEP_DEBUG"
+
+Advance = Callable[..., None]
+"""`advance(done, total=None, note="")`: how far the work is, in any unit."""
+
+
+def note(text: str) -> None:
+    """Say something beside the result, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object on stdout; what is not finite becomes null."""
+    print(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, (str, int)) or value is None:
+        return value
+    return str(value)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    """Print a table on stdout, the first `left` columns flush left, the others flush right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        text = index < left
+        table.add_column(
+            column, justify="left" if text else "right", overflow="fold", no_wrap=not text
+        )
+    for row in rows:
+        table.add_row(*[Text(cell) for cell in row])
+    # Without a terminal rich would fold at 80 columns, and a pipe has no width.
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(table)
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print names and values on stdout, one a line, aligned."""
+    width = max((len(name) for name in facts), default=0)
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Advance]:
+    """Show progress on stderr while the block runs, and nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total=None, note="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None, note="")
+
+        def advance(done: float, total: float | None = None, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield advance
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show each warning once, as a line on stderr without the code that it comes from."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            note(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)  # Python would drop what one line says twice
+        warnings.showwarning = show
+        yield
+
+
+def guarded(run: Callable[[], None]) -> int:
+    """Run a command and return its exit code; an error is one message, never a traceback."""
+    try:
+        with plain_warnings():
+            run()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else FAILED if end.code else 0
+        if code == INTERRUPTED:
+            note("interrupted; nothing is left half written")
+        return code
+    except KeyboardInterrupt:
+        note("interrupted; nothing is left half written")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone; point stdout elsewhere so that closing it is silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        note(f"error: {_message(error)}")
+        return WRONG_USE if isinstance(error, (InputError, IntegrityError)) else FAILED
+    return 0
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, AdaptiveSleepError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"this command needs the module {error.name}, which is not installed"
+    return f"{type(error).__name__}: {error} (set {DEBUG}=1 to see where)"

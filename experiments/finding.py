@@ -1,0 +1,40 @@
+"""Finding a recipe: by the path of a TOML file, or by the name of one that we ship.
+
+What a recipe says is decoded where it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from adaptive_sleep.streams.errors import InputError, nearest
+
+
+def find_recipe(where: str | Path) -> Path:
+    """Return the path of a recipe; a name without .toml is one of ours.
+
+    Raises InputError if there is no such file or name, with the nearest name.
+    """
+    if str(where).endswith(".toml"):
+        path = Path(where)
+        if not path.is_file():
+            raise InputError(f"recipe={str(where)!r}: there is no such file")
+        return path
+    names = shipped_recipes()
+    if str(where) not in names:
+        known = ", ".join(names) or "none are shipped"
+        raise InputError(
+            f"recipe={str(where)!r}: no such recipe{nearest(str(where), names)} ({known}; "
+            "or give the path of a file named *.toml)"
+        )
+    return _folder() / f"{where}.toml"
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that we ship."""
+    return sorted(path.stem for path in _folder().glob("*.toml"))
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("adaptive_sleep.experiments"))) / "recipes"
