@@ -40,7 +40,7 @@ class Arena:
 
     def index(self, streams: Sequence[str]) -> Tensor:
         """Rows of `streams`, int64 [n]; unknown streams get a blank row."""
-        fresh = [s for s in streams if s not in self.rows]
+        fresh = list(dict.fromkeys(s for s in streams if s not in self.rows))
         if fresh:
             self._grow(len(self.rows) + len(fresh) + 1)
             if self._journal.rows is None:

@@ -168,6 +168,7 @@ class Runtime:
         With `allow_sleep` false (overload) policies are asked, but nothing sleeps. If anything
         raises, the runtime and the policy are as they were before.
         """
+        pieces = tuple(pieces)  # read more than once
         check_pieces(pieces, self.model.config, self.columns)
         self._settle()
         closing = any(p.closes for p in pieces) or self.settings.kv_budget is not None
@@ -281,7 +282,7 @@ class Runtime:
             read_weights(before, "before"),
             read_weights(state, "now"),
         )
-        cap = self._budget_cap()
+        cap = self.settings.budget_cap
         closing = closing_counters(names, state, self._pressure(), self.settings.budget, cap)
         limits = Limits(
             self.costs, self.settings.max_passes, self.settings.price, cap, draft.allow_sleep
@@ -330,11 +331,6 @@ class Runtime:
     def _resident(self) -> int:
         held = int(self._arena.tensors["cached"].sum())
         return resident_bytes(self.model.config, len(self._arena.rows), held)
-
-    def _budget_cap(self) -> float | None:
-        if self.settings.budget is None:
-            return None
-        return self.settings.budget * self.settings.burst * self.settings.window
 
     def predict(
         self,

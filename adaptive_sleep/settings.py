@@ -28,6 +28,11 @@ class RuntimeSettings:
     price: float = 0.0
     seed: int = 0
 
+    @property
+    def budget_cap(self) -> float | None:
+        """Sleep FLOPs that a stream may save up; None without a budget."""
+        return None if self.budget is None else self.budget * self.burst * self.window
+
 
 def check_settings(settings: RuntimeSettings, config: ModelConfig) -> None:
     """Refuse settings that this model cannot run under. Raises InputError."""

