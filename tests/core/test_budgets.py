@@ -29,7 +29,7 @@ def window(stream: str, size: int = 12, seed: int = 0, closes: bool = True) -> a
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=8),
     planned=st.integers(1, 8),
 )
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_sleep_is_bought_from_a_balance(
     budget: float, burst: float, sizes: list[int], planned: int
 ) -> None:

@@ -37,7 +37,7 @@ def equal(one: np.ndarray, other: np.ndarray) -> None:
     seed=st.integers(0, 100),
     places=cases.places(COUNT),
 )
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_later_tokens(eviction: str, last: int, seed: int, places: list[int]) -> None:
     """`last`: events 0 .. last - 1 stay, all later ones are drawn again."""
     model = model_of("tokens")
@@ -73,7 +73,7 @@ def worst(kind: str, random: np.random.Generator, shape: tuple[int, int]) -> np.
     late=st.booleans(),
     places=cases.places(COUNT),
 )
-@settings(max_examples=25)
+@settings(max_examples=16)
 def test_later_values(
     eviction: str, last: int, seed: int, kind: str, late: bool, places: list[int]
 ) -> None:

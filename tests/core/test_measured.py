@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import adaptive_sleep as asl
 from adaptive_sleep.ledger import costs
 from adaptive_sleep.normalise import RunningStats
+from adaptive_sleep.sleep import ClosedWindow, sleep_pass
 
 SECOND = cases.SECOND
 
@@ -39,7 +40,7 @@ def read(
     windows=st.lists(st.lists(st.integers(-3, 9), min_size=1, max_size=6), min_size=1, max_size=6),
     start=st.sampled_from([0, 1_700_000_000 * SECOND, -5 * SECOND]),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_gap_and_event_density(windows: list[list[int]], start: int) -> None:
     """Steps of time may be zero or negative; both signals stay finite."""
     clock, times = start, []
@@ -162,6 +163,63 @@ def test_a_series_is_scored_by_normalised_pinball_loss() -> None:
         assert float(score.loss[0, position]) == pytest.approx(loss, rel=1e-5)
         assert float(score.uncertainty[0, position]) == pytest.approx(spread, rel=1e-5)
         assert float(score.squares[0, position]) == pytest.approx(squares, rel=1e-5)
+
+
+class Asleep(cases.ByName):
+    """Keeps the progress that it is shown, and stops "b" after three passes."""
+
+    def __init__(self, passes: int) -> None:
+        super().__init__(dict.fromkeys("ab", passes))
+        self.shown: list[asl.SleepProgress] = []
+
+    def keep_going(self, progress: asl.SleepProgress) -> np.ndarray:
+        self.shown.append(progress)
+        return (progress.stream != "b") | (progress.passes < 3)
+
+
+def test_the_progress_of_a_sleep() -> None:
+    policy = Asleep(5)
+    runtime = asl.Runtime(MODEL, policy)
+    sizes = {"a": 12, "b": 7}
+    whole = {n: cases.events(MODEL.config, size, size) for n, size in sizes.items()}
+    rows = runtime.step([asl.Piece(n, whole[n], closes=True) for n in sizes]).rows
+    assert [r.passes for r in rows] == [5, 3]
+    # after passes 2, 3 and 4; nobody is asked after the fifth, there is nothing left to stop
+    assert [(p.stream.tolist(), p.passes[0]) for p in policy.shown] == [
+        (["a", "b"], 2),
+        (["a", "b"], 3),
+        (["a"], 4),
+    ]
+    one = {r.stream: r.sleep_flops // (r.passes - 1) for r in rows}
+    moved = {n: _by_pass(whole[n], 4) for n in sizes}
+    for progress in policy.shown:
+        done = int(progress.passes[0])
+        assert set(progress.planned.tolist()) == {5}
+        for row, name in enumerate(progress.stream):
+            assert progress.flops[row] == (done - 1) * one[name]
+            state, hidden, pooled = moved[name][done - 2]
+            assert progress.state_change[row] == pytest.approx(state, rel=1e-4)
+            assert progress.hidden_change[row] == pytest.approx(hidden, rel=1e-4)
+            assert cases.distance(progress.summary[row], pooled) < 1e-5
+
+
+@torch.no_grad()
+def _by_pass(events: asl.Events, passes: int) -> list[tuple[float, float, torch.Tensor]]:
+    """Changes of state and of hidden states, and the summary, of passes 2 .. `passes` in turn."""
+    embedded = MODEL.tokens.embed(torch.from_numpy(events.tokens)[None])
+    lengths, before = torch.tensor([len(events)]), MODEL.fresh(1)
+    done = MODEL.run(embedded, lengths, before)
+    window = ClosedWindow(embedded, done.hidden, lengths, before, done.weights)
+    hidden, weights, found = done.hidden, done.weights, []
+    for _ in range(passes - 1):
+        new_hidden, new = sleep_pass(MODEL, window, hidden, weights)
+        parts = []
+        for pooled in (new_hidden[0].mean(0), new_hidden[0].max(0).values):
+            parts.append(pooled / pooled.square().mean().sqrt())
+        moved = (new_hidden - hidden).norm() / new_hidden.norm()
+        found.append((float(new.change_since(weights)), float(moved), torch.cat(parts)))
+        hidden, weights = new_hidden, new
+    return found
 
 
 class Diary:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import numpy as np
 import pytest
 
-from adaptive_sleep.policies import Capped
 from adaptive_sleep.contract import Choice, Range, policy
+from adaptive_sleep.policies import Capped
 from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.testing import check_policy, make_progress, make_signals

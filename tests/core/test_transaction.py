@@ -237,11 +237,12 @@ class Interrupting:
 
 
 def traced(tracer: Interrupting, step: list[asl.Piece]) -> None:
+    before = sys.gettrace()
     sys.settrace(tracer)
     try:
         tracer.runtime.step(step)
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
 
 
 def test_an_interrupt_at_any_line(work: Work) -> None:
@@ -311,26 +312,50 @@ def test_bad_pieces(work: Work) -> None:
     assert finish(runtime, step) == wanted
 
 
-@pytest.mark.parametrize("what", ["weights", "hidden", "sleep"])
-def test_state_that_is_not_finite(work: Work, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime, step, wanted = work
+def spoiling(what: str, row: int, from_call: int) -> Callable[..., Any]:
+    """A `Model.run` that leaves values that are not finite with one stream of the batch."""
     real, calls = asl.Model.run, 0
 
     def spoiled(self: asl.Model, *args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         done, calls = real(self, *args, **kwargs), calls + 1
-        if what == "hidden":
-            done.hidden[1, 0, 0] = torch.nan
-        elif what == "weights" or calls > 1:
-            done.weights.matrices["2"][0, 0, 0, 0] = torch.inf
+        if calls >= from_call:
+            target = done.hidden if what == "hidden" else done.weights.matrices["2"]
+            target[row].view(-1)[0] = torch.nan if what == "hidden" else torch.inf
         return done
+
+    return spoiled
+
+
+@pytest.mark.parametrize("what", ["weights", "hidden"])
+def test_state_that_is_not_finite(work: Work, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found in the step that makes it, also in a window that stays open ("old")."""
+    runtime, step, wanted = work
 
     def attempt() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(asl.Model, "run", spoiled)
+            patch.setattr(asl.Model, "run", spoiling(what, 2, 1))
+            with pytest.raises(asl.AdaptiveSleepError, match="stream 'old' is not finite in windo"):
+                runtime.step(step)
             runtime.step(step)
 
     check(runtime, step, attempt, asl.AdaptiveSleepError, wanted)
+
+
+def test_state_that_is_not_finite_after_a_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = cases.build(cases.tiny("tokens"))
+    runtime = asl.Runtime(model, cases.fixed(3))
+    piece = asl.Piece("s", cases.events(model.config, 9), closes=True)
+    before = cases.everything(runtime)
+    with monkeypatch.context() as patch:
+        patch.setattr(asl.Model, "run", spoiling("weights", 0, 3))
+        with pytest.raises(asl.AdaptiveSleepError, match="stream 's' is not finite in window 0"):
+            runtime.step([piece])
+    assert cases.everything(runtime)["streams"] == before["streams"]
+    runtime.step([piece])
+    fresh = asl.Runtime(model, cases.fixed(3))
+    fresh.step([piece])
+    assert cases.everything(runtime) == cases.everything(fresh)
 
 
 def test_it_holds_under_a_kv_budget(monkeypatch: pytest.MonkeyPatch) -> None:
