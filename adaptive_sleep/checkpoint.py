@@ -19,7 +19,7 @@ from safetensors.torch import save
 from adaptive_sleep.bundled import locate
 from adaptive_sleep.config import ModelConfig, decode
 from adaptive_sleep.model import Model
-from adaptive_sleep.streams.errors import InputError, IntegrityError
+from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, IntegrityError
 
 SCHEMA = 1
 
@@ -27,7 +27,8 @@ SCHEMA = 1
 def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str]) -> Path:
     """Write a checkpoint atomically; returns its path. `provenance`: how it was made, free text.
 
-    Raises InputError where the folder does not exist.
+    Raises InputError where the folder does not exist, AdaptiveSleepError where it cannot be
+    written (a full disk); then nothing is left.
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -50,7 +51,7 @@ def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str])
         part.replace(target)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+        raise AdaptiveSleepError(f"{target}: cannot be written: {error.strerror}") from error
     return target
 
 

@@ -264,6 +264,21 @@ def load_policy_state(policy: PolicyLike, state: dict[str, Any]) -> None:
         )
 
 
+def check_memory(policy: PolicyLike) -> None:
+    """Refuse a policy that could not be put back: one of `state_dict`, `load_state_dict` alone.
+
+    Raises PolicyError naming the one that is missing.
+    """
+    pair = ("state_dict", "load_state_dict")
+    have = [name for name in pair if getattr(policy, name, None) is not None]
+    if len(have) == 1:
+        missing = pair[1 - pair.index(have[0])]
+        raise PolicyError(
+            f"policy {label(policy)} has {have[0]} but no {missing}: a step that fails is undone, "
+            "and a killed run resumed, by putting its state back, so it needs both"
+        )
+
+
 def policy_flops(policy: PolicyLike, streams: int) -> int:
     """Return the FLOPs of one `plan` for so many streams, 0 where the policy does not say.
 

@@ -32,7 +32,13 @@ from adaptive_sleep.bookkeeping import (
 )
 from adaptive_sleep.boundary import Limits, Pending, decide, require_finite
 from adaptive_sleep.config import Eviction
-from adaptive_sleep.contract import PolicyLike, load_policy_state, policy_state, reset_policy
+from adaptive_sleep.contract import (
+    PolicyLike,
+    check_memory,
+    load_policy_state,
+    policy_state,
+    reset_policy,
+)
 from adaptive_sleep.forecasting import Forecast, Sampling, as_events, forecast
 from adaptive_sleep.ledger import Ledger, costs, resident_bytes
 from adaptive_sleep.model import Model
@@ -141,6 +147,7 @@ class Runtime:
         self._steps = 0
         self._in_flight: _Before | None = None
         self._learns = getattr(self.policy, "observe", None) is not None
+        check_memory(self.policy)
         reset_policy(self.policy, seed)
         self._arena.index(list(streams))
         self._arena.commit()

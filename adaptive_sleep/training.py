@@ -82,10 +82,11 @@ class Recipe:
 
 
 PRESETS: dict[str, Recipe] = {
-    "series": Recipe(model={"patch": 4, "window": 64}),
+    "series": Recipe(
+        model={"patch": 4, "window": 64, "dropout": 0.2}, training=TrainingRecipe(steps=600)
+    ),
     "tokens": Recipe(
-        model={"window": 64, "layers": ["attention", "deltanet", "attention", "deltanet"]},
-        training=TrainingRecipe(batch=32, windows=8, bptt=8),
+        model={"window": 64}, training=TrainingRecipe(steps=600, batch=16, windows=6, bptt=6)
     ),
 }
 
@@ -122,19 +123,29 @@ def train_recipe(
 def train_preset(
     recording: str | Path, preset: str, out: str | Path, *, on_progress: Progress | None = None
 ) -> Trained:
-    """Train the preset "series" or "tokens" on a recording of one's own. Raises InputError."""
+    """Train the preset "series" or "tokens" on a recording of one's own.
+
+    Trains on the first 70 % of the rows and chooses the checkpoint on the next 15 %; the last 15 %
+    are not read, and are there to test on. Raises InputError.
+    """
     if preset not in PRESETS:
         raise InputError(f"preset={preset!r}: one of {', '.join(PRESETS)}")
     recipe = PRESETS[preset]
-    data = replace(recipe.data, recording=str(recording), train=(0.0, 0.85), validation=(0.85, 1.0))
+    data = replace(recipe.data, recording=str(recording), train=(0.0, 0.7), validation=(0.7, 0.85))
     return train(replace(recipe, data=data), out, on_progress=on_progress)
 
 
 def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = None) -> Trained:
-    """Train, keep the weights that validate best, write them to `out` (atomically)."""
+    """Train, keep the weights that validate best, write them to `out` (atomically).
+
+    Raises InputError for a recipe that cannot be trained, naming the field, and a missing folder.
+    """
     begun = time.perf_counter()
     settings = recipe.training
     low, high = parse_passes(settings.passes)
+    _check(recipe)
+    if not Path(out).parent.is_dir():  # said now, not after minutes of training
+        raise InputError(f"{out}: the folder {Path(out).parent} does not exist")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said by whoever made the recording
         recording = Recording.open(locate("recordings", recipe.data.recording))
@@ -177,6 +188,23 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
     }
     path = save_model(model, out, provenance=provenance)
     return Trained(path, best[1], best[3], log, time.perf_counter() - begun)
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse numbers that nothing can be trained with. Raises InputError."""
+    for name in ("steps", "batch", "windows", "bptt", "validate_every"):
+        if getattr(recipe.training, name) < 1:
+            raise InputError(f"[training] {name}={getattr(recipe.training, name)}: at least 1")
+    for name in ("train", "validation"):
+        first, last = getattr(recipe.data, name)
+        if not 0.0 <= first < last <= 1.0:
+            raise InputError(f"[data] {name}=[{first}, {last}]: 0.0 <= first < last <= 1.0")
+    train_part, validation = recipe.data.train, recipe.data.validation
+    if train_part[0] < validation[1] and validation[0] < train_part[1]:
+        raise InputError(
+            f"[data] validation={list(validation)}: overlaps train={list(train_part)}; "
+            "a checkpoint is chosen on rows that it was not trained on"
+        )
 
 
 def parse_passes(text: str) -> tuple[int, int]:
@@ -293,15 +321,19 @@ def validate(
     first, last = rows_between(recipe.data.validation, recording.rows)
     streams = max(len(recording.streams), 1)
     warm = max(first - recipe.training.warm_events * streams, 0)
-    begin = int(recording.blocks(start=first, stop=first + 1).__next__().time[0])
     columns = [c.name for c in recording.inputs] if recording.kind == "series" else None
     found: dict[int, float] = {}
     for count in passes:
-        runtime = Runtime(model, lambda signals, count=count: count, columns=columns)
+        runtime = Runtime(
+            model, lambda signals, count=count: count, columns=columns, max_passes=count
+        )
+        windower = Windower(window)
+        for _, pieces in Cutter(recording, windower, start=warm, stop=first):
+            runtime.step(pieces)
         loss, scored = 0.0, 0
-        for _, pieces in Cutter(recording, Windower(window), start=warm, stop=last):
+        for _, pieces in Cutter(recording, windower, start=first, stop=last):
             for row in runtime.step(pieces).rows:
-                if row.first_time >= begin and row.loss is not None:
+                if row.loss is not None:
                     loss, scored = loss + row.loss * row.scored, scored + row.scored
         if not scored:
             raise InputError("[data] validation: the range holds nothing to predict")

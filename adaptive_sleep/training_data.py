@@ -109,7 +109,7 @@ def sample(
         longest = max(len(s) for s in streams)
         raise InputError(
             f"windows={windows}: {windows} windows of {window} events need {need} events in a "
-            f"stream, the longest has {longest}"
+            f"stream, the longest has {longest}; record more, or train a recipe with fewer windows"
         )
     chosen = random.choice(len(streams), size=batch, p=room / room.sum())
     starts = [int(random.integers(int(room[c]))) for c in chosen]

@@ -21,6 +21,9 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="The folder to write; an earlier demo there is replaced.")
     ] = Path("adaptive-sleep-demo"),
+    recipe: Annotated[
+        str, typer.Option(help="What to run: a TOML file, or the name of a shipped one.")
+    ] = "demo",
     as_json: Json = False,
 ) -> None:
     """Replay the bundled telemetry under several policies and say whether sleeping helps.
@@ -30,7 +33,7 @@ def demo(
     from adaptive_sleep.experiments.demo import COLUMNS, result_json, run_demo, table_rows
 
     with progress("demo") as advance:
-        result = run_demo(out, on_progress=advance)
+        result = run_demo(out, recipe=recipe, on_progress=advance)
     if as_json:
         print_json(result_json(result))
         return
@@ -52,13 +55,19 @@ def train(
     ),
     as_json: Json = False,
 ) -> None:
-    """Train a model from a recipe, or on a recording with a preset."""
+    """Train a model from a recipe, or on a recording with a preset. Takes minutes.
+
+    A preset trains on the first 70 % of the rows, keeps the weights that do best on the next 15 %,
+    and leaves the last 15 % to test on.
+    """
     if (recipe is None) == (recording is None):
         raise InputError("train: give a recipe, or --recording with --preset (one of the two)")
     if recipe is not None and preset is not None:
         raise InputError("--preset: goes with --recording; a recipe says everything itself")
     if out.exists():
         raise InputError(f"--out {out}: exists already; choose another name")
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out {out}: a model is a file named *.safetensors")
     from adaptive_sleep.checkpoint import describe_model
     from adaptive_sleep.experiments.finding import find_recipe
     from adaptive_sleep.training import train_preset, train_recipe

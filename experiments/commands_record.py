@@ -47,7 +47,7 @@ Unit = Annotated[str | None, typer.Option(help="Unit of numeric times: s, ms, us
 )
 def host(
     out: Out,
-    seconds: Annotated[float, typer.Option(min=0, help="How long to record.")] = 60.0,
+    seconds: Annotated[float, typer.Option(help="How long to record.")] = 60.0,
     hz: Annotated[float, typer.Option(help="Samples per second.")] = 4.0,
     stream: Annotated[str, typer.Option(help="The name of the stream.")] = "host",
     label: Annotated[

@@ -1,6 +1,7 @@
 """The inbox of a live run: a thread takes events in as they come and records them; none is dropped.
 
-Bounded by nothing but memory. When to run them, and with how much sleep, is live.py's business.
+What is full takes no more for a while, so that a pipe holds its writer back and memory is bounded.
+When to run the events, and with how much sleep, is live.py's business.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from adaptive_sleep.experiments.sources import LiveEvent
 from adaptive_sleep.streams.events import Piece
 from adaptive_sleep.streams.writer import RecordingWriter
 
+MOST = 131_072  # events that wait at most, over all streams
 WAIT_SECONDS = 0.1  # how often a quiet source is looked at, and so how soon Ctrl-C is heard
 
 
@@ -27,6 +29,7 @@ class Inbox:
         self.error: Exception | None = None
         self.largest = 0
         self._waiting: dict[str, deque[LiveEvent]] = {}
+        self._count = 0
         self._writer = writer
         self._changed = threading.Condition()
         self._ended = False
@@ -36,6 +39,8 @@ class Inbox:
         try:
             for event in events:
                 with self._changed:
+                    while self._count >= MOST and not self.stop.is_set():
+                        self._changed.wait(WAIT_SECONDS)
                     if self.stop.is_set():
                         break
                     if self._writer is not None:
@@ -47,6 +52,7 @@ class Inbox:
                         )
                     queue = self._waiting.setdefault(event.stream, deque())
                     queue.append(event)
+                    self._count += 1
                     self.largest = max(self.largest, len(queue))
                     self._changed.notify()
         except Exception as error:  # told to the one who runs, after what came before it
@@ -93,6 +99,8 @@ class Inbox:
             for piece in pieces:
                 for _ in range(len(piece.events)):
                     self._waiting[piece.stream].popleft()
+                self._count -= len(piece.events)
+            self._changed.notify()
 
     def close(self) -> None:
         """Take nothing more, and close the recording of what was taken."""

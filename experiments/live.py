@@ -107,6 +107,10 @@ def run_live(
             raise InputError(f"{name}={str(folder)!r}: exists already; choose another folder")
     if horizon < 1:
         raise InputError(f"horizon={horizon}: a forecast reaches at least 1 event ahead")
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"seconds={seconds}: more than 0, or None to run until the source ends")
+    if None not in (out, record) and where(out) == where(record):
+        raise InputError(f"out={str(out)!r}: also the folder to record into; give two folders")
     settings = Settings(
         window=net.config.window if window is None else window,
         gap_seconds=gap_seconds,

@@ -179,7 +179,9 @@ class Run:
             for position in self.positions
             if name in position.files
         ]
-        return pl.scan_parquet(shards) if shards else pl.LazyFrame(schema=dict(schema))
+        if not shards:
+            return pl.LazyFrame(schema=dict(schema))
+        return pl.scan_parquet(shards, glob=False)  # a folder may be named run[1]
 
 
 def open_recording(where: str | Path, *, verify: bool = True) -> Recording:
@@ -301,7 +303,7 @@ def differences(old: Manifest, new: Manifest) -> list[str]:
     before, after = (_identity(manifest) for manifest in (old, new))
     return [
         f"{name} was {before.get(name)!r}, now {after.get(name)!r}"
-        for name in before.keys() | after.keys()
+        for name in dict.fromkeys((*before, *after))  # in an order of its own, not that of a set
         if before.get(name) != after.get(name)
     ]
 

@@ -15,7 +15,7 @@ from adaptive_sleep.signals import IntArray, WindowSignals
 @policy("cache_pressure")
 @dataclass(frozen=True)
 class CachePressure:
-    """Sleep when the KV cache is nearly full, before its content is dropped."""
+    """Sleep when the KV cache is nearly full (never without a KV budget)."""
 
     threshold: Annotated[float, Range(0.1, 1.0)] = 0.8
     passes: Annotated[int, Range(2, 8)] = 4

@@ -57,6 +57,8 @@ class Recording:
         folder = Path(path)
         manifest = read_manifest(folder)
         shards, left_out = _whole_shards(folder, manifest, verify)
+        if left_out and not shards:
+            raise IntegrityError(f"{folder}: {left_out[0]}, its only shard, is cut off")
         orphans = unnamed_files(folder, manifest)
         notes = [f"{name} is cut off and was left out" for name in left_out]
         if not manifest.closed:
@@ -100,7 +102,7 @@ class Recording:
         """All rows in arrival order, lazily."""
         if not self._shards:
             return pl.LazyFrame(schema=self._schema())
-        return pl.scan_parquet([self.path / shard.file for shard in self._shards])
+        return pl.scan_parquet([self.path / shard.file for shard in self._shards], glob=False)
 
     def blocks(
         self, *, start: int = 0, stop: int | None = None, rows: int = 65_536
@@ -162,7 +164,7 @@ class Recording:
     def _read(self, shard: Shard, offset: int, rows: int) -> pl.DataFrame:
         path = self.path / shard.file
         try:
-            frame = pl.scan_parquet(path).slice(offset, rows).collect()
+            frame = pl.scan_parquet(path, glob=False).slice(offset, rows).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise IntegrityError(f"{path}: cannot be read: {error}") from error
         if dict(frame.schema) != self._schema() or len(frame) != rows:

@@ -19,6 +19,7 @@ from .errors import InputError, nearest
 TimeUnit = Literal["s", "ms", "us", "ns"]
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 _BATCH_ROWS = 65_536
+_MOST_US = np.iinfo(np.int64).max // 1_000 - 1
 _NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 _ISO_OFFSET = ("%Y-%m-%dT%H:%M:%S%.f%#z",)
@@ -137,7 +138,7 @@ def times(
     if series.dtype == pl.String:
         series = _stripped(series)
     if isinstance(series.dtype, pl.Datetime | pl.Date):
-        parsed = series.cast(pl.Datetime("ns")).cast(pl.Int64)
+        parsed = series.cast(pl.Datetime("ns"), strict=False).cast(pl.Int64)
     elif time_unit is not None:
         parsed = _counted(series, time_unit)
     elif series.dtype == pl.String:
@@ -149,19 +150,25 @@ def times(
         )
     wrong = parsed.is_null().arg_true()
     if len(wrong):
-        told = f"a number of {time_unit}" if time_unit else time_format or "ISO 8601"
-        batch.refuse(int(wrong[0]), column, f"is no time (expected: {told})")
+        told = f"a number of {time_unit}" if time_unit else time_format
+        told = told or "ISO 8601; else give time_format, or time_unit for a number"
+        batch.refuse(int(wrong[0]), column, f"is no time from 1678 to 2261 (expected: {told})")
     return parsed.to_numpy()
 
 
 def _counted(series: pl.Series, unit: TimeUnit) -> pl.Series:
+    # Polars wraps round silently where a product does not fit, so what is too large goes before.
+    most = np.iinfo(np.int64).max // _NS[unit] - 1
     if series.dtype.is_integer():
-        return series.cast(pl.Int64, strict=False) * _NS[unit]
+        whole = series.cast(pl.Int64, strict=False)
+        return whole.set(~whole.is_between(-most, most), None) * _NS[unit]
     if series.dtype.is_float():
         # Apart, since a float64 of nanoseconds would be 256 ns coarse today.
-        whole = series.floor()
-        fraction = ((series - whole) * _NS[unit]).round()
-        return whole.cast(pl.Int64, strict=False) * _NS[unit] + fraction.cast(pl.Int64)
+        found = series.cast(pl.Float64)
+        found = found.set(~found.is_finite() | (found.abs() > most), None)
+        whole = found.floor()
+        fraction = ((found - whole) * _NS[unit]).round()
+        return whole.cast(pl.Int64) * _NS[unit] + fraction.cast(pl.Int64)
     exact = series.cast(pl.Decimal(38, 9), strict=False)
     return (exact * _NS[unit]).cast(pl.Int64, strict=False)
 
@@ -178,8 +185,13 @@ def _written(text: pl.Series, formats: Sequence[str]) -> pl.Series:
         left = found.is_null() & text.is_not_null()
         if not left.any():
             break
-        read = text.set(~left, None).str.to_datetime(form, time_unit="ns", strict=False, exact=True)
-        found = found.zip_with(~left, read.cast(pl.Int64))
+        asked = text.set(~left, None)
+        read, coarse = (
+            asked.str.to_datetime(form, time_unit=unit, strict=False, exact=True).cast(pl.Int64)
+            for unit in ("ns", "us")
+        )
+        # Beyond 1677 and 2262 the nanoseconds wrap round silently; the microseconds do not.
+        found = found.zip_with(~left, read.set(~coarse.is_between(-_MOST_US, _MOST_US), None))
     return found
 
 

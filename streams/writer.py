@@ -276,7 +276,7 @@ class RecordingWriter:
         sync_folder(self.path)
 
     def _merge(self, group: list[Shard]) -> Shard:
-        frames = [pl.read_parquet(self.path / shard.file) for shard in group]
+        frames = [pl.read_parquet(self.path / shard.file, glob=False) for shard in group]
         return self._write_shard(pl.concat(frames), level=12)
 
     # ---- beginning and end ------------------------------------------------------------------
@@ -347,6 +347,10 @@ def _last_times(path: Path, manifest: Manifest) -> dict[int, int]:
     if not manifest.shards:
         return {}
     files = [path / shard.file for shard in manifest.shards]
-    last = pl.scan_parquet(files).group_by("stream").agg(pl.col("time").last().cast(pl.Int64))
+    last = (
+        pl.scan_parquet(files, glob=False)
+        .group_by("stream")
+        .agg(pl.col("time").last().cast(pl.Int64))
+    )
     codes = {name: i for i, name in enumerate(manifest.streams)}
     return {codes[name]: time for name, time in last.collect(engine="streaming").iter_rows()}

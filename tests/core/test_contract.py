@@ -13,6 +13,7 @@ from adaptive_sleep.contract import (
     PolicyError,
     Range,
     SleepPolicy,
+    check_memory,
     keep_going,
     load_policy_state,
     observe,
@@ -224,3 +225,28 @@ def test_ranges_and_choices() -> None:
     ):
         with pytest.raises(InputError):
             wrong()
+
+
+class _OnlySaves:
+    def plan(self, signals: WindowSignals) -> int:
+        return 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+
+class _OnlyLoads:
+    def plan(self, signals: WindowSignals) -> int:
+        return 1
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("policy", "missing"), [(_OnlySaves(), "load_state_dict"), (_OnlyLoads(), "state_dict")]
+)
+def test_a_policy_that_cannot_be_put_back_is_refused(policy: Any, missing: str) -> None:
+    with pytest.raises(PolicyError, match=f"but no {missing}:"):
+        check_memory(policy)
+    check_memory(lambda signals: 1)

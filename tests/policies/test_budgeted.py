@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptive_sleep.policies import Both, Budgeted, Fixed, StateChange, Surprise
 from adaptive_sleep.contract import (
     keep_going,
     load_policy_state,
@@ -20,6 +19,7 @@ from adaptive_sleep.contract import (
     policy_state,
     reset_policy,
 )
+from adaptive_sleep.policies import Both, Budgeted, Fixed, StateChange, Surprise
 from adaptive_sleep.signals import WindowOutcome, WindowSignals
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.testing import make_progress, make_signals

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptive_sleep.policies import Both, Capped, Either, Fixed, StateChange, Surprise
 from adaptive_sleep.contract import (
     SleepPolicy,
     keep_going,
@@ -21,6 +20,7 @@ from adaptive_sleep.contract import (
     policy_state,
     reset_policy,
 )
+from adaptive_sleep.policies import Both, Capped, Either, Fixed, StateChange, Surprise
 from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.testing import make_progress, make_signals

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import adaptive_sleep.policies as shipped
+from adaptive_sleep.contract import keep_going, plan_passes, registered
 from adaptive_sleep.policies import (
     CachePressure,
     EventDensity,
@@ -20,7 +21,6 @@ from adaptive_sleep.policies import (
     Surprise,
     Uncertainty,
 )
-from adaptive_sleep.contract import keep_going, plan_passes, registered
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.testing import check_policy, make_progress, make_signals
 

@@ -215,3 +215,13 @@ def test_files_of_others_in_the_folder_are_let_be(shards: Path) -> None:
         recording = Recording.open(shards)
     assert recording.orphans == ("part-000099.parquet",)
     assert "part-000099.parquet" in recording.warnings[0]
+
+
+def test_a_recording_whose_only_shard_is_cut_off_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "R"
+    with RecordingWriter(folder, kind="series", channels=[Channel("a")]) as writer:
+        writer.append("s", np.arange(5), values=np.zeros((5, 1)))
+    part = next(folder.glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-7])
+    with pytest.raises(IntegrityError, match=f"{part.name}, its only shard, is cut off"):
+        Recording.open(folder)

@@ -1,0 +1,43 @@
+"""A recipe that cannot be trained is refused before anything is trained, naming the field."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.training import DataRecipe, Recipe, TrainingRecipe, train
+
+DATA = DataRecipe(recording="nowhere")
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "windows", "bptt", "validate_every"])
+def test_counts_are_at_least_one(name: str, tmp_path: Path) -> None:
+    settings: Any = {name: 0}
+    recipe = Recipe(data=DATA, training=replace(TrainingRecipe(), **settings))
+    with pytest.raises(InputError, match=f"{name}=0: at least 1"):
+        train(recipe, tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+@pytest.mark.parametrize("span", [(0.7, 0.2), (0.0, 1.5), (-0.1, 0.5), (0.5, 0.5)])
+def test_ranges_lie_within_the_recording(
+    part: str, span: tuple[float, float], tmp_path: Path
+) -> None:
+    settings: Any = {part: span}
+    with pytest.raises(InputError, match=rf"\[data\] {part}="):
+        train(Recipe(data=replace(DATA, **settings)), tmp_path / "m.safetensors")
+
+
+def test_a_missing_folder_is_said_before_training(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no.* does not exist"):
+        train(Recipe(data=DATA), tmp_path / "no" / "m.safetensors")
+
+
+def test_overlapping_ranges_are_refused(tmp_path: Path) -> None:
+    data = DataRecipe(recording=str(tmp_path), train=(0.0, 0.7), validation=(0.6, 0.8))
+    with pytest.raises(InputError, match=r"validation=\[0.6, 0.8\]: overlaps train=\[0.0, 0.7\]"):
+        train(Recipe(data=data), tmp_path / "m.safetensors")
