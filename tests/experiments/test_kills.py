@@ -106,22 +106,33 @@ def same(folder: Path, whole: Path) -> bool:
     return alike and hashes[0] == hashes[1]
 
 
+def commits_in(folder: Path) -> int:
+    return len(list(folder.glob("run/commits/0*")))
+
+
 def kill_at_random(
     recording: Recording, whole: tuple[Path, float], folder: Path, kills: int, seed: int
 ) -> None:
-    """Kill a run, and its resumptions, `kills` times after random spells; then let it end."""
+    """Kill a run, and its resumptions, `kills` times at random moments; then let it end.
+
+    A moment is a random commit and a random spell after it, so that a slow machine does not move
+    all kills to the beginning.
+    """
     reference, seconds = whole
     rng = np.random.default_rng(seed)
+    total = commits_in(reference)
+    moments = sorted(rng.integers(0, total, kills).tolist())
     reached: list[int] = []  # commits that were there at each kill
-    while len(reached) < kills:
+    while moments:
         process = start(recording, folder)
-        # The spells together take about three runs, so that the moments lie all over a run.
-        process.join(rng.uniform(0.0, 6.0 * seconds / kills))
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            assert process.exitcode == -signal.SIGKILL
-            reached.append(len(list(folder.glob("run/commits/0*"))))
+        while process.is_alive() and commits_in(folder) < moments[0]:
+            time.sleep(0.0005)
+        time.sleep(rng.uniform(0.0, 2 * seconds / total))
+        process.kill()
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            moments.pop(0)
+            reached.append(commits_in(folder))
             continue
         assert process.exitcode == 0
         assert same(folder, reference)

@@ -63,9 +63,11 @@ def test_it_holds_the_data(site: Path) -> None:
     wanted = {"adaptive_sleep/py.typed"}
     for path in files():
         top = path.split("/")[0]
-        is_data = path.startswith(
-            ("adaptive_sleep/bundled/", "experiments/recipes/", "experiments/results/")
-        ) or (top in PACKAGES and path.endswith(".j2"))
+        is_data = (
+            path.startswith(("adaptive_sleep/bundled/", "experiments/recipes/"))
+            or (path.startswith("experiments/results/") and path.endswith(".json"))
+            or (top in PACKAGES and path.endswith(".j2"))
+        )
         # A folder with nothing in it is held open by a hidden file, which stays behind.
         if is_data and not path.split("/")[-1].startswith("."):
             wanted.add(_in_wheel(path))
