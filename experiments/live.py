@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import signal
 import tempfile
 import threading
@@ -97,7 +98,8 @@ def run_live(
     `record` keeps the events in a new recording, `out` the run in a new run folder; `on_progress`
     gets events and windows so far. Other arguments as `replay`. When a stream has more than one
     window of events waiting, sleep is skipped (OverloadWarning) until nothing waits; events are
-    never dropped: all that arrived is run before this returns, also where bad input then raises.
+    never dropped: all that arrived is run before this returns, also where bad input then raises; if
+    it raises before the first event, neither `out` nor `record` is left.
     Raises InputError for bad input; AdaptiveSleepError for a full disk.
     """
     net = load_model(model) if isinstance(model, (str, Path)) else model
@@ -130,6 +132,7 @@ def run_live(
     stop = threading.Event()
     events = open_source(source, net.config, stop, hz) if isinstance(source, str) else source
     with contextlib.ExitStack() as stack:
+        stack.push(_leave_nothing_empty(runtime, [f for f in (out, record) if f is not None]))
         if out is None:  # the figures of a run come from its folder, so there is always one
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
         else:
@@ -158,6 +161,19 @@ def run_live(
         largest_backlog=inbox.largest,
         recording="" if record is None else str(record),
     )
+
+
+def _leave_nothing_empty(
+    runtime: Runtime, folders: Sequence[str | Path]
+) -> Callable[[type[BaseException] | None, object, object], None]:
+    """On the way out of a failure: remove the folders that were made, if no event ever came."""
+
+    def leave(kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None and not runtime.ledger.events:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    return leave
 
 
 def _recorder(path: str | Path, config: ModelConfig) -> RecordingWriter:

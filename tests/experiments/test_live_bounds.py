@@ -55,3 +55,16 @@ def test_what_cannot_be_run_is_refused(
     with pytest.raises(InputError, match=words):
         run_live([], series_model(), "fixed(1)", **given)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("good", [0, 3])
+def test_bad_input_before_the_first_event_leaves_nothing(good: int, tmp_path: Path) -> None:
+    def source() -> Iterator[LiveEvent]:
+        for time_ns in range(good):
+            yield LiveEvent("a", time_ns, values=(0.5, 0.5, 0.5, 0.5)[: len(model.config.inputs)])
+        raise InputError("line 1: no JSON")
+
+    model = series_model()
+    with pytest.raises(InputError, match="no JSON"):
+        run_live(source(), model, "fixed(1)", out=tmp_path / "run", record=tmp_path / "R")
+    assert {path.name for path in tmp_path.iterdir()} == ({"run", "R"} if good else set())
