@@ -20,7 +20,7 @@ help:
 	@echo "make lint       ruff; 'make format' mends what it can"
 	@echo "make types      mypy --strict, on a freshly built wheel"
 	@echo "make wheel      build the wheel and import it from outside the checkout"
-	@echo "make bench      the benchmarks"
+	@echo "make bench      the kernels beside transformers (installs the extra bench)"
 	@echo "make clean      remove builds and caches ($(VENV) stays)"
 
 env: $(STAMP)
@@ -71,10 +71,11 @@ wheel: build/wheel
 	echo "the wheel installs, imports and runs outside the checkout"
 
 bench: env
-	$(PYTEST) --benchmark-enable --benchmark-only -m "slow or not slow" --timeout 1800
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/adaptive-sleep bench kernels
 
 clean:
-	rm -rf build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: FORCE
