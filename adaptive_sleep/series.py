@@ -92,13 +92,14 @@ class SeriesFace(nn.Module):
         location, scale = stats.scale()
         return ((stats.last - location) / scale)[..., : self.observed].float()
 
-    def score(self, hidden: Tensor, stats: RunningStats, targets: Tensor) -> SeriesScore:
-        """Compare the forecasts from `hidden` `[B, T, d]` with `targets` `[B, T, P, C_in]`.
+    def score(
+        self, mean: Tensor, quantiles: Tensor, stats: RunningStats, targets: Tensor
+    ) -> SeriesScore:
+        """Compare what `forecast` gave with `targets` `[B, T, P, C_in]`.
 
         Targets are in the recording's units, NaN where missing or absent; `stats` are those at the
         position that forecasts, so that the scale is known when the forecast is made.
         """
-        mean, quantiles = self.forecast(hidden, stats)
         location, scale = stats.scale()
         n = self.observed
         z = (targets[..., :n].double() - location[:, :, None, :n]) / scale[:, :, None, :n]

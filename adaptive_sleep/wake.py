@@ -162,11 +162,11 @@ def _score_series(
     streams: list[str] | None,
 ) -> Woken:
     assert packed.values is not None
-    hidden_targets = torch.where(scored[:, :, None, None], packed.values, torch.nan)
-    score = model.series.score(before, known, hidden_targets)
+    mean, quantiles = model.series.forecast(before, known)
+    targets = torch.where(scored[:, :, None, None], packed.values, torch.nan)
+    score = model.series.score(mean, quantiles, known, targets)
     predictions = None
     if streams is not None:
-        mean, quantiles = model.series.forecast(before, known)
         there = (
             scored[..., None] & (torch.arange(model.config.patch) < packed.events[..., None])
         ).numpy()

@@ -143,7 +143,7 @@ def test_a_series_is_scored_by_normalised_pinball_loss() -> None:
     targets[0, 0, 1, 2], targets[0, 0, 2, 0] = torch.nan, 1e9
     with torch.no_grad():
         mean, quantiles = face.forecast(hidden, stats)
-        score = face.score(hidden, stats, targets)
+        score = face.score(mean, quantiles, stats, targets)
     for position in range(2):
         loss = spread = squares = count = 0.0
         for event in range(4):

@@ -78,6 +78,7 @@ def make_tokens(path: Path, *, rows: int = 200, vocabulary: int = 11) -> Recordi
     return Recording.open(path)
 
 
+POLICY = "run_cases:Fragile(at=20)"
 SWITCH: dict[str, BaseException | None] = {"raise": None}
 
 

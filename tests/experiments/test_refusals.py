@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import torch
-from run_cases import SWITCH, contents, make_series, make_tokens, series_model, token_model
+from run_cases import POLICY, SWITCH, contents, make_series, make_tokens, series_model, token_model
 
 from adaptive_sleep.experiments.commits import held
 from adaptive_sleep.experiments.replay import replay
@@ -17,33 +16,6 @@ from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, IntegrityError
 from adaptive_sleep.streams.recording import Recording
-
-POLICY = "run_cases:Fragile(at=20)"
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return series_model()
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    return make_series(tmp_path_factory.mktemp("recordings") / "series")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, recording: Recording, model: Model) -> Path:
-    """A run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    replay(recording, model, POLICY, out, commit_every=5)
-    return out
-
-
-@pytest.fixture(autouse=True)
-def _calm() -> Iterator[None]:
-    SWITCH["raise"] = None
-    yield
-    SWITCH["raise"] = None
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_cases import (
+    POLICY,
     SWITCH,
     WINDOW,
     Fragile,
@@ -20,7 +20,6 @@ from run_cases import (
     lasting,
     make_series,
     make_tokens,
-    series_model,
     token_model,
 )
 
@@ -29,33 +28,6 @@ from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.recording import Recording
-
-POLICY = "run_cases:Fragile(at=20)"
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return series_model()
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    return make_series(tmp_path_factory.mktemp("recordings") / "series")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, recording: Recording, model: Model) -> Path:
-    """A run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    replay(recording, model, POLICY, out, commit_every=5)
-    return out
-
-
-@pytest.fixture(autouse=True)
-def _calm() -> Iterator[None]:
-    SWITCH["raise"] = None
-    yield
-    SWITCH["raise"] = None
 
 
 def test_the_summary_is_what_the_trace_says(whole: Path, recording: Recording) -> None:
