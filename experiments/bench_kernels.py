@@ -1,5 +1,5 @@
-"""Times the gated delta rule on this machine's CPU beside transformers' torch form: `adaptive-sleep
-bench kernels`.
+"""Times the gated delta rule on this machine's CPU beside transformers' torch form of it:
+`adaptive-sleep bench kernels`.
 
 Correctness comes first: where a result misses the float64 reference there is no speed to report.
 What is timed lives in kernels/; transformers comes with the extra `bench`.
@@ -21,7 +21,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adaptive_sleep.kernels import gated_delta_rule, gated_delta_rule_reference
+from adaptive_sleep.kernels import chosen_backend, gated_delta_rule, gated_delta_rule_reference
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 
 Shape = tuple[int, int, int, int, int]  # B, T, H, K, V
@@ -53,8 +53,11 @@ def _inputs(shape: Shape, gate: float = 0.2, dtype: torch.dtype = torch.float32)
     return [x.to(dtype).requires_grad_() for x in (q, k, v, g, beta, state)]
 
 
-def _ours(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> Any:
-    return gated_delta_rule(q, k, v, g, beta, initial_state=state, backend="torch")
+def _ours(backend: str) -> Rule:
+    def ours(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> Any:
+        return gated_delta_rule(q, k, v, g, beta, initial_state=state, backend=backend)
+
+    return ours
 
 
 def _wanted(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor) -> Any:
@@ -95,7 +98,7 @@ def _error(x: Tensor, wanted: Tensor) -> float:
     return away / size if size >= 1e-6 else away
 
 
-def check_gate() -> None:
+def check_gate(backend: str) -> None:
     """Hold ours to the float64 reference, at each shape's head sizes on a shorter and narrower
     call.
 
@@ -104,7 +107,7 @@ def check_gate() -> None:
     for batch, steps, _, key, value in SHAPES:
         for gate in (0.2, 20.0):
             shape = (min(batch, 2), min(steps, 80), 2, key, value)
-            ours = _train(_ours, _inputs(shape, gate))
+            ours = _train(_ours(backend), _inputs(shape, gate))
             wanted = _train(
                 _wanted, [x.detach().double().requires_grad_() for x in _inputs(shape, gate)]
             )
@@ -170,16 +173,16 @@ def useful_flops(shape: Shape) -> int:
     return 6 * batch * steps * heads * key * value
 
 
-def bench_shape(shape: Shape, theirs: Rule, seconds: float) -> dict[str, Any]:
+def bench_shape(shape: Shape, ours: Rule, theirs: Rule, seconds: float) -> dict[str, Any]:
     """Time one shape, ours beside theirs and the ceiling, and count peak bytes."""
     inputs = _inputs(shape)
     square = torch.randn(CEILING, CEILING)
     with torch.no_grad():
         forward = _interleaved(
-            [lambda: _ours(*inputs), lambda: theirs(*inputs), lambda: square @ square], seconds
+            [lambda: ours(*inputs), lambda: theirs(*inputs), lambda: square @ square], seconds
         )
-    train = _interleaved([lambda: _train(_ours, inputs), lambda: _train(theirs, inputs)], seconds)
-    bytes_ours, bytes_theirs = _peak_bytes(_ours, inputs), _peak_bytes(theirs, inputs)
+    train = _interleaved([lambda: _train(ours, inputs), lambda: _train(theirs, inputs)], seconds)
+    bytes_ours, bytes_theirs = _peak_bytes(ours, inputs), _peak_bytes(theirs, inputs)
     return {
         "shape": list(shape),
         "forward_seconds": forward[0],
@@ -206,21 +209,24 @@ def _line(row: dict[str, Any]) -> str:
 def run_bench(
     shapes: tuple[Shape, ...] = SHAPES,
     seconds: float = 4.0,
+    backend: str = "auto",
     report: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Check ours against the reference, then time it beside transformers' form on each shape (B, T,
     H, K, V).
 
     Returns `shapes` (per shape the seconds, ratios theirs / ours, fraction of the ceiling, peak
-    bytes), the geometric means `forward_ratio_geomean` and `train_ratio_geomean`, `threads`, and
-    `gate` ("passed"). Raises InputError without transformers, AdaptiveSleepError where the gate
-    does not pass.
+    bytes), the geometric means `forward_ratio_geomean` and `train_ratio_geomean`, `threads`, the
+    `backend` that ran, and `gate` ("passed"). Raises InputError without transformers,
+    AdaptiveSleepError where the gate does not pass.
     """
     theirs = _theirs()
-    check_gate()
+    if backend == "auto":
+        backend = chosen_backend(torch.device("cpu"), torch.float32)
+    check_gate(backend)
     rows = []
     for shape in shapes:
-        rows.append(bench_shape(shape, theirs, seconds))
+        rows.append(bench_shape(shape, _ours(backend), theirs, seconds))
         if report is not None:
             report(_line(rows[-1]))
 
@@ -229,6 +235,7 @@ def run_bench(
 
     return {
         "gate": "passed",
+        "backend": backend,
         "threads": torch.get_num_threads(),
         "shapes": rows,
         "forward_ratio_geomean": mean("forward_ratio"),

@@ -118,14 +118,17 @@ def bench_group() -> None:
 
 
 @bench.command(epilog="Example: adaptive-sleep bench kernels --json")
-def kernels(as_json: Json = False) -> None:
+def kernels(
+    backend: Annotated[str, typer.Option(help="auto, native (compiled), or torch.")] = "auto",
+    as_json: Json = False,
+) -> None:
     """Time the gated delta rule beside transformers' form of it, after checking both.
 
     Takes a few minutes, and needs the extra `bench`.
     """
     from adaptive_sleep.experiments.bench_kernels import run_bench
 
-    found = run_bench(report=note if sys.stderr.isatty() else None)
+    found = run_bench(backend=backend, report=note if sys.stderr.isatty() else None)
     if as_json:
         print_json(found)
         return

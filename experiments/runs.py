@@ -77,6 +77,7 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str
     threads: int
     matmul_precision: str
+    kernel: str = "torch"  # the form of the gated delta rule
 
 
 @dataclass(frozen=True)
@@ -259,12 +260,15 @@ def this_machine() -> Machine:
     """What of this machine decides the last bits of a float."""
     import torch
 
+    from adaptive_sleep.kernels import chosen_backend
+
     return Machine(
         processor=platform.machine(),
         vector=torch.backends.cpu.get_cpu_capability(),
         device="cpu",
         threads=torch.get_num_threads(),
         matmul_precision=torch.get_float32_matmul_precision(),
+        kernel=chosen_backend(torch.device("cpu"), torch.float32),
     )
 
 

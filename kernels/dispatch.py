@@ -1,7 +1,8 @@
 """The one door to the gated delta rule: checks the call, treats padding, and sends it to a backend.
 
-No arithmetic of the rule lives here. A backend that cannot serve a call says why; nothing falls
-back silently.
+"auto" is Triton on CUDA in float32; on a CPU the compiled form ("native") where it was built with
+the package, else torch's. No arithmetic of the rule lives here. A backend that is asked for and
+cannot serve a call says why; nothing falls back silently.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from adaptive_sleep.streams.errors import InputError, nearest
 
+from . import native
 from .checks import check_rule, padding_mask, state_change
 from .gradient import chunked_gated_delta_rule
 from .reference import gated_delta_rule_reference
 from .step import gated_delta_step
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-BACKENDS = ("auto", "torch", "triton", "fla", "reference")
+BACKENDS = ("auto", "native", "torch", "triton", "fla", "reference")
 
 
 def gated_delta_rule(
@@ -69,7 +71,7 @@ def gated_delta_rule(
     dtype = check_rule(q, k, v, g, beta, initial_state, lengths, reference_state)
     batch, steps, heads, key = q.shape
     if backend == "auto":
-        backend = "triton" if q.is_cuda and dtype == torch.float32 else "torch"
+        backend = chosen_backend(q.device, dtype)
     if initial_state is None:
         start = q.new_zeros(batch, heads, key, v.shape[3], dtype=dtype)
     else:
@@ -79,11 +81,25 @@ def gated_delta_rule(
         call = rule.Call(lengths, reference_state, return_state_change)
         o, state, change = rule.triton_gated_delta_rule(q, k, v, g, beta, start, call)
         return (o, state) if change is None else (o, state, change)
+    if backend == "native" and steps:
+        _check_native(q)
+        reference = start if reference_state is None else reference_state
+        options = native.Options(lengths, reference, return_state_change)
+        inputs = tuple(x.to(dtype) for x in (q, k, v, g, beta, start))
+        o, state, change = native.native_gated_delta_rule(inputs, options)
+        return (o.to(v.dtype), state, change) if return_state_change else (o.to(v.dtype), state)
     o, state = _padded(q, k, v, g, beta, start, lengths, _fla(q) if backend == "fla" else _torch)
     if not return_state_change:
         return o, state
     reference = start if reference_state is None else reference_state.to(dtype)
     return o, state, state_change(state, reference)
+
+
+def chosen_backend(device: torch.device, dtype: torch.dtype) -> str:
+    """Return the backend that "auto" stands for, for inputs on `device` computed in `dtype`."""
+    if device.type == "cuda" and dtype == torch.float32:
+        return "triton"
+    return "native" if device.type == "cpu" and not native.unavailable() else "torch"
 
 
 def _padded(
@@ -118,6 +134,14 @@ def _torch(
         return chunked_gated_delta_rule(q, k, v, g, beta, start)
     o, state = gated_delta_step(q[:, 0], k[:, 0], v[:, 0], g[:, 0], beta[:, 0], start)
     return o[:, None], state
+
+
+def _check_native(q: Tensor) -> None:
+    """Say why the compiled form cannot serve, where it cannot."""
+    if q.device.type != "cpu":
+        raise InputError(f"backend='native': inputs on {q.device}, but it needs a CPU; use 'torch'")
+    if reason := native.unavailable():
+        raise InputError(f"backend='native': {reason}; or use 'torch'")
 
 
 def _triton(q: Tensor, dtype: torch.dtype) -> ModuleType:

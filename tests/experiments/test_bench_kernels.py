@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from adaptive_sleep.experiments import bench_kernels
+from adaptive_sleep.kernels import chosen_backend
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 
 TINY = ((1, 20, 1, 8, 8), (2, 16, 2, 4, 4))
@@ -26,6 +27,7 @@ def test_the_report_has_its_keys() -> None:
     lines: list[str] = []
     found = bench_kernels.run_bench(shapes=TINY, seconds=0.0, report=lines.append)
     assert found["gate"] == "passed"
+    assert found["backend"] == chosen_backend(torch.device("cpu"), torch.float32)
     assert [tuple(row["shape"]) for row in found["shapes"]] == list(TINY)
     for row in found["shapes"]:
         for key in ("forward_ratio", "train_ratio", "ceiling_fraction", "peak_bytes_ratio"):
@@ -39,9 +41,12 @@ def test_the_report_has_its_keys() -> None:
 def test_a_wrong_result_has_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     right = bench_kernels._ours
 
-    def wrong(*inputs: torch.Tensor) -> Any:
-        o, state = right(*inputs)
-        return o, state * (1 + 1e-3)
+    def wrong(backend: str) -> Any:
+        def rule(*inputs: torch.Tensor) -> Any:
+            o, state = right(backend)(*inputs)
+            return o, state * (1 + 1e-3)
+
+        return rule
 
     monkeypatch.setattr(bench_kernels, "_ours", wrong)
     with pytest.raises(AdaptiveSleepError, match=r"state is .* off the reference"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -74,6 +75,14 @@ def test_it_holds_the_data(site: Path) -> None:
     held = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
     assert wanted <= held
     assert not [name for name in held if name.endswith(".pyc")]
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")
+def test_it_carries_the_compiled_kernels(site: Path, tmp_path: Path) -> None:
+    code = "from adaptive_sleep.kernels import native; print(repr(native.unavailable()))"
+    done = python(code, cwd=tmp_path, path=site)
+    assert done.stdout.strip() == "''", done.stderr
+    assert not [path for path in site.rglob("*") if path.suffix in (".c", ".h")]
 
 
 def test_it_carries_the_licence(site: Path) -> None:

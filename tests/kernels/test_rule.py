@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +47,9 @@ def results(case: Case, backend: str) -> dict[str, torch.Tensor]:
     return {"o": o.detach(), "state": state.detach(), "change": change} | grads
 
 
+CPU = ("native", "torch")
+
+
 def check(case: Case, backend: str = "auto") -> None:
     ours = results(case.cast(torch.float32, grad=True), backend)
     wanted = results(case.cast(torch.float64, grad=True), "reference")
@@ -55,23 +59,69 @@ def check(case: Case, backend: str = "auto") -> None:
         assert error(ours[name], value) < bound, name
 
 
+@pytest.mark.parametrize("backend", CPU)
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(CASES)
-def test_agrees_with_the_reference_forward_and_backward(case: Case) -> None:
-    check(case)
+@given(case=CASES)
+def test_agrees_with_the_reference_forward_and_backward(backend: str, case: Case) -> None:
+    check(case, backend)
 
 
-@pytest.mark.parametrize("gate", [40.0, 80.0])
-def test_decays_that_sum_to_a_thousand_over_a_chunk_keep_the_bounds(gate: float) -> None:
+@pytest.mark.parametrize("backend", CPU)
+@pytest.mark.parametrize("gate", [40.0, 160.0])
+def test_decays_that_sum_to_a_thousand_over_a_chunk_keep_the_bounds(
+    gate: float, backend: str
+) -> None:
     case = make_case(1, steps=128, key=32, value=32, gate=gate)
-    assert case.g[:, :64].sum(1).abs().min() > 1000
-    check(case)
+    assert case.g[:, : 2560 // int(gate)].sum(1).abs().min() > 1000
+    check(case, backend)
 
 
-def test_a_weak_gate_after_strong_ones_is_not_lost() -> None:
+@pytest.mark.parametrize("backend", CPU)
+def test_a_weak_gate_after_strong_ones_is_not_lost(backend: str) -> None:
     case = make_case(2, steps=64, key=16, value=16, gate=0.001)
     case.g[:, ::5] = -200.0
-    check(case)
+    check(case, backend)
+
+
+@pytest.mark.parametrize("backend", CPU)
+@pytest.mark.parametrize(("key", "value"), [(64, 64), (128, 128), (96, 256), (5, 19)])
+@pytest.mark.parametrize("steps", [45, 130])
+def test_large_and_odd_heads(key: int, value: int, steps: int, backend: str) -> None:
+    case = make_case(key, batch=1, steps=steps, heads=2, key=key, value=value, gate=0.2)
+    check(case, backend)
+
+
+@pytest.mark.parametrize("backend", CPU)
+def test_a_long_sequence_of_few_rows(backend: str) -> None:
+    check(make_case(5, batch=1, steps=1030, heads=1, key=16, value=16, gate=0.1), backend)
+
+
+@pytest.mark.parametrize("backend", CPU)
+@pytest.mark.parametrize("steps", [1, 2, 19, 70])
+def test_gradient_by_finite_differences(steps: int, backend: str) -> None:
+    case = make_case(steps, batch=2, steps=steps, heads=1, key=2, value=3, lengths=True)
+    case = case.cast(torch.float64, grad=True)
+
+    def rule(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        *tensors, state = inputs
+        return gated_delta_rule(
+            *tensors, initial_state=state, lengths=case.lengths, backend=backend
+        )
+
+    assert torch.autograd.gradcheck(rule, (*case.inputs(), case.state), fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", CPU)
+def test_the_same_call_gives_the_same_bits_with_and_without_gradient(backend: str) -> None:
+    case = make_case(2, steps=70).cast(torch.float32)
+    leaves = case.cast(torch.float32, grad=True)
+    first, again, graded = (
+        gated_delta_rule(*c.inputs(), initial_state=c.state, backend=backend)
+        for c in (case, case, leaves)
+    )
+    for a, b, c in zip(first, again, graded, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -103,17 +153,23 @@ def test_a_row_does_not_depend_on_the_others(case: Case) -> None:
         assert not o[b, end:].any()
 
 
+@pytest.mark.parametrize("backend", CPU)
 @pytest.mark.parametrize("steps", [1, 40])
-def test_padding_may_hold_anything(steps: int) -> None:
+def test_padding_may_hold_anything(steps: int, backend: str) -> None:
     case = make_case(3, batch=3, steps=steps).cast(torch.float32, grad=True)
     lengths = torch.tensor([0, steps // 2, steps])
-    clean = gated_delta_rule(*case.inputs(), initial_state=case.state, lengths=lengths)
+    options: dict[str, Any] = {
+        "initial_state": case.state,
+        "lengths": lengths,
+        "backend": backend,
+    }
+    clean = gated_delta_rule(*case.inputs(), **options)
     padded = torch.arange(steps) >= lengths[:, None]
     dirty = [x.detach().clone() for x in case.inputs()]
     for x in dirty:
         x[padded] = float("nan")
         x.requires_grad_()
-    o, state = gated_delta_rule(*dirty, initial_state=case.state, lengths=lengths)
+    o, state = gated_delta_rule(*dirty, **options)
     torch.testing.assert_close(o, clean[0])
     torch.testing.assert_close(state, clean[1])
     assert torch.equal(state[0], case.state[0])
@@ -137,7 +193,8 @@ def test_one_event_at_a_time_is_the_same_rule(case: Case) -> None:
     assert error(state, last) < 1e-5
 
 
-def test_state_change_is_measured_against_the_given_state() -> None:
+@pytest.mark.parametrize("backend", CPU)
+def test_state_change_is_measured_against_the_given_state(backend: str) -> None:
     case = make_case(4).cast(torch.float32)
     other = torch.ones_like(case.state)
     for reference, wanted in ((None, case.state), (other, other)):
@@ -146,6 +203,7 @@ def test_state_change_is_measured_against_the_given_state() -> None:
             initial_state=case.state,
             reference_state=reference,
             return_state_change=True,
+            backend=backend,
         )
         torch.testing.assert_close(change[0], (state - wanted).square().sum((2, 3)))
         torch.testing.assert_close(change[1], state.square().sum((2, 3)))

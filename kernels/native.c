@@ -1,0 +1,130 @@
+/* The gated delta rule on a CPU, in C: chunks of 16 events, everything of a chunk in the cache.
+
+   Loaded by native.py. One thread works on one sequence (a stream and a head) at a time. The
+   arithmetic is in native_rule.h, compiled here for float and double, and for x86-64 both as it
+   comes and with AVX2; this file holds what they share and chooses among them.
+   Notation and source as in chunked.py (arXiv 2412.06464, section 3.3). */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#define CHUNK 16   /* events worked on together */
+#define LANES 16   /* columns of V, or of K, in one panel */
+#define SEGMENT 4  /* chunks between two states that the forward keeps for the gradient */
+#define INLINE static inline __attribute__((always_inline))
+
+/* One call. Tensors are [B, T, H, D] with the strides (elements) of B, T, H; D is contiguous.
+   What may be absent is NULL. native.py holds the same fields in the same order. */
+struct call {
+    int64_t batch, steps, heads, key, value, threads;
+    const void *q, *k, *v, *g, *beta, *start, *reference;
+    int64_t q_at[3], k_at[3], v_at[3], g_at[3], beta_at[3];
+    const int64_t *lengths;
+    void *o, *final, *change; /* contiguous: [B, T, H, V], [B, H, K, V], [2, B, H] */
+    void *errors, *states;    /* kept for the gradient */
+    const void *d_o, *d_final;
+    int64_t d_o_at[3];
+    void *d_q, *d_k, *d_v, *d_g, *d_beta, *d_start; /* contiguous */
+};
+
+INLINE int64_t padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+INLINE int64_t length_of(const struct call *call, int64_t row)
+{
+    int64_t n = call->lengths ? call->lengths[row / call->heads] : call->steps;
+    return n < 0 ? 0 : n > call->steps ? call->steps : n;
+}
+
+/* Where sequence `row` begins in a tensor with these strides. */
+INLINE int64_t begin(const struct call *call, const int64_t at[3], int64_t row)
+{
+    return row / call->heads * at[0] + row % call->heads * at[2];
+}
+
+/* Elements of `errors` and of `states` that one sequence keeps. */
+static int64_t kept_errors(const struct call *call)
+{
+    return padded(call->steps, CHUNK) * padded(call->value, LANES);
+}
+static int64_t kept_states(const struct call *call)
+{
+    int64_t segments = padded(call->steps, CHUNK * SEGMENT) / (CHUNK * SEGMENT);
+    return (segments - 1) * padded(call->key, LANES) * padded(call->value, LANES);
+}
+
+void adaptive_sleep_kept(const struct call *call, int64_t out[2])
+{
+    out[0] = kept_errors(call);
+    out[1] = kept_states(call);
+}
+
+/* So that native.py can see whether it was built for the same struct. */
+int64_t adaptive_sleep_call_bytes(void) { return sizeof(struct call); }
+
+#define JOIN(a, b, c) a##_##b##_##c
+#define NAMED(a, b, c) JOIN(a, b, c)
+#define NAME(x) NAMED(x, TYPE, ISA)
+
+#define ISA plain
+#define TYPE float
+#define VECTOR 4
+#include "native_rule.h"
+#define TYPE double
+#define VECTOR 2
+#include "native_rule.h"
+#undef ISA
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define HAVE_AVX2 1
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define ISA avx2
+#define TYPE float
+#define VECTOR 8
+#include "native_rule.h"
+#define TYPE double
+#define VECTOR 4
+#include "native_rule.h"
+#undef ISA
+#pragma GCC pop_options
+#endif
+
+typedef int (*work)(const struct call *, int64_t row, int keep);
+
+/* What this processor can run: 1 with AVX2, 0 without. */
+int adaptive_sleep_level(void)
+{
+#ifdef HAVE_AVX2
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+    return 0;
+#endif
+}
+
+/* Run forward (way 0; way 1 also keeps what the gradient needs) or backward (way 2) over all
+   sequences; returns 0, or 1 where memory ran out. */
+int adaptive_sleep_rule(const struct call *call, int wide, int way, int level)
+{
+    work run;
+#ifdef HAVE_AVX2
+    if (level)
+        run = way == 2 ? (wide ? backward_double_avx2 : backward_float_avx2)
+                       : (wide ? forward_double_avx2 : forward_float_avx2);
+    else
+#endif
+        run = way == 2 ? (wide ? backward_double_plain : backward_float_plain)
+                       : (wide ? forward_double_plain : forward_float_plain);
+    int64_t rows = call->batch * call->heads;
+    int failed = 0;
+    (void)level;
+#pragma omp parallel for schedule(dynamic) num_threads(call->threads) reduction(| : failed) \
+    if (call->threads > 1)
+    for (int64_t row = 0; row < rows; row++)
+        failed |= run(call, row, way == 1);
+    return failed;
+}
