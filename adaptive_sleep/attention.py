@@ -69,12 +69,16 @@ class View:
     """Who sees whom, shared by all attention layers of one run of the blocks.
 
     `mask`: bool `[B, T, L + T]` (past, then new); `key_positions` `[B, L + T]` and
-    `query_positions` `[B, T]` count from the oldest held position.
+    `query_positions` `[B, T]` count from the oldest held position. `full`: no new position is
+    padding; `all`: besides, every query sees every key; `alone`: every query sees itself only.
     """
 
     mask: Tensor
     query_positions: Tensor
     key_positions: Tensor
+    full: bool = False
+    all: bool = False
+    alone: bool = False
 
 
 def view(
@@ -85,6 +89,7 @@ def view(
     past, lengths: int64 `[B]`; `window`: positions that a query sees at most, itself included
     (None: all). A padded query sees itself alone, so that no row of the softmax is empty.
     """
+    full = bool((lengths == size).all())
     steps = torch.arange(size, device=past.device)
     slots = torch.arange(past_size, device=past.device)
     queries = past[:, None] + steps
@@ -100,7 +105,9 @@ def view(
         visible = visible & (old | own)
     if window is not None:
         visible = visible & (offset < window)
-    return View(visible | own, queries, keys)
+    bare = full and not past_size and window is None
+    every, alone = bare and seen == "bidirectional", bare and seen == "diagonal"
+    return View(visible | own, queries, keys, full, every, alone)
 
 
 class Attention(nn.Module):
@@ -135,7 +142,9 @@ class Attention(nn.Module):
         if self.rotary:
             q = self._rotate(q, look.query_positions)
             keys = self._rotate(keys, look.key_positions)
-        mask = look.mask[:, None]
+        if look.alone:  # a softmax over one key
+            return self.out(v.reshape(batch, size, width)), k, v
+        mask = None if look.all else look.mask[:, None]
         if self.bias is not None:
             mask = self._biased(look)
         y = F.scaled_dot_product_attention(

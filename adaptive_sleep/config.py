@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import tomllib
 import types
 import typing
@@ -40,6 +41,8 @@ class ModelConfig:
 
     kind: Kind
     vocabulary: int = 0  # tokens: ids run from 0 to vocabulary - 1
+    fields: tuple[int, ...] = ()  # tokens: sizes of what a token packs, e.g. (17, 17, 9); () none
+    answers: int = 0  # tokens: classes of what is asked; 0 asks for the next token
     channels: tuple[str, ...] = ()  # series: observed channels, e.g. ("cpu_user", "disk_write")
     actions: tuple[str, ...] = ()  # series: channels that are known at their time
     patch: int = 1  # series: events per position
@@ -62,6 +65,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_model(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What a model's hash covers: every field, but those added later only where they are
+        set, so that older checkpoints keep their hash."""
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in ("fields", "answers") or value
+        }
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -126,6 +138,17 @@ def _check_tokens(config: ModelConfig) -> None:
         raise InputError("channels: a token model has none; set kind = 'series' or leave them out")
     if config.patch != 1:
         raise InputError(f"patch={config.patch}: tokens are read one by one (patch = 1)")
+    if config.answers < 0 or config.answers == 1:
+        raise InputError(f"answers={config.answers}: 0 (the next token), or at least 2 classes")
+    if config.fields and (min(config.fields) < 1 or math.prod(config.fields) != config.vocabulary):
+        raise InputError(
+            f"fields={config.fields}: sizes of at least 1 whose product is "
+            f"vocabulary={config.vocabulary}"
+        )
+    if config.fields and not config.answers:
+        raise InputError(
+            f"fields={config.fields}: packed tokens are read, not predicted; set answers"
+        )
 
 
 def _check_series(config: ModelConfig) -> None:
@@ -135,8 +158,9 @@ def _check_series(config: ModelConfig) -> None:
     if len(set(names)) != len(names):
         twice = sorted({n for n in names if names.count(n) > 1})
         raise InputError(f"channels: named twice: {', '.join(twice)}")
-    if config.vocabulary:
-        raise InputError(f"vocabulary={config.vocabulary}: a series model has none (0)")
+    for name in ("vocabulary", "fields", "answers"):
+        if getattr(config, name):
+            raise InputError(f"{name}={getattr(config, name)}: a series model has none")
     levels = config.quantiles
     ordered = all(0 < a < b < 1 for a, b in itertools.pairwise(levels))
     if len(levels) < 2 or not ordered:

@@ -53,15 +53,34 @@ class DeltaNet(nn.Module):
             mixed, new_tail = causal_conv(mixed, self.taps_weight, tail, lengths=lengths)
         mixed = F.silu(mixed)
         split = self.heads * self.key
-        q, k, v = mixed.split([split, split, self.heads * self.value], dim=-1)
-        q = F.normalize(q.view(batch, size, self.heads, self.key), dim=-1)
-        k = F.normalize(k.view(batch, size, self.heads, self.key), dim=-1)
+        keys, v = mixed.split([2 * split, self.heads * self.value], dim=-1)
+        both = F.normalize(keys.view(batch, size, 2, self.heads, self.key), dim=-1)
+        q, k = both.unbind(2)
         v = v.view(batch, size, self.heads, self.value)
         raw_beta, raw_decay = self.gates(x).split(self.heads, dim=-1)
         decay = -self.log_rate.exp() * F.softplus(raw_decay + self.rate_bias)
         o, new_state = gated_delta_rule(
             q, k, v, decay, raw_beta.sigmoid(), initial_state=state, lengths=lengths
         )
-        o = F.rms_norm(o, (self.value,), self.norm, eps=1e-6)
-        gated = o.reshape(batch, size, -1) * F.silu(self.output_gate(x))
-        return self.out(gated), new_state, new_tail
+        return self._finish(o, x), new_state, new_tail
+
+    def ask(self, x: Tensor, state: Tensor) -> Tensor:
+        """Read the state with every position of x `[B, T, d]` as a question of its own: y.
+
+        Nothing is written, nothing decays, and the short convolution meets the question alone.
+        """
+        batch, size, _ = x.shape
+        split = self.heads * self.key
+        mixed = F.linear(x, self.project.weight[:split])
+        if self.taps:
+            mixed = mixed * self.taps_weight[:split, -1]
+        q = F.normalize(F.silu(mixed).view(batch, size, self.heads, self.key), dim=-1)
+        o = torch.matmul(q.transpose(1, 2), state) * self.key**-0.5
+        return self._finish(o.transpose(1, 2), x)
+
+    def _finish(self, o: Tensor, x: Tensor) -> Tensor:
+        """Normalise, gate by x `[B, T, d]` and project what was read, o `[B, T, H, V]`."""
+        normal = F.rms_norm(o, (self.value,), self.norm, eps=1e-6)
+        gated = normal.reshape(*x.shape[:2], -1) * F.silu(self.output_gate(x))
+        y: Tensor = self.out(gated)
+        return y

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +139,7 @@ class Model(nn.Module):
         Computed once, for a model that is no longer trained; `forget_hash` after changing weights.
         """
         if not self._hash:
-            digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+            digest = hashlib.sha256(json.dumps(self.config.identity(), sort_keys=True).encode())
             for name, tensor in sorted(self.state_dict().items()):
                 digest.update(name.encode() + str(tensor.dtype).encode())
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -175,10 +175,13 @@ class Model(nn.Module):
 
         `cache`: what attention still holds (None: nothing); `seen`: who sees whom among the new
         positions; `reach`: positions that a query sees at most (sliding), None for all held.
+        Under `seen` "diagonal" the positions are questions: each reads what is held and the fast
+        weights alone, and leaves the fast weights as they are.
         """
         cache = cache or empty_cache(self.config, len(lengths))
         past = next((int(t.shape[1]) for t in cache.keys.values()), 0)
         look = view(cache.lengths, past, lengths, embedded.shape[1], seen, reach)
+        padded = None if look.full else lengths
         x, matrices, tails = embedded, {}, {}
         keys, values = {}, {}
         for index, block in enumerate(self.blocks):
@@ -188,9 +191,12 @@ class Model(nn.Module):
                 y, keys[name], values[name] = block.mixer(
                     normal, look, cache.keys[name], cache.values[name]
                 )
+            elif seen == "diagonal":
+                y = block.mixer.ask(normal, weights.matrices[name])
+                matrices[name], tail = weights.matrices[name], weights.tails.get(name)
             else:
                 y, matrices[name], tail = block.mixer(
-                    normal, lengths, weights.matrices[name], weights.tails.get(name)
+                    normal, padded, weights.matrices[name], weights.tails.get(name)
                 )
                 if tail is not None:
                     tails[name] = tail

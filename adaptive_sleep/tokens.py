@@ -1,4 +1,4 @@
-"""The token face of the model: embedding, next-token head, loss and entropy.
+"""The token face of the model: embedding, the head of next tokens or of answers, loss, entropy.
 
 Blocks are shared with the series face (`series.py`).
 """
@@ -19,7 +19,7 @@ from adaptive_sleep.config import ModelConfig
 class TokenScore:
     """How the next tokens were predicted: arrays `[B, T]`, zero where nothing was scored.
 
-    `loss` in nats, `entropy` of the predictive distribution divided by log(vocabulary).
+    `loss` in nats, `entropy` of the predictive distribution divided by log(classes).
     """
 
     loss: Tensor
@@ -27,29 +27,51 @@ class TokenScore:
 
 
 class TokenFace(nn.Module):
-    """Embedding tied to the head."""
+    """An embedding that is tied to the head, or, where answers are asked for, a head of its own.
+
+    A token that packs fields (mixed radix, the first the most significant) is embedded as the sum
+    of one embedding per field.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.vocabulary = config.vocabulary
-        self.table = nn.Embedding(config.vocabulary, config.width)
+        self.classes = config.answers or config.vocabulary
+        self.fields = config.fields or (config.vocabulary,)
+        self.table = nn.Embedding(sum(self.fields), config.width)
         nn.init.normal_(self.table.weight, std=config.width**-0.5)
         self.gain = nn.Parameter(torch.ones(config.width))
+        self.answer = (
+            nn.Parameter(torch.randn(config.answers, config.width) * config.width**-0.5)
+            if config.answers
+            else None
+        )
 
     def embed(self, tokens: Tensor) -> Tensor:
         """int64 `[B, T]` -> `[B, T, d]`."""
-        embedded: Tensor = self.table(tokens) * math.sqrt(self.table.weight.shape[1])
-        return embedded
+        rest, offset = tokens, sum(self.fields)
+        places = []
+        for size in reversed(self.fields):
+            offset -= size
+            places.append(offset + rest % size)
+            rest = rest // size
+        size = self.table.weight.shape[1]
+        if len(places) == 1:
+            embedded: Tensor = self.table(tokens) * math.sqrt(size)
+            return embedded
+        summed = F.embedding_bag(
+            torch.stack(places, -1).view(-1, len(places)), self.table.weight, mode="sum"
+        )
+        return summed.view(*tokens.shape, size) * math.sqrt(size)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Final hidden states `[..., d]` -> `[..., vocabulary]`."""
+        """Final hidden states `[..., d]` -> `[..., classes]`: of answers, or of next tokens."""
         normal = F.rms_norm(hidden, hidden.shape[-1:], self.gain, eps=1e-6)
-        return F.linear(normal, self.table.weight)
+        return F.linear(normal, self.table.weight if self.answer is None else self.answer)
 
     def score(self, hidden: Tensor, targets: Tensor, scored: Tensor) -> TokenScore:
         """Loss of predicting `targets` `[B, T]` from `hidden` `[B, T, d]` where `scored`."""
         log_p = self.logits(hidden).log_softmax(-1)
         loss = -log_p.gather(-1, targets[..., None])[..., 0]
-        entropy = -(log_p.exp() * log_p).sum(-1) / math.log(self.vocabulary)
+        entropy = -(log_p.exp() * log_p).sum(-1) / math.log(self.classes)
         zero = torch.zeros_like(loss)
         return TokenScore(torch.where(scored, loss, zero), torch.where(scored, entropy, zero))
