@@ -1,0 +1,145 @@
+"""Chain: the edges of disjoint paths are read; asked is, for every node, the end of its path.
+
+No token tells how long the longest path is: a policy must find out what a window needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .drawing import draw_difficulties, draw_in_part, permutations, placed, taken
+from .task import IntArray, Part, TaskBatch, TaskSpace, asked_last, check_shared_out, check_whole
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Find the end of the path that a node lies on; the difficulty is the longest path, in hops.
+
+    A token packs (source + 1, successor + 1); an end points at itself. The edges of all nodes,
+    shuffled, are spread evenly over `windows` windows; then every node is asked, as
+    (node + 1, blank). The longest path has `shortest`..`longest` edges (None: as few, as many as
+    fit); the other nodes make the other paths, none longer, each way to share them out equally
+    likely. Raises InputError for bad parameters.
+    """
+
+    name: ClassVar[str] = "chain"
+    nodes: int = 16
+    paths: int = 4
+    windows: int = 1
+    shortest: int | None = None
+    longest: int | None = None
+
+    def __post_init__(self) -> None:
+        check_whole("chain", "nodes", self.nodes, 4, 64)  # what the tables stay small for
+        check_whole("chain", "paths", self.paths, 1, self.nodes // 2)
+        check_shared_out("chain", "nodes", self.nodes, self.windows)
+        least, most = self._bounds()
+        for name in ("shortest", "longest"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            check_whole("chain", name, value, 1, self.nodes)
+            if not least <= value <= most:
+                raise InputError(
+                    f"chain: {name}={value}: with nodes={self.nodes} and paths={self.paths}, the "
+                    f"longest path has {least}..{most} edges"
+                )
+        if (self.shortest or least) > (self.longest or most):
+            raise InputError(f"chain: shortest={self.shortest} is above longest={self.longest}")
+
+    def _bounds(self) -> tuple[int, int]:
+        """The fewest and the most edges that the longest path can have."""
+        return -(-self.nodes // self.paths) - 1, self.nodes - self.paths
+
+    @cached_property
+    def space(self) -> TaskSpace:
+        """The sizes of all that `sample` returns."""
+        least, most = self._bounds()
+        first = least if self.shortest is None else self.shortest
+        last = most if self.longest is None else self.longest
+        return TaskSpace(
+            fields=(self.nodes + 1, self.nodes + 1),
+            answers=self.nodes,
+            window=self.nodes,
+            windows=self.windows + 1,
+            difficulties=tuple(range(first, last + 1)),
+        )
+
+    @cached_property
+    def _shares(self) -> NDArray[np.float64]:
+        """`_share_table` for every difficulty, `[difficulties, paths, nodes + 1, nodes + 1]`."""
+        return np.stack(
+            [_share_table(self.nodes, self.paths, hops + 1) for hops in self.space.difficulties]
+        )
+
+    def sample(
+        self,
+        random: np.random.Generator,
+        count: int,
+        *,
+        part: Part,
+        weights: Mapping[int, float] | None = None,
+        difficulty: int | None = None,
+    ) -> TaskBatch:
+        """Draw `count` samples; see `Task.sample`. Nodes are asked in rising order."""
+        hops = draw_difficulties(random, count, self.space.difficulties, weights, difficulty)
+        edges, node, sizes = draw_in_part(random, part, hops, self._paths)
+        order = permutations(random, count, self.nodes)
+        source, after = np.divmod(taken(edges, order), self.nodes)
+        windows = np.split(self.space.pack(source + 1, after + 1), self.windows, axis=1)
+        questions = np.tile(self.space.pack(np.arange(1, self.nodes + 1), 0), (count, 1))
+        last = np.cumsum(sizes, axis=1) - 1
+        path = (last[:, :, None] < np.arange(self.nodes)).sum(axis=1)
+        ends = taken(node, taken(last, path))
+        return asked_last([*windows, questions], placed(ends, node), hops)
+
+    def _paths(self, random: np.random.Generator, hops: IntArray) -> tuple[IntArray, ...]:
+        """Edges as integers and nodes `[R, nodes]`, path after path; sizes `[R, paths]`."""
+        sizes = self._sizes(random, hops)
+        node = permutations(random, len(hops), self.nodes)
+        after = np.concatenate([node[:, 1:], node[:, :1]], axis=1)
+        rows, last = np.arange(len(hops))[:, None], np.cumsum(sizes, axis=1) - 1
+        after[rows, last] = node[rows, last]
+        return node * self.nodes + after, node, sizes
+
+    def _sizes(self, random: np.random.Generator, hops: IntArray) -> IntArray:
+        """How many nodes each path has, `[R, paths]`, the longest first."""
+        sizes = np.empty((len(hops), self.paths), np.int64)
+        sizes[:, 0] = hops + 1
+        left = self.nodes - sizes[:, 0]
+        row = hops - self.space.difficulties[0]
+        for number in range(1, self.paths):
+            bounds = self._shares[row, self.paths - number, left]
+            sizes[:, number] = (bounds <= random.random((len(hops), 1))).sum(axis=1)
+            left = left - sizes[:, number]
+        return sizes
+
+
+def _share_table(nodes: int, paths: int, largest: int) -> NDArray[np.float64]:
+    """How the next of several paths gets its nodes, every way to share them out equally likely.
+
+    `[paths, nodes + 1, nodes + 1]`: entry [p, m, s] is the chance that, of p paths of 1..`largest`
+    nodes that share m nodes, the first gets at most s. Entries that cannot occur are 0.
+    """
+    ways = [[1] + [0] * nodes]
+    for _ in range(1, paths):
+        below = ways[-1]
+        ways.append(
+            [sum(below[max(0, m - largest) : m]) for m in range(nodes + 1)]  # m - size, size >= 1
+        )
+    table = np.zeros((paths, nodes + 1, nodes + 1))
+    for p in range(1, paths):
+        for m in range(p, min(nodes, p * largest) + 1):
+            total = 0
+            for size in range(1, nodes + 1):
+                if size <= min(m, largest):
+                    total += ways[p - 1][m - size]
+                table[p, m, size] = total / ways[p][m]
+    return table

@@ -1,0 +1,98 @@
+"""Hops: the edges of a directed cycle are read; asked is, for every node, the node k hops on.
+
+Paths of which only the end is asked, with no k to be seen, are in `chain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+
+from ..errors import InputError
+from .drawing import draw_difficulties, draw_in_part, permutations, placed, taken
+from .task import IntArray, Part, TaskBatch, TaskSpace, asked_last, check_shared_out, check_whole
+
+Show = Literal["window", "last"]
+
+
+@dataclass(frozen=True)
+class Hops:
+    """Find the node k hops on in a cycle; the difficulty is k, 1..max_hops.
+
+    A token packs (source + 1, successor + 1, k). The edges, shuffled, are spread evenly over
+    `windows` windows, each of which ends with (blank, blank, k); then every node is asked, as
+    (node + 1, blank, k). With `show="last"`, k is blank before the last of those windows. With
+    `absent`, the windows after the first also list the nodes whose edges they lack, with a blank
+    successor, so that every node has a place there. Raises InputError for bad parameters.
+    """
+
+    name: ClassVar[str] = "hops"
+    nodes: int = 16
+    windows: int = 1
+    max_hops: int = 8
+    show: Show = "window"
+    absent: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole("hops", "nodes", self.nodes, 4, 4096)
+        check_whole("hops", "max_hops", self.max_hops, 1, self.nodes - 1)
+        if self.windows not in (1, 2, 4):
+            raise InputError(f"hops: windows={self.windows!r}: expected 1, 2 or 4")
+        check_shared_out("hops", "nodes", self.nodes, self.windows)
+        if self.show not in get_args(Show):
+            raise InputError(f"hops: show={self.show!r}: expected 'window' or 'last'")
+
+    @cached_property
+    def space(self) -> TaskSpace:
+        """The sizes of all that `sample` returns."""
+        listed = self.nodes if self.absent and self.windows > 1 else self.nodes // self.windows
+        return TaskSpace(
+            fields=(self.nodes + 1, self.nodes + 1, self.max_hops + 1),
+            answers=self.nodes,
+            window=max(listed + 1, self.nodes),
+            windows=self.windows + 1,
+            difficulties=tuple(range(1, self.max_hops + 1)),
+        )
+
+    def sample(
+        self,
+        random: np.random.Generator,
+        count: int,
+        *,
+        part: Part,
+        weights: Mapping[int, float] | None = None,
+        difficulty: int | None = None,
+    ) -> TaskBatch:
+        """Draw `count` samples; see `Task.sample`. Nodes are asked in rising order."""
+        k = draw_difficulties(random, count, self.space.difficulties, weights, difficulty)
+        _, cycle = draw_in_part(random, part, k, self._cycles)
+        questions = self.space.pack(np.arange(1, self.nodes + 1), 0, k[:, None])
+        reached = taken(cycle, (np.arange(self.nodes) + k[:, None]) % self.nodes)
+        windows = self._listed(random, cycle, k[:, None])
+        return asked_last([*windows, questions], placed(reached, cycle), k)
+
+    def _cycles(self, random: np.random.Generator, k: IntArray) -> tuple[IntArray, IntArray]:
+        """The edges as integers, and the nodes in the order of the cycle, both `[R, nodes]`."""
+        cycle = permutations(random, len(k), self.nodes)
+        return cycle * self.nodes + cycle[:, np.arange(1, self.nodes + 1) % self.nodes], cycle
+
+    def _listed(self, random: np.random.Generator, cycle: IntArray, k: IntArray) -> list[IntArray]:
+        """The windows that hold the edges, as tokens `[B, L]`; `k` is `[B, 1]`."""
+        share = self.nodes // self.windows
+        order = permutations(random, len(cycle), self.nodes)  # places on the cycle, as read
+        windows = []
+        for number in range(self.windows):
+            place = order[:, number * share : (number + 1) * share]
+            held = np.ones(place.shape, np.bool_)
+            if self.absent and number:
+                turn = permutations(random, len(cycle), self.nodes)  # place[turn], as read
+                place, held = taken(order, turn), turn // share == number
+            after = np.where(held, taken(cycle, (place + 1) % self.nodes) + 1, 0)
+            shown = k if self.show == "window" or number == self.windows - 1 else np.zeros_like(k)
+            edges = self.space.pack(taken(cycle, place) + 1, after, shown)
+            windows.append(np.concatenate([edges, self.space.pack(0, 0, shown)], axis=1))
+        return windows

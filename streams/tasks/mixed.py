@@ -1,0 +1,138 @@
+"""Mixed: samples whose difficulty comes in bursts, as load does.
+
+It draws from tasks and is none itself: its samples have an order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .drawing import check_weights
+from .task import IntArray, Part, Task, TaskBatch, TaskSpace
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Draw samples of `parts` in bursts that are easy and hard by turns.
+
+    `parts` are tasks with weights; they share fields, answers and windows, and the usual mix is one
+    task alone. `easy` and `hard` are weights per difficulty. `bursts` are the mean lengths, in
+    samples, of an easy and of a hard burst: a Markov chain of two states leaves its state before
+    each sample with chance 1 / mean. Raises InputError for bad parameters.
+    """
+
+    parts: tuple[tuple[Task, float], ...]
+    easy: Mapping[int, float]
+    hard: Mapping[int, float]
+    bursts: tuple[float, float] = (32.0, 8.0)
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise InputError("parts: give at least 1 task with its weight")
+        first = self.parts[0][0].space
+        for task, weight in self.parts:
+            if not (math.isfinite(weight) and weight > 0):
+                raise InputError(f"parts: weight {weight} of {task.name}: finite and above 0")
+            if _shape(task.space) != _shape(first):
+                raise InputError(
+                    f"parts: {task.name} has fields, answers, windows = {_shape(task.space)}, "
+                    f"{self.parts[0][0].name} has {_shape(first)}: mix tasks that share them"
+                )
+            check_weights("easy", self.easy, task.space.difficulties)
+            check_weights("hard", self.hard, task.space.difficulties)
+        for mean in self.bursts:
+            if not (math.isfinite(mean) and mean >= 1):
+                raise InputError(f"bursts={self.bursts}: mean lengths are finite and at least 1")
+
+    @property
+    def space(self) -> TaskSpace:
+        """The sizes of all that `sequence` returns."""
+        spaces = [task.space for task, _ in self.parts]
+        return TaskSpace(
+            fields=spaces[0].fields,
+            answers=spaces[0].answers,
+            window=max(space.window for space in spaces),
+            windows=spaces[0].windows,
+            difficulties=tuple(sorted({d for space in spaces for d in space.difficulties})),
+        )
+
+    def sequence(self, random: np.random.Generator, count: int, part: Part) -> TaskBatch:
+        """Return `count` samples of `part` in order, from a random moment of the chain on."""
+        return self._drawn(random, self._states(random, count, None), part)
+
+    def stream(self, seed: int, part: Part, count: int = 1) -> Iterator[TaskBatch]:
+        """Yield batches of `count` samples without end; bursts run on from batch to batch."""
+        random = np.random.default_rng(seed)
+        last: bool | None = None
+        while True:
+            hard = self._states(random, count, last)
+            last = bool(hard[-1])
+            yield self._drawn(random, hard, part)
+
+    def _states(
+        self, random: np.random.Generator, count: int, last: bool | None
+    ) -> NDArray[np.bool_]:
+        """Which of the next samples are hard, `[count]`; `last` is the state before them."""
+        if count < 1:
+            raise InputError(f"count={count}: draw at least 1 sample")
+        easy, hard = self.bursts
+        if last is None:
+            start = bool(random.random() < hard / (easy + hard))
+        else:
+            start = last ^ bool(random.random() < 1 / (hard if last else easy))
+        # as many bursts as samples suffice, since each has at least one
+        turns = np.arange(count) % 2 == 1
+        lengths = random.geometric(1 / np.where(turns ^ start, hard, easy))
+        burst = np.searchsorted(np.cumsum(lengths), np.arange(count), side="right")
+        states: NDArray[np.bool_] = turns[burst] ^ start
+        return states
+
+    def _drawn(self, random: np.random.Generator, hard: NDArray[np.bool_], part: Part) -> TaskBatch:
+        """Draw the samples, task by task and state by state, and put them in order."""
+        weights = np.array([weight for _, weight in self.parts])
+        chosen = random.choice(len(self.parts), size=len(hard), p=weights / weights.sum())
+        rows: list[IntArray] = []
+        batches: list[TaskBatch] = []
+        for number, (task, _) in enumerate(self.parts):
+            for state, table in ((False, self.easy), (True, self.hard)):
+                here = np.flatnonzero((chosen == number) & (hard == state))
+                if len(here):
+                    rows.append(here)
+                    batches.append(task.sample(random, len(here), part=part, weights=table))
+        return _in_order(rows, batches)
+
+
+def _shape(space: TaskSpace) -> tuple[tuple[int, ...], int, int]:
+    return space.fields, space.answers, space.windows
+
+
+def _in_order(rows: Sequence[IntArray], batches: Sequence[TaskBatch]) -> TaskBatch:
+    """Put the samples of each batch at its rows; windows are padded to the longest."""
+    if len({batch.diagonal for batch in batches}) > 1:
+        raise InputError("parts: all tasks ask in the same windows, all diagonal or none")
+    windows = range(len(batches[0].tokens))
+    return TaskBatch(
+        tokens=tuple(_merged(rows, [batch.tokens[w] for batch in batches], 0) for w in windows),
+        targets=tuple(_merged(rows, [batch.targets[w] for batch in batches], -1) for w in windows),
+        lengths=tuple(_merged(rows, [batch.lengths[w] for batch in batches], 0) for w in windows),
+        difficulty=_merged(rows, [batch.difficulty for batch in batches], 0),
+        diagonal=batches[0].diagonal,
+    )
+
+
+def _merged(rows: Sequence[IntArray], arrays: Sequence[IntArray], blank: int) -> IntArray:
+    """Return the rows of `arrays`, `[R]` or `[R, L]`, in one array, filled up with `blank`."""
+    shape = (sum(map(len, rows)), *np.max([array.shape[1:] for array in arrays], axis=0).tolist())
+    merged = np.full(shape, blank, np.int64)
+    for here, array in zip(rows, arrays, strict=True):
+        if array.ndim == 1:
+            merged[here] = array
+        else:
+            merged[here, : array.shape[1]] = array
+    return merged

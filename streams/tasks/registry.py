@@ -1,0 +1,66 @@
+"""Tasks by name: what a recipe or a command line writes, and the presets of the public formats.
+
+What a task is, is in `task`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from ..errors import InputError, nearest
+from .chain import Chain
+from .depo import Depo
+from .distractors import Distractors
+from .gsm_symbolic import GsmSymbolic
+from .hops import Hops
+from .rule110 import Rule110
+from .task import Task
+
+_CLASSES = (Hops, Chain, Rule110, Depo, GsmSymbolic, Distractors)
+_DEPO1 = {"max_nodes": 375, "max_hops": 8, "word_tokens": 50, "min_length": 1, "max_length": 2}
+_DEPO2 = {"max_nodes": 125, "max_hops": 16, "word_tokens": 3, "min_length": 5, "max_length": 7}
+
+# name -> the class, and what a preset fixes unless it is given (the paper's smaller Depo have
+# max_nodes 300 and 225, 100 and 75)
+_TASKS: Mapping[str, tuple[Callable[..., Task], Mapping[str, Any]]] = {
+    **{cls.name: (cls, {}) for cls in _CLASSES},
+    "depo1": (Depo, _DEPO1),
+    "depo2": (Depo, _DEPO2),
+    "depo-small": (Depo, {}),
+}
+
+
+def task_names() -> tuple[str, ...]:
+    """Return the names that `make_task` knows, sorted."""
+    return tuple(sorted(_TASKS))
+
+
+def make_task(name: str, **params: Any) -> Task:
+    """Return the task of a name, its parameters as given, else as the class or preset has them.
+
+    Raises InputError for a wrong name or parameter, with the nearest right one, and for whatever
+    value the task itself refuses.
+    """
+    if name not in _TASKS:
+        raise InputError(
+            f"there is no task {name!r}{nearest(name, _TASKS)} (known: {', '.join(task_names())})"
+        )
+    cls, preset = _TASKS[name]
+    known = task_parameters(name)
+    for given in params:
+        if given not in known:
+            written = ", ".join(f"{key}={value!r}" for key, value in known.items())
+            raise InputError(
+                f"task {name!r} has no parameter {given!r}{nearest(given, known)}; "
+                f"it is written {name}({written})"
+            )
+    return cls(**{**preset, **params})
+
+
+def task_parameters(name: str) -> dict[str, Any]:
+    """Return the parameters of a task of `task_names`, with the values they have if not given."""
+    cls, preset = _TASKS[name]
+    defaults: Any = cls
+    return {field.name: field.default for field in fields(defaults)} | dict(preset)

@@ -1,0 +1,210 @@
+"""What a task is: windows of packed tokens, and apart from them what is asked at which event.
+
+How samples are drawn is in `drawing`, each task in a file of its own, their names in `registry`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InputError
+
+IntArray: TypeAlias = NDArray[np.int64]
+Part = Literal["train", "validation", "test"]
+
+_LARGEST = 2**62  # of a vocabulary, so that packing stays within int64
+
+
+@dataclass(frozen=True)
+class TaskSpace:
+    """The sizes of a task: what a model must be built for.
+
+    `fields` are the sizes of the fields that a token packs, blank (0) included; the first is the
+    most significant. `answers` counts the classes of a target, `window` the most events of a
+    window, `windows` the windows of a sample; `difficulties` are all values it takes, rising.
+    """
+
+    fields: tuple[int, ...]
+    answers: int
+    window: int
+    windows: int
+    difficulties: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.fields or min(self.fields) < 1 or self.vocabulary > _LARGEST:
+            raise InputError(
+                f"fields={self.fields}: give sizes of at least 1, their product at most 2**62"
+            )
+        for name in ("answers", "window", "windows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: at least 1")
+        if not self.difficulties or list(self.difficulties) != sorted(set(self.difficulties)):
+            raise InputError(f"difficulties={self.difficulties}: at least 1, rising, none twice")
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return math.prod(self.fields)
+
+    def pack(self, *columns: ArrayLike) -> IntArray:
+        """Return tokens of integer `columns`, one per field, of shapes that broadcast.
+
+        Raises InputError for a wrong number of columns, and for a value outside its field.
+        """
+        if len(columns) != len(self.fields):
+            raise InputError(f"{len(columns)} columns: give one for each of {self.fields}")
+        tokens = np.zeros((), np.int64)
+        for number, (size, given) in enumerate(zip(self.fields, columns, strict=True)):
+            column = np.asarray(given)
+            if column.dtype.kind not in "iu":
+                raise InputError(f"column {number}: {column.dtype}, expected integers")
+            _check_inside(f"column {number}", column, size)
+            tokens = tokens * size + column.astype(np.int64, copy=False)
+        return tokens
+
+    def unpack(self, tokens: ArrayLike) -> tuple[IntArray, ...]:
+        """Return the columns that `tokens` pack, each of their shape.
+
+        Raises InputError for a token outside the vocabulary.
+        """
+        rest = np.asarray(tokens, np.int64)
+        _check_inside("tokens", rest, self.vocabulary)
+        columns: list[IntArray] = []
+        for size in reversed(self.fields):
+            columns.append(rest % size)
+            rest = rest // size
+        return tuple(reversed(columns))
+
+
+def _check_inside(name: str, values: NDArray[np.integer], size: int) -> None:
+    if values.size and (values.min() < 0 or values.max() >= size):
+        bad = values[(values < 0) | (values >= size)].flat[0]
+        raise InputError(f"{name}: {bad} is not in 0..{size - 1}")
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """`B` samples, window by window; the model reads `tokens` and never sees the rest.
+
+    Per window: `tokens` `[B, L_w]` int64, 0 beyond the lengths; `targets` `[B, L_w]`, the class
+    that must be given at an event after reading it, -1 where nothing is asked; `lengths` `[B]`; and
+    `diagonal`, whether its events are questions that must not see each other. `difficulty` `[B]`
+    labels the samples for analysis.
+    """
+
+    tokens: tuple[IntArray, ...]
+    targets: tuple[IntArray, ...]
+    lengths: tuple[IntArray, ...]
+    difficulty: IntArray
+    diagonal: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.difficulty)
+
+
+class WindowEvents(NamedTuple):
+    """One window of one sample without its padding: `tokens` and `targets`, both `[L]`."""
+
+    tokens: IntArray
+    targets: IntArray
+    difficulty: int
+    diagonal: bool
+
+
+class Task(Protocol):
+    """Anything that draws samples of one `TaskSpace`; those we ship are frozen dataclasses."""
+
+    @property
+    def name(self) -> str:
+        """The name in the registry."""
+        ...
+
+    @property
+    def space(self) -> TaskSpace:
+        """The sizes of all that `sample` returns."""
+        ...
+
+    def sample(
+        self,
+        random: np.random.Generator,
+        count: int,
+        *,
+        part: Part,
+        weights: Mapping[int, float] | None = None,
+        difficulty: int | None = None,
+    ) -> TaskBatch:
+        """Draw `count` samples whose structure lies in `part`.
+
+        `weights` are weights of the difficulties (missing = 0), `difficulty` fixes it; without
+        both, all are equally likely. Raises InputError for a bad count, part or difficulty.
+        """
+        ...
+
+
+def events(batch: TaskBatch, row: int = 0) -> list[WindowEvents]:
+    """Return the windows of one sample of a batch, in order, without padding."""
+    windows = zip(batch.tokens, batch.targets, batch.lengths, batch.diagonal, strict=True)
+    return [
+        WindowEvents(
+            tokens[row, : lengths[row]],
+            targets[row, : lengths[row]],
+            int(batch.difficulty[row]),
+            diagonal,
+        )
+        for tokens, targets, lengths, diagonal in windows
+    ]
+
+
+def stream(
+    task: Task,
+    seed: int,
+    part: Part,
+    *,
+    count: int = 1,
+    weights: Mapping[int, float] | None = None,
+    difficulty: int | None = None,
+) -> Iterator[TaskBatch]:
+    """Yield batches of `count` samples without end; the same arguments give the same samples.
+
+    Another `count` gives other samples, not the same ones in other batches.
+    """
+    random = np.random.default_rng(seed)
+    while True:
+        yield task.sample(random, count, part=part, weights=weights, difficulty=difficulty)
+
+
+def asked_last(windows: Sequence[IntArray], targets: IntArray, difficulty: IntArray) -> TaskBatch:
+    """Return the batch of full windows `[B, L_w]` of which the last holds independent questions.
+
+    `targets` `[B, L]` belong to the last window; in those before it nothing is asked.
+    """
+    unasked = [np.full_like(window, -1) for window in windows[:-1]]
+    return TaskBatch(
+        tokens=tuple(windows),
+        targets=(*unasked, targets),
+        lengths=tuple(np.full(len(difficulty), window.shape[1], np.int64) for window in windows),
+        difficulty=difficulty,
+        diagonal=(*(False for _ in unasked), True),
+    )
+
+
+def check_whole(task: str, name: str, value: object, low: int, high: int) -> None:
+    """Raise InputError unless the parameter `name` of `task` is an integer in low..high."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InputError(f"{task}: {name}={value!r}: expected an integer in {low}..{high}")
+
+
+def check_shared_out(task: str, name: str, value: int, windows: int) -> None:
+    """Raise InputError unless `windows` windows can share `value` things evenly."""
+    check_whole(task, "windows", windows, 1, value)
+    if value % windows:
+        raise InputError(
+            f"{task}: windows={windows}: expected a divisor of {name}={value}, so that each window "
+            "holds equally many"
+        )
