@@ -11,7 +11,13 @@ from typing import Annotated
 
 import typer
 
-from adaptive_sleep.experiments import commands_look, commands_make, commands_record, commands_run
+from adaptive_sleep.experiments import (
+    commands_learn,
+    commands_look,
+    commands_make,
+    commands_record,
+    commands_run,
+)
 from adaptive_sleep.experiments.console import guarded
 
 app = typer.Typer(
@@ -50,7 +56,7 @@ def options(
     """Hold what stands before the command."""
 
 
-for part in (commands_run, commands_record, commands_make, commands_look):
+for part in (commands_run, commands_record, commands_make, commands_learn, commands_look):
     part.add_to(app)
 
 

@@ -17,6 +17,7 @@ from adaptive_sleep.streams.errors import InputError
 
 COMMANDS = [
     ("demo",), ("replay",), ("run",), ("train",), ("report",), ("inspect",), ("policies",),
+    ("reproduce",),
     ("bench", "kernels"), ("record", "host"), ("record", "text"), ("record", "csv"),
     ("record", "parquet"), ("record", "eventlog"),
 ]  # fmt: skip

@@ -1,0 +1,227 @@
+"""Learning to sleep: a recipe for a task, how a batch becomes a gradient, how well a model does.
+
+Windows go through the model in `answering`; the loop over steps, with its run folder, is in
+`task_training`. What a step draws depends on (seed, step) alone, so that a run resumes exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adaptive_sleep.answering import answer
+from adaptive_sleep.config import ModelConfig, decode, read_toml
+from adaptive_sleep.model import Model
+from adaptive_sleep.muon import Muon, matrices
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.tasks.registry import make_task
+from adaptive_sleep.streams.tasks.task import Part, Task
+from adaptive_sleep.training import parse_passes
+
+Accuracy = dict[int, dict[int, float]]  # passes -> difficulty -> share that is right
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRecipe:
+    """How to train on a task. Rates are per step; shares are of all steps."""
+
+    steps: int = 4000
+    batch: int = 64  # samples side by side
+    passes: str = "1-4"  # N per batch: drawn from a range, or one number
+    ramp: float = 0.0  # share over which the highest N grows from the lowest
+    loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each
+    power: tuple[float, float] = (1.0, 0.3)  # difficulty d is drawn with weight d^-p, p from .. to
+    matrix_rate: float = 0.02  # Muon, for the matrices of blocks
+    rate: float = 2e-3  # AdamW, for all else
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.0
+    warmup: int = 100  # steps
+    decay: float = 0.4  # share over which the rates fall to zero, at the end
+    clip: float = 1.0
+    recompute: bool = False  # gradient checkpointing: the blocks of each pass are run again
+    validate_every: int = 500
+    validation: int = 64  # samples per difficulty
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestRecipe:
+    """How to test: which N, how many samples per difficulty, and what must be right."""
+
+    __test__ = False  # no test class of pytest's
+
+    passes: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    samples: int = 512
+    measure: Literal["sample", "question"] = "sample"  # every question of a sample, or each
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecipe:
+    """A whole recipe: `[task]` (a name and parameters), `[model]`, `[training]`, `[test]`."""
+
+    task: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    training: LearningRecipe = field(default_factory=LearningRecipe)
+    test: TestRecipe = field(default_factory=TestRecipe)
+
+
+def read_task_recipe(path: str | Path) -> TaskRecipe:
+    """Decode a recipe strictly. Raises InputError naming the field."""
+    recipe = decode(TaskRecipe, read_toml(path), where=str(path))
+    _check(recipe.training)
+    task_of(recipe)
+    config_of(recipe)
+    return recipe
+
+
+def _check(training: LearningRecipe) -> None:
+    for name in ("steps", "batch", "validate_every", "validation"):
+        if getattr(training, name) < 1:
+            raise InputError(f"[training] {name}={getattr(training, name)}: at least 1")
+    for name in ("ramp", "decay"):
+        if not 0.0 <= getattr(training, name) <= 1.0:
+            raise InputError(f"[training] {name}={getattr(training, name)}: a share from 0 to 1")
+    parse_passes(training.passes)
+
+
+def task_of(recipe: TaskRecipe) -> Task:
+    """The task of a recipe. Raises InputError."""
+    parameters = dict(recipe.task)
+    name = parameters.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError("[task] name is missing: which task to learn, e.g. 'hops'")
+    return make_task(name, **parameters)
+
+
+def config_of(recipe: TaskRecipe) -> ModelConfig:
+    """The model of a recipe; what the task fixes is filled in where `[model]` leaves it out."""
+    space = task_of(recipe).space
+    filled: dict[str, Any] = {
+        "kind": "tokens",
+        "vocabulary": space.vocabulary,
+        "fields": space.fields,
+        "answers": space.answers,
+        "window": space.window,
+        **recipe.model,
+    }
+    return decode(ModelConfig, filled, where="[model]")
+
+
+def drawn_passes(training: LearningRecipe, random: np.random.Generator, step: int) -> int:
+    """N of a step (from 0), the highest growing over `ramp`."""
+    low, high = parse_passes(training.passes)
+    grown = (step + 1) / (training.ramp * training.steps) if training.ramp else 1.0
+    top = min(high, low + int((high - low + 1) * grown))
+    return int(random.integers(low, top + 1))
+
+
+def difficulty_weights(training: LearningRecipe, task: Task, step: int) -> dict[int, float]:
+    """Weights of the difficulties at a step: d^-p, p going from one end of `power` to the other."""
+    first, last = training.power
+    p = first + (last - first) * step / training.steps
+    return {d: float(d) ** -p for d in task.space.difficulties}
+
+
+def rate_factor(training: LearningRecipe, step: int) -> float:
+    """Share of the rates at a step (from 0): linear warm-up, level, then down to zero."""
+    left = (training.steps - step) / max(training.decay * training.steps, 1e-9)
+    return min(1.0, (step + 1) / max(training.warmup, 1), left)
+
+
+class Optimiser:
+    """Muon for the matrices of blocks, AdamW for all else, under one schedule."""
+
+    def __init__(self, model: Model, training: LearningRecipe) -> None:
+        groups = matrices(model)
+        cut = {id(p) for group in groups for p in group["params"]}
+        rest = [p for p in model.parameters() if id(p) not in cut]
+        self.training = training
+        self.muon = Muon(groups, lr=training.matrix_rate)
+        self.adam = torch.optim.AdamW(
+            rest,
+            lr=training.rate,
+            betas=training.betas,
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
+
+    def step(self, step: int) -> None:
+        """Update at the rates of a step (from 0), then forget the gradients."""
+        factor = rate_factor(self.training, step)
+        pairs = ((self.muon, self.training.matrix_rate), (self.adam, self.training.rate))
+        for optimiser, rate in pairs:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state, by name; `load` takes it back."""
+        return {
+            f"{kind}.{number}.{name}": tensor
+            for kind, optimiser in (("muon", self.muon), ("adam", self.adam))
+            for number, state in optimiser.state_dict()["state"].items()
+            for name, tensor in state.items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        for kind, optimiser in (("muon", self.muon), ("adam", self.adam)):
+            whole = optimiser.state_dict()
+            for full, tensor in tensors.items():
+                owner, number, name = full.split(".")
+                if owner == kind:
+                    whole["state"].setdefault(int(number), {})[name] = tensor
+            optimiser.load_state_dict(whole)
+
+
+def gradient(
+    model: Model, task: Task, training: LearningRecipe, seed: int, step: int
+) -> tuple[float, int]:
+    """Accumulate the gradient of one step's batch and clip it; returns the loss (nats a question)
+    and the tokens of the batch.
+
+    Raises InputError where the loss is not finite.
+    """
+    random = np.random.default_rng([seed, step])
+    passes = drawn_passes(training, random, step)
+    batch = task.sample(
+        random, training.batch, part="train", weights=difficulty_weights(training, task, step)
+    )
+    every = training.loss == "every"
+    found = answer(model, batch, passes, every=every, recompute=training.recompute)
+    loss = torch.stack([a.loss() for a in found]).mean()
+    loss.backward()
+    value = float(loss.detach())
+    if not np.isfinite(value):
+        raise InputError(f"rate={training.rate}: the loss is {value} at step {step}")
+    nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+    return value, sum(int(lengths.sum()) for lengths in batch.lengths)
+
+
+def accuracy(
+    model: Model, task: Task, test: TestRecipe, *, part: Part, samples: int, seed: int = 0
+) -> Accuracy:
+    """Share that is right, by passes and difficulty, on fresh samples of a part (per difficulty).
+
+    The samples depend on (seed, part, difficulty) alone, so every model sees the same.
+    """
+    parts = ("train", "validation", "test")
+    found: Accuracy = {n: {} for n in test.passes}
+    with torch.no_grad():
+        for difficulty in task.space.difficulties:
+            random = np.random.default_rng([seed, parts.index(part), difficulty])
+            batch = task.sample(random, samples, part=part, difficulty=difficulty)
+            for passes in test.passes:
+                answered = answer(model, batch, passes)
+                if test.measure == "question":
+                    right = torch.cat([a.logits.argmax(-1) == a.targets for a in answered])
+                else:
+                    right = torch.stack([a.right(samples) for a in answered]).all(0)
+                found[passes][difficulty] = float(right.double().mean())
+    return found

@@ -1,0 +1,177 @@
+"""Training a model on a task, in a folder that says what was done and from which it resumes.
+
+    recipe.json          what is trained, and from which seed; a resumed run must say the same
+    log.parquet          one row per validation: step, loss, accuracy by passes and difficulty
+    state.safetensors    weights, optimiser and step at the last validation
+    model.safetensors    the model, when training is done
+
+A killed run goes on from its last validation and ends with the same losses to the bit. What a step
+does is in `learning`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from adaptive_sleep.checkpoint import save_model
+from adaptive_sleep.learning import (
+    Accuracy,
+    Optimiser,
+    TaskRecipe,
+    accuracy,
+    config_of,
+    gradient,
+    task_of,
+)
+from adaptive_sleep.model import Model
+from adaptive_sleep.streams.errors import InputError
+
+Progress = Callable[[float, float | None, str], None]
+RECIPE, LOG, STATE, MODEL = "recipe.json", "log.parquet", "state.safetensors", "model.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A trained model, the file it lies in, the validations, and what training took: seconds (of
+    this process and of those before it) and tokens read (each once, however many passes)."""
+
+    model: Model
+    path: Path
+    log: pl.DataFrame
+    seconds: float
+    tokens: int
+
+
+@dataclass
+class _Loop:
+    """What a run holds between steps, and writes at each validation."""
+
+    step: int = 0
+    running: float = 0.0
+    seconds: float = 0.0
+    tokens: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+
+def learn(
+    recipe: TaskRecipe,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Learned:
+    """Train a model on a task; `out` is made, or, where a run of the same recipe and seed was
+    killed, taken up again.
+
+    Raises InputError for a folder that holds something else.
+    """
+    folder, task = Path(out), task_of(recipe)
+    described = {"recipe": asdict(recipe), "seed": seed, "threads": torch.get_num_threads()}
+    _claim(folder, described)
+    torch.manual_seed(seed)
+    model = Model(config_of(recipe))
+    optimiser = Optimiser(model, recipe.training)
+    loop = _read_state(folder / STATE, model, optimiser)
+    training, begun = recipe.training, time.perf_counter() - loop.seconds
+    model.train()
+    while loop.step < training.steps:
+        loss, tokens = gradient(model, task, training, seed, loop.step)
+        optimiser.step(loop.step)
+        loop.running = 0.98 * loop.running + 0.02 * loss if loop.step else loss
+        loop.step += 1
+        loop.tokens += tokens
+        if loop.step % training.validate_every == 0 or loop.step == training.steps:
+            loop.seconds = time.perf_counter() - begun
+            found = _validate(model, recipe)
+            loop.rows.append(_row(loop, found))
+            _write_state(folder / STATE, model, optimiser, loop)
+        if on_progress is not None:
+            spent = max(time.perf_counter() - begun, 1e-9)
+            on_progress(loop.step, training.steps, _note(loop, spent))
+    log = pl.DataFrame(loop.rows)
+    log.write_parquet(folder / LOG)
+    model.eval()
+    provenance = {"task": json.dumps(recipe.task), "seed": str(seed), "steps": str(training.steps)}
+    path = save_model(model, folder / MODEL, provenance=provenance)
+    return Learned(model, path, log, loop.seconds, loop.tokens)
+
+
+def _claim(folder: Path, described: dict[str, Any]) -> None:
+    """Make the folder, or see that it belongs to this very run. Raises InputError."""
+    file = folder / RECIPE
+    # through JSON, so that tuples and lists compare as they are written
+    wanted = json.loads(json.dumps(described))
+    if file.is_file():
+        held = json.loads(file.read_text(encoding="utf-8"))
+        for name in sorted({*held, *wanted}):
+            if held.get(name) != wanted.get(name):
+                raise InputError(
+                    f"{folder}: was begun with another {name}; name another folder, or take the "
+                    f"same one up with {name} as it is in {file}"
+                )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: holds something else; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(file, json.dumps(described, indent=1).encode())
+
+
+def _replace(file: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = file.with_name(f".{file.name}.part")
+    with part.open("wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    part.replace(file)
+
+
+def _read_state(file: Path, model: Model, optimiser: Optimiser) -> _Loop:
+    """Take up what was written, or begin."""
+    if not file.is_file():
+        return _Loop()
+    with safe_open(file, framework="pt") as held:
+        loop = _Loop(**json.loads(held.metadata()["loop"]))
+        tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+    weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+    model.load_state_dict(weights)
+    optimiser.load({n: t for n, t in tensors.items() if not n.startswith("model.")})
+    return loop
+
+
+def _write_state(file: Path, model: Model, optimiser: Optimiser, loop: _Loop) -> None:
+    tensors: dict[str, Tensor] = {f"model.{n}": t for n, t in model.state_dict().items()}
+    tensors |= optimiser.tensors()
+    whole = {n: t.detach().contiguous() for n, t in tensors.items()}
+    _replace(file, save(whole, metadata={"loop": json.dumps(asdict(loop))}))
+
+
+def _validate(model: Model, recipe: TaskRecipe) -> Accuracy:
+    model.eval()
+    samples = recipe.training.validation
+    found = accuracy(model, task_of(recipe), recipe.test, part="validation", samples=samples)
+    model.train()
+    return found
+
+
+def _row(loop: _Loop, found: Accuracy) -> dict[str, float]:
+    row = {"step": loop.step, "loss": loop.running, "seconds": loop.seconds, "tokens": loop.tokens}
+    for passes, by_difficulty in found.items():
+        row |= {f"N={passes} d={d}": share for d, share in by_difficulty.items()}
+    return row
+
+
+def _note(loop: _Loop, spent: float) -> str:
+    return f"loss {loop.running:.4f}, {loop.tokens / spent:,.0f} tokens/s"

@@ -1,0 +1,104 @@
+"""`adaptive-sleep reproduce`: train and test what an experiment says, or show what is known of it.
+
+The work is done in reproduce.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adaptive_sleep.experiments.console import print_json, print_table, progress
+from adaptive_sleep.streams.errors import InputError
+
+QUICK_STEPS = 2000
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(help="The experiment, e.g. chain; or a recipe *.toml.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the trained models; default runs/NAME.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option(help=f"One seed, {QUICK_STEPS} steps, one control: a few minutes.")
+    ] = False,
+    checkpoint: Annotated[
+        str, typer.Option("--from-checkpoint", help="Test this model instead of training.")
+    ] = "",
+    results: Annotated[
+        bool, typer.Option("--from-results", help="Show what the last full run found.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train models that sleep on a task, beside controls at N = 1, and test them.
+
+    Accuracy is by N and difficulty, with intervals over seeds. A killed run goes on where it was;
+    a full one takes an hour or more and writes NAME.json and NAME.html into --out.
+    """
+    if sum((bool(checkpoint), results, quick)) > 1:
+        raise InputError("reproduce: give one of --quick, --from-checkpoint and --from-results")
+    from adaptive_sleep.experiments import reproduce as work
+
+    if results:
+        found = work.from_results(name)
+    elif checkpoint:
+        found = work.from_checkpoint(name, checkpoint)
+    else:
+        stem = Path(name).stem
+        folder = out or Path("runs") / (f"{stem}-quick" if quick else stem)
+        options: dict[str, Any] = {"seeds": range(seeds)}
+        if quick:
+            options = {"seeds": (0,), "kinds": work.KINDS[:2], "steps": QUICK_STEPS}
+        with progress(f"reproduce {name}") as advance:
+            found = work.reproduce(name, folder, on_progress=advance, **options)
+        _write(found, folder, stem.replace("-", "_"))
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _write(found: dict[str, Any], folder: Path, stem: str) -> None:
+    from adaptive_sleep.experiments.reproduce_figure import write_figure
+
+    text = json.dumps(found, indent=1) + "\n"
+    (folder / f"{stem}.json").write_text(text, encoding="utf-8")
+    write_figure(json.loads(text), folder / f"{stem}.html")
+
+
+def _print(found: dict[str, Any]) -> None:
+    """Print accuracy by difficulty (columns) and N (rows), controls last."""
+    parts = [("", found)]
+    parts += [(k, found[k]) for k in ("control", "control_compute") if found.get(k)]
+    difficulties = [str(d) for d in next(iter(found["accuracy"].values()))]
+    rows = []
+    for label, part in parts:
+        for passes, row in part["accuracy"].items():
+            if label and int(passes) > 1:
+                continue  # a control is made for N = 1
+            bounds = list(part["interval"][passes].values())
+            cells = [
+                f"{value:.3f}" + (f" ±{ends[1] - value:.3f}" if ends and _wide(ends) else "")
+                for value, ends in zip(row.values(), bounds, strict=True)
+            ]
+            rows.append([f"{label or 'model'} N={passes}", *cells])
+    print_table(["", *difficulties], rows)
+    print(
+        f"{found['experiment']}: {len(found['seeds'])} seed(s), {found['parameters']:,} "
+        f"parameters, {found['tokens']:,} tokens and {found['seconds']:.0f} s a seed, "
+        f"commit {found['commit']}"
+    )
+
+
+def _wide(ends: list[float]) -> bool:
+    return math.isfinite(ends[0]) and ends[1] > ends[0]
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the command to the application."""
+    parent.command(epilog="Example: adaptive-sleep reproduce chain --quick --json")(reproduce)

@@ -1,0 +1,236 @@
+"""Reproducing an experiment: models trained on a task at varying N, and controls at N = 1, tested.
+
+A recipe says what is trained. Every seed trains the model, a control at N = 1 on as many tokens,
+and one at N = 1 with as much compute; all are tested on samples that training never drew.
+The command is in commands_learn.py, the figure in reproduce_figure.py.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from adaptive_sleep.answering import window_positions
+from adaptive_sleep.checkpoint import load_model
+from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.learning import (
+    Accuracy,
+    TaskRecipe,
+    accuracy,
+    config_of,
+    drawn_passes,
+    read_task_recipe,
+    task_of,
+)
+from adaptive_sleep.model import Model
+from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.task_training import learn
+
+EXPERIMENTS = ("hops", "chain", "rule110", "depo", "gsm-symbolic")
+SEEDS = (0, 1, 2, 3, 4)
+KINDS = ("model", "control", "control_compute")
+Report = Callable[[float, float | None, str], None]
+
+
+def recipe_of(name: str) -> TaskRecipe:
+    """The recipe of an experiment, by its name or the path of a TOML file. Raises InputError."""
+    if name not in EXPERIMENTS and not name.endswith(".toml"):
+        raise InputError(
+            f"reproduce {name!r}: no such experiment{nearest(name, EXPERIMENTS)} "
+            f"({', '.join(EXPERIMENTS)}; or a recipe named *.toml)"
+        )
+    return read_task_recipe(find_recipe(name.replace("-", "_") if name in EXPERIMENTS else name))
+
+
+def mean_work(recipe: TaskRecipe, seed: int) -> float:
+    """Positions that the blocks read in a sample of training, all passes counted, on average."""
+    batch = task_of(recipe).sample(np.random.default_rng(seed), 64, part="train")
+    read, asked = window_positions(batch)
+    drawn = [
+        drawn_passes(recipe.training, np.random.default_rng([seed, step]), step)
+        for step in range(recipe.training.steps)
+    ]
+    return read * float(np.mean(drawn)) + asked
+
+
+def variant(recipe: TaskRecipe, kind: str, seed: int) -> TaskRecipe:
+    """The recipe of the model, or of a control: N = 1 on as many tokens or at as much compute."""
+    if kind == "model":
+        return recipe
+    plain = replace(recipe, training=replace(recipe.training, passes="1", ramp=0.0, loss="last"))
+    if kind == "control":
+        return plain
+    steps = recipe.training.steps * mean_work(recipe, seed) / mean_work(plain, seed)
+    return replace(plain, training=replace(plain.training, steps=round(steps)))
+
+
+def _train(recipe: TaskRecipe, folder: str, seed: int, threads: int) -> dict[str, Any]:
+    """One job of a process of its own: train, or take up, and test."""
+    torch.set_num_threads(threads)
+    learned = learn(recipe, folder, seed=seed)
+    found = tested(learned.model, recipe)
+    return {
+        "accuracy": found,
+        "tokens": learned.tokens,
+        "seconds": learned.seconds,
+        "steps": recipe.training.steps,
+    }
+
+
+def tested(model: Model, recipe: TaskRecipe) -> Accuracy:
+    """Accuracy on the test part, by passes and difficulty."""
+    return accuracy(model, task_of(recipe), recipe.test, part="test", samples=recipe.test.samples)
+
+
+def reproduce(
+    name: str,
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    kinds: Sequence[str] = KINDS,
+    steps: int | None = None,
+    jobs: int | None = None,
+    on_progress: Report | None = None,
+) -> dict[str, Any]:
+    """Train and test every seed and control of an experiment in folders under `out`; killed, it
+    goes on where it was. `steps` overrides the recipe's; `jobs` processes of one thread each.
+
+    Returns what `summary` does. Raises InputError.
+    """
+    recipe = recipe_of(name)
+    if steps is not None:
+        recipe = replace(recipe, training=replace(recipe.training, steps=steps))
+    folder, begun = Path(out), time.perf_counter()
+    wanted = [(kind, seed) for kind in kinds for seed in seeds]
+    count = min(jobs or os.cpu_count() or 1, len(wanted))
+    found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
+    # a fork of a process that has run torch's threads may hang: fresh ones
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        futures = {
+            pool.submit(
+                _train, variant(recipe, kind, seed), str(folder / f"seed-{seed}" / kind), seed, 1
+            ): (kind, seed)
+            for kind, seed in wanted
+        }
+        for done, future in enumerate(as_completed(futures), 1):
+            kind, seed = futures[future]
+            found[kind][seed] = future.result()
+            if on_progress is not None:
+                on_progress(done, len(wanted), f"{kind}, seed {seed}")
+    return summary(name, recipe, found, time.perf_counter() - begun)
+
+
+def summary(
+    name: str, recipe: TaskRecipe, found: Mapping[str, Mapping[int, Mapping[str, Any]]], wall: float
+) -> dict[str, Any]:
+    """What was found, with stable keys: `accuracy` and `interval` by N and difficulty (means and
+    95 % t-intervals over seeds), the same under `control` and `control_compute`, every seed's own,
+    and where it comes from."""
+    main = found["model"]
+    model = Model(config_of(recipe))
+    result: dict[str, Any] = {
+        "experiment": name,
+        **averaged({seed: job["accuracy"] for seed, job in main.items()}),
+        "seeds": sorted(main),
+        "tokens": max(job["tokens"] for job in main.values()),
+        "seconds": float(np.mean([job["seconds"] for job in main.values()])),
+        "wall_seconds": wall,
+        "parameters": model.parameters_count,
+        "commit": commit(),
+        "recipe": json.loads(json.dumps(recipe, default=vars)),
+    }
+    for kind in KINDS[1:]:
+        if kind in found:
+            jobs = found[kind]
+            result[kind] = {
+                **averaged({seed: job["accuracy"] for seed, job in jobs.items()}),
+                "tokens": max(job["tokens"] for job in jobs.values()),
+                "seconds": float(np.mean([job["seconds"] for job in jobs.values()])),
+                "steps": max(job["steps"] for job in jobs.values()),
+            }
+    return result
+
+
+def averaged(by_seed: Mapping[int, Accuracy]) -> dict[str, Any]:
+    """Means over seeds, their 95 % t-intervals (null for one seed), and each seed's own."""
+    first = next(iter(by_seed.values()))
+    cells = {n: {d: [by_seed[s][n][d] for s in sorted(by_seed)] for d in first[n]} for n in first}
+    return {
+        "accuracy": {n: {d: float(np.mean(v)) for d, v in row.items()} for n, row in cells.items()},
+        "interval": {n: {d: interval(v) for d, v in row.items()} for n, row in cells.items()},
+        "by_seed": {seed: by_seed[seed] for seed in sorted(by_seed)},
+    }
+
+
+def interval(values: Sequence[float]) -> list[float] | None:
+    """The 95 % t-interval of a mean over seeds; None where there are fewer than two."""
+    if len(values) < 2:
+        return None
+    mean = float(np.mean(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return [mean - half, mean + half]
+
+
+def commit() -> str:
+    """The commit that this code is from, "-dirty" where files differ; the version without git."""
+    here = Path(__file__).resolve().parent
+    done = subprocess.run(
+        ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() if done.returncode == 0 else version("adaptive-sleep")
+
+
+def from_checkpoint(name: str, where: str) -> dict[str, Any]:
+    """Test a trained model on the test part of an experiment. Raises InputError."""
+    recipe = recipe_of(name)
+    model, begun = load_model(where), time.perf_counter()
+    space = task_of(recipe).space
+    if (model.config.fields, model.config.answers) != (space.fields, space.answers):
+        raise InputError(
+            f"--from-checkpoint {where}: reads fields {model.config.fields} and answers "
+            f"{model.config.answers} classes, but {name} has {space.fields} and {space.answers}"
+        )
+    found = tested(model, recipe)
+    return {
+        "experiment": name,
+        **averaged({0: found}),
+        "control": None,
+        "seeds": [],
+        "tokens": 0,
+        "seconds": time.perf_counter() - begun,
+        "parameters": model.parameters_count,
+        "commit": commit(),
+        "checkpoint": where,
+    }
+
+
+def from_results(name: str) -> dict[str, Any]:
+    """What the last full run wrote. Raises InputError where there is none."""
+    recipe_of(name)
+    file = resources.files("adaptive_sleep.experiments") / "results" / f"{_file(name)}.json"
+    if not file.is_file():
+        raise InputError(f"reproduce {name} --from-results: no full run has been kept yet")
+    held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return held
+
+
+def _file(name: str) -> str:
+    return name.replace("-", "_")

@@ -1,0 +1,61 @@
+"""The figure of a reproduced experiment: accuracy against difficulty, one line for each N.
+
+One self-contained HTML file; what is drawn was found by reproduce.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from adaptive_sleep.experiments.report_figures import FONT, GRID, INK, pass_colour
+
+
+def _line(figure: go.Figure, name: str, found: Mapping[str, Any], passes: Any, look: Any) -> None:
+    """One curve with the interval over seeds as error bars."""
+    row, bounds = found["accuracy"][passes], found["interval"][passes]
+    x, y = [int(d) for d in row], list(row.values())
+    ends = [bounds[d] for d in row]
+    above = [e[1] - v if e else 0.0 for e, v in zip(ends, y, strict=True)]
+    figure.add_scatter(
+        x=x,
+        y=y,
+        name=name,
+        mode="lines+markers",
+        line=look,
+        error_y={"type": "data", "array": above, "thickness": 1, "width": 2},
+    )
+
+
+def draw(result: Mapping[str, Any]) -> go.Figure:
+    """Draw accuracy by difficulty and N; controls dashed, at N = 1."""
+    figure = go.Figure()
+    for passes in result["accuracy"]:
+        look = {"color": pass_colour(int(passes) + 1), "width": 2}
+        _line(figure, f"N = {passes}", result, passes, look)
+    names = {
+        "control": "trained at N = 1, as many tokens",
+        "control_compute": "trained at N = 1, as much compute",
+    }
+    for number, (kind, words) in enumerate(names.items()):
+        if result.get(kind):
+            look = {"color": "#c2410c", "width": 2, "dash": ("dash", "dot")[number]}
+            _line(figure, words, result[kind], next(iter(result[kind]["accuracy"])), look)
+    seeds = len(result["seeds"])
+    figure.update_layout(
+        title=f"{result['experiment']}: accuracy after eviction ({seeds} seeds, 95 % t-intervals)",
+        font={"family": FONT, "color": INK},
+        plot_bgcolor="white",
+        xaxis={"title": "difficulty", "gridcolor": GRID, "dtick": 1},
+        yaxis={"title": "accuracy", "gridcolor": GRID, "range": [-0.02, 1.05]},
+    )
+    return figure
+
+
+def write_figure(result: Mapping[str, Any], path: Path) -> Path:
+    """Write the figure as one HTML file that loads nothing; returns its path."""
+    draw(result).write_html(path, include_plotlyjs=True, full_html=True)
+    return path

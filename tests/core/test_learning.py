@@ -1,0 +1,218 @@
+"""Learning a task: what is asked, the schedules, exact resume, and that sleep is what pays."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from adaptive_sleep.answering import Answers, answer, fall_asleep
+from adaptive_sleep.config import decode
+from adaptive_sleep.learning import (
+    LearningRecipe,
+    Optimiser,
+    TaskRecipe,
+    accuracy,
+    config_of,
+    difficulty_weights,
+    drawn_passes,
+    gradient,
+    rate_factor,
+    read_task_recipe,
+    task_of,
+)
+from adaptive_sleep.model import Model
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.task_training import learn
+
+SMALL: dict[str, Any] = {
+    "task": {"name": "chain", "nodes": 6, "paths": 2},
+    "model": {
+        "width": 32,
+        "heads": 2,
+        "key_dim": 16,
+        "value_dim": 16,
+        "conv": 0,
+        "positions": "learned",
+        "sleep_attention": "bidirectional",
+    },
+    "training": {"steps": 12, "batch": 8, "validate_every": 5, "validation": 4, "warmup": 3},
+    "test": {"passes": [1, 2], "samples": 8},
+}
+
+
+def small(**training: Any) -> TaskRecipe:
+    return decode(TaskRecipe, {**SMALL, "training": {**SMALL["training"], **training}})
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model(config_of(small()))
+
+
+def drawn(recipe: TaskRecipe, count: int = 5) -> Any:
+    return task_of(recipe).sample(np.random.default_rng(0), count, part="train")
+
+
+def test_the_answers_come_from_the_fast_weights_alone(model: Model) -> None:
+    batch = drawn(small())
+    tokens, targets = list(batch.tokens), list(batch.targets)
+    found = answer(model, batch, 2)[0].logits
+    tokens[0] = np.roll(tokens[0], 1, axis=0)  # another sample's window was read
+    other = dataclasses.replace(batch, tokens=tuple(tokens), targets=tuple(targets))
+    assert not torch.allclose(found, answer(model, other, 2)[0].logits)
+
+
+def test_no_question_sees_another(model: Model) -> None:
+    batch = drawn(small())
+    whole = answer(model, batch, 2)[0].logits.view(5, 6, -1)
+    tokens = batch.tokens[-1].copy()
+    tokens[:, :3] = tokens[:, 3:]
+    other = dataclasses.replace(batch, tokens=(*batch.tokens[:-1], tokens))
+    again = answer(model, other, 2)[0].logits.view(5, 6, -1)
+    torch.testing.assert_close(again[:, 3:], whole[:, 3:])
+
+
+def test_asking_changes_nothing(model: Model) -> None:
+    batch = drawn(small())
+    lengths = torch.from_numpy(batch.lengths[0])
+    before = fall_asleep(model, torch.from_numpy(batch.tokens[0]), lengths, model.fresh(5), 2)[-1]
+    embedded = model.tokens.embed(torch.from_numpy(batch.tokens[1]))
+    done = model.run(embedded, torch.from_numpy(batch.lengths[1]), before, seen="diagonal")
+    for (_, a), (_, b) in zip(done.weights, before, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_gradient_reaches_the_first_pass_and_recomputing_gives_the_same(model: Model) -> None:
+    found = []
+    for recompute in (False, True):
+        model.zero_grad()
+        answer(model, drawn(small()), 3, recompute=recompute)[0].loss().backward()  # type: ignore[no-untyped-call]
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    table = model.tokens.table.weight.grad
+    assert table is not None
+    assert float(table.abs().sum()) > 0
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_every_pass_can_be_asked(model: Model) -> None:
+    batch = drawn(small())
+    found = answer(model, batch, 3, every=True)
+    assert len(found) == 3
+    for passes, one in enumerate(found, 1):
+        torch.testing.assert_close(one.logits, answer(model, batch, passes)[0].logits)
+
+
+def test_a_sample_is_right_only_where_all_its_questions_are() -> None:
+    logits = torch.eye(3)[torch.tensor([0, 1, 2, 1])]
+    found = Answers(logits, torch.tensor([0, 1, 2, 2]), torch.tensor([0, 0, 1, 1]))
+    assert found.right(2).tolist() == [True, False]
+
+
+def test_schedules() -> None:
+    training = LearningRecipe(steps=100, passes="1-4", ramp=0.5, warmup=10, decay=0.4)
+    random = np.random.default_rng(0)
+    assert {drawn_passes(training, random, 0) for _ in range(30)} == {1}
+    assert {drawn_passes(training, random, 60) for _ in range(80)} == {1, 2, 3, 4}
+    assert rate_factor(training, 0) == pytest.approx(0.1)
+    assert rate_factor(training, 50) == 1.0
+    assert rate_factor(training, 80) == pytest.approx(0.5)
+    task = task_of(small())
+    first, last = (difficulty_weights(training, task, step) for step in (0, 100))
+    assert first[4] / first[2] == pytest.approx(0.5)
+    assert last[4] / last[2] == pytest.approx(0.5**0.3)
+
+
+def test_parts_are_not_mixed(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
+    seen: list[str] = []
+    task = task_of(small())
+
+    class Watched:
+        space, name = task.space, task.name
+
+        def sample(self, *args: Any, part: str, **options: Any) -> Any:
+            seen.append(part)
+            return task.sample(*args, part=part, **options)  # type: ignore[arg-type]
+
+    gradient(model, Watched(), small().training, 0, 0)  # type: ignore[arg-type]
+    assert seen == ["train"]
+    accuracy(model, Watched(), small().test, part="test", samples=2)  # type: ignore[arg-type]
+    assert set(seen[1:]) == {"test"}
+
+
+def test_a_killed_run_ends_with_the_same_losses_to_the_bit(tmp_path: Path) -> None:
+    whole = learn(small(steps=40, validate_every=10), tmp_path / "whole", seed=3)
+    code = (
+        "import sys, json, time; from adaptive_sleep.config import decode\n"
+        "from adaptive_sleep.learning import TaskRecipe\n"
+        "from adaptive_sleep.task_training import learn\n"
+        "import torch; torch.set_num_threads(int(sys.argv[3]))\n"
+        "slow = lambda done, total, note: time.sleep(0.2 if done == 25 else 0)\n"
+        "learn(decode(TaskRecipe, json.loads(sys.argv[1])), sys.argv[2], seed=3, on_progress=slow)"
+    )
+    recipe = json.dumps(dataclasses.asdict(small(steps=40, validate_every=10)))
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-c", code, recipe, str(folder), str(torch.get_num_threads())]
+    process = subprocess.Popen(command)
+    state = folder / "state.safetensors"
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "log.parquet").exists()
+    again = learn(small(steps=40, validate_every=10), folder, seed=3)
+    assert again.log.drop("seconds").equals(whole.log.drop("seconds"))
+    assert again.model.hash == whole.model.hash
+
+
+def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
+    learn(small(steps=2), tmp_path / "run", seed=0)
+    with pytest.raises(InputError, match="begun with another seed"):
+        learn(small(steps=2), tmp_path / "run", seed=1)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        learn(small(steps=2), tmp_path / "other")
+    assert pl.read_parquet(tmp_path / "run" / "log.parquet")["step"].to_list() == [2]
+
+
+def test_it_learns(model: Model) -> None:
+    recipe = small(steps=60, batch=32, warmup=5)
+    optimiser = Optimiser(model, recipe.training)
+    losses = []
+    for step in range(60):
+        losses.append(gradient(model, task_of(recipe), recipe.training, 0, step)[0])
+        optimiser.step(step)
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[task]\nname = "hopps"', "did you mean 'hops'"),
+        ("[task]\nnodes = 3", r"\[task\] name is missing"),
+        ('[task]\nname = "hops"\n[training]\nstep = 3', "did you mean 'steps'"),
+        ('[task]\nname = "hops"\n[training]\npasses = "4-1"', "runs backwards"),
+        ('[task]\nname = "hops"\n[training]\nramp = 2.0', "a share from 0 to 1"),
+        ('[task]\nname = "hops"\n[model]\nwidht = 3', "did you mean 'width'"),
+    ],
+)
+def test_bad_recipes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        read_task_recipe(path)
