@@ -33,6 +33,9 @@ def reproduce(
         bool, typer.Option("--from-results", help="Show what the last full run found.")
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 5,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes side by side; default one per core.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Train models that sleep on a task, beside controls at N = 1, and test them.
@@ -51,9 +54,9 @@ def reproduce(
     else:
         stem = Path(name).stem
         folder = out or Path("runs") / (f"{stem}-quick" if quick else stem)
-        options: dict[str, Any] = {"seeds": range(seeds)}
+        options: dict[str, Any] = {"seeds": range(seeds), "jobs": jobs}
         if quick:
-            options = {"seeds": (0,), "kinds": work.KINDS[:2], "steps": QUICK_STEPS}
+            options |= {"seeds": (0,), "kinds": work.KINDS[:2], "steps": QUICK_STEPS}
         with progress(f"reproduce {name}") as advance:
             found = work.reproduce(name, folder, on_progress=advance, **options)
         _write(found, folder, stem.replace("-", "_"))

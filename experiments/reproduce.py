@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from importlib import resources
@@ -78,11 +78,15 @@ def variant(recipe: TaskRecipe, kind: str, seed: int) -> TaskRecipe:
     return replace(plain, training=replace(plain.training, steps=round(steps)))
 
 
-def _train(recipe: TaskRecipe, folder: str, seed: int, threads: int) -> dict[str, Any]:
-    """One job of a process of its own: train, or take up, and test."""
-    torch.set_num_threads(threads)
-    learned = learn(recipe, folder, seed=seed)
-    found = tested(learned.model, recipe)
+def _train(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
+    """One job, on one thread: train, or take up, and test."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        learned = learn(recipe, folder, seed=seed)
+        found = tested(learned.model, recipe)
+    finally:
+        torch.set_num_threads(threads)
     return {
         "accuracy": found,
         "tokens": learned.tokens,
@@ -115,24 +119,33 @@ def reproduce(
     if steps is not None:
         recipe = replace(recipe, training=replace(recipe.training, steps=steps))
     folder, begun = Path(out), time.perf_counter()
-    wanted = [(kind, seed) for kind in kinds for seed in seeds]
-    count = min(jobs or os.cpu_count() or 1, len(wanted))
+    work = {
+        (kind, seed): (variant(recipe, kind, seed), str(folder / f"seed-{seed}" / kind), seed)
+        for kind in kinds
+        for seed in seeds
+    }
     found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
+    for done, ((kind, seed), job) in enumerate(_done(work, jobs or os.cpu_count() or 1), 1):
+        found[kind][seed] = job
+        if on_progress is not None:
+            on_progress(done, len(work), f"{kind}, seed {seed}")
+    return summary(name, recipe, found, time.perf_counter() - begun)
+
+
+def _done(
+    work: Mapping[tuple[str, int], tuple[TaskRecipe, str, int]], jobs: int
+) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    """Do the jobs, side by side in processes of their own where there are to be several."""
+    if min(jobs, len(work)) == 1:
+        for key, given in work.items():
+            yield key, _train(*given)
+        return
     # a fork of a process that has run torch's threads may hang: fresh ones
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
-        futures = {
-            pool.submit(
-                _train, variant(recipe, kind, seed), str(folder / f"seed-{seed}" / kind), seed, 1
-            ): (kind, seed)
-            for kind, seed in wanted
-        }
-        for done, future in enumerate(as_completed(futures), 1):
-            kind, seed = futures[future]
-            found[kind][seed] = future.result()
-            if on_progress is not None:
-                on_progress(done, len(wanted), f"{kind}, seed {seed}")
-    return summary(name, recipe, found, time.perf_counter() - begun)
+    with ProcessPoolExecutor(min(jobs, len(work)), mp_context=context) as pool:
+        futures = {pool.submit(_train, *given): key for key, given in work.items()}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
 def summary(

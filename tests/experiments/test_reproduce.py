@@ -1,0 +1,141 @@
+"""An experiment is trained beside its controls, tested on fresh samples, told with intervals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adaptive_sleep.experiments import reproduce as work
+from adaptive_sleep.experiments.cli import main
+from adaptive_sleep.experiments.reproduce_figure import draw
+from adaptive_sleep.streams.errors import InputError
+
+TINY = """
+[task]
+name = "chain"
+nodes = 6
+paths = 2
+
+[model]
+width = 16
+heads = 1
+key_dim = 8
+value_dim = 8
+conv = 0
+positions = "learned"
+
+[training]
+steps = 4
+batch = 4
+validate_every = 4
+validation = 2
+
+[test]
+passes = [1, 2]
+samples = 6
+"""
+
+TWO = ("--seeds", "2", "--jobs", "1")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipes") / "tiny.toml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("run") / "out"
+    return work.reproduce(str(recipe), out, seeds=(0, 1), jobs=2) | {"out": str(out)}
+
+
+def test_the_keys_are_there(found: dict[str, Any]) -> None:
+    assert found["seeds"] == [0, 1]
+    assert set(found["accuracy"]) == set(found["interval"]) == {1, 2}
+    assert set(found["accuracy"][2]) == {2, 3, 4}
+    assert found["tokens"] == 4 * 4 * 12
+    for kind in ("control", "control_compute"):
+        assert set(found[kind]["accuracy"]) == {1, 2}
+    for key in ("parameters", "seconds", "commit"):
+        assert found[key]
+
+
+def test_means_and_intervals_are_over_seeds(found: dict[str, Any]) -> None:
+    for n in (1, 2):
+        for d in (2, 3, 4):
+            values = [found["by_seed"][s][n][d] for s in (0, 1)]
+            assert found["accuracy"][n][d] == pytest.approx(np.mean(values))
+    low, high = work.interval([0.1, 0.3, 0.2]) or (0, 0)
+    assert (low + high) / 2 == pytest.approx(0.2)
+    assert high - low == pytest.approx(2 * 4.302652729911275 * 0.1 / 3**0.5)
+    assert work.interval([0.5]) is None
+
+
+def test_controls_sleep_not_and_one_has_as_much_compute(
+    recipe: Path, found: dict[str, Any]
+) -> None:
+    whole = work.recipe_of(str(recipe))
+    whole = replace(whole, training=replace(whole.training, steps=400))
+    plain, longer = (work.variant(whole, k, 0) for k in ("control", "control_compute"))
+    assert plain.training.passes == longer.training.passes == "1"
+    assert plain.training.steps == 400
+    spent = work.mean_work(whole, 0) * 400
+    assert work.mean_work(longer, 0) * longer.training.steps == pytest.approx(spent, rel=0.01)
+    assert found["control_compute"]["steps"] > 4
+
+
+def test_a_run_that_is_done_is_taken_up_and_says_the_same(
+    recipe: Path, found: dict[str, Any]
+) -> None:
+    again = work.reproduce(str(recipe), found["out"], seeds=(0, 1), kinds=("model",), jobs=1)
+    assert again["accuracy"] == found["accuracy"]
+    assert again["seconds"] == found["seconds"]
+
+
+def test_a_checkpoint_is_tested_on_the_same_samples(recipe: Path, found: dict[str, Any]) -> None:
+    model = Path(found["out"]) / "seed-1" / "model" / "model.safetensors"
+    tested = work.from_checkpoint(str(recipe), str(model))
+    assert tested["accuracy"] == found["by_seed"][1]
+    with pytest.raises(InputError, match="reads fields"):
+        work.from_checkpoint("chain", str(model))
+
+
+def test_the_figure_has_a_line_for_every_n_and_each_control(found: dict[str, Any]) -> None:
+    names = [line.name for line in draw(json.loads(json.dumps(found))).data]
+    assert names[:2] == ["N = 1", "N = 2"]
+    assert len(names) == 4
+
+
+def test_the_command_prints_json_and_writes_its_files(
+    recipe: Path, found: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(found["out"])
+    assert main(["reproduce", str(recipe), "--out", str(out), *TWO, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["accuracy"]["2"]["4"] == found["accuracy"][2][4]
+    assert json.loads((out / "tiny.json").read_text())["seeds"] == [0, 1]
+    assert "plotly" in (out / "tiny.html").read_text()
+    assert main(["reproduce", str(recipe), "--out", str(out), *TWO]) == 0
+    assert "control N=1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chian"], "did you mean 'chain'"),
+        (["chain", "--quick", "--from-results"], "give one of"),
+        (["nowhere.toml"], "no such file"),
+    ],
+)
+def test_wrong_use_is_named(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", *arguments]) == 2
+    assert message in capsys.readouterr().err
