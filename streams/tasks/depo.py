@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .drawing import distinct, draw_difficulties, draw_in_part, permutations, taken
-from .task import IntArray, Part, TaskBatch, TaskSpace, check_whole
+from .task import IntArray, Part, TaskBatch, TaskSpace, check_switch, check_whole
 from .texts import closed_up, cut, even_stops, text_batch
 
 _BEGIN, _SEPARATOR, _ANSWER, _QUERY = 9999, 9700, 9500, 9000  # the public ids; _QUERY + k
@@ -58,6 +58,7 @@ class Depo:
         check_whole("depo", "max_length", self.max_length, 1, 16)
         check_whole("depo", "min_length", self.min_length, 1, self.max_length)
         check_whole("depo", "windows", self.windows, 1, 6 * self.min_length + 1)
+        check_switch("depo", "separator", self.separator)
         check_whole("depo", "questions", self.questions, 1, 4096)
         words = sum(self.word_tokens**n for n in range(self.min_length, self.max_length + 1))
         if words < self.max_nodes or self._base**self.max_length > 2**31:
@@ -135,7 +136,8 @@ class Depo:
             letters = random.integers(1, self._base // 2 + 1, (rows, columns, self.max_length))
             end = random.integers(self.min_length, self.max_length + 1, (rows, columns, 1)) - 1
             letters = np.where(place == end, letters + self.word_tokens, letters * (place < end))
-            return (letters * self._base**place).sum(axis=2)
+            found: IntArray = (letters * self._base**place).sum(axis=2)
+            return found
 
         codes = distinct(len(n), self.max_nodes, draw)
         codes = taken(codes, permutations(random, len(n), self.max_nodes, n))

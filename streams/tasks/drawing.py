@@ -16,7 +16,7 @@ from .task import IntArray, Part
 
 _BUCKETS = 10
 _BUCKETS_OF: dict[str, tuple[int, int]] = {"test": (0, 0), "validation": (1, 1), "train": (2, 9)}
-_ROUNDS = 1000  # a part that holds a hundredth of the structures is all but never missed
+_ROUNDS = 300  # a part that holds a hundredth of the structures is all but never missed
 
 
 def draw_difficulties(

@@ -14,7 +14,16 @@ import numpy as np
 
 from ..errors import InputError
 from .drawing import draw_difficulties, draw_in_part, permutations, placed, taken
-from .task import IntArray, Part, TaskBatch, TaskSpace, asked_last, check_shared_out, check_whole
+from .task import (
+    IntArray,
+    Part,
+    TaskBatch,
+    TaskSpace,
+    asked_last,
+    check_shared_out,
+    check_switch,
+    check_whole,
+)
 
 Show = Literal["window", "last"]
 
@@ -40,6 +49,7 @@ class Hops:
     def __post_init__(self) -> None:
         check_whole("hops", "nodes", self.nodes, 4, 4096)
         check_whole("hops", "max_hops", self.max_hops, 1, self.nodes - 1)
+        check_switch("hops", "absent", self.absent)
         if self.windows not in (1, 2, 4):
             raise InputError(f"hops: windows={self.windows!r}: expected 1, 2 or 4")
         check_shared_out("hops", "nodes", self.nodes, self.windows)

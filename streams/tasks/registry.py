@@ -43,12 +43,8 @@ def make_task(name: str, **params: Any) -> Task:
     Raises InputError for a wrong name or parameter, with the nearest right one, and for whatever
     value the task itself refuses.
     """
-    if name not in _TASKS:
-        raise InputError(
-            f"there is no task {name!r}{nearest(name, _TASKS)} (known: {', '.join(task_names())})"
-        )
-    cls, preset = _TASKS[name]
     known = task_parameters(name)
+    cls, preset = _TASKS[name]
     for given in params:
         if given not in known:
             written = ", ".join(f"{key}={value!r}" for key, value in known.items())
@@ -60,7 +56,14 @@ def make_task(name: str, **params: Any) -> Task:
 
 
 def task_parameters(name: str) -> dict[str, Any]:
-    """Return the parameters of a task of `task_names`, with the values they have if not given."""
+    """Return the parameters of a task, with the values they have if not given.
+
+    Raises InputError for a wrong name, with the nearest right one.
+    """
+    if name not in _TASKS:
+        raise InputError(
+            f"there is no task {name!r}{nearest(name, _TASKS)} (known: {', '.join(task_names())})"
+        )
     cls, preset = _TASKS[name]
     defaults: Any = cls
     return {field.name: field.default for field in fields(defaults)} | dict(preset)

@@ -71,9 +71,12 @@ class TaskSpace:
     def unpack(self, tokens: ArrayLike) -> tuple[IntArray, ...]:
         """Return the columns that `tokens` pack, each of their shape.
 
-        Raises InputError for a token outside the vocabulary.
+        Raises InputError for tokens that are no integers, or outside the vocabulary.
         """
-        rest = np.asarray(tokens, np.int64)
+        rest = np.asarray(tokens)
+        if rest.dtype.kind not in "iu":
+            raise InputError(f"tokens: {rest.dtype}, expected integers")
+        rest = rest.astype(np.int64, copy=False)
         _check_inside("tokens", rest, self.vocabulary)
         columns: list[IntArray] = []
         for size in reversed(self.fields):
@@ -198,6 +201,12 @@ def check_whole(task: str, name: str, value: object, low: int, high: int) -> Non
     """Raise InputError unless the parameter `name` of `task` is an integer in low..high."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InputError(f"{task}: {name}={value!r}: expected an integer in {low}..{high}")
+
+
+def check_switch(task: str, name: str, value: object) -> None:
+    """Raise InputError unless the parameter `name` of `task` is true or false."""
+    if not isinstance(value, bool):
+        raise InputError(f"{task}: {name}={value!r}: expected true or false")
 
 
 def check_shared_out(task: str, name: str, value: int, windows: int) -> None:
