@@ -19,11 +19,13 @@ from adaptive_sleep.answering import answer
 from adaptive_sleep.config import ModelConfig, decode, read_toml
 from adaptive_sleep.model import Model
 from adaptive_sleep.muon import Muon, matrices
+from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import Part, Task
 from adaptive_sleep.training import parse_passes
 
+ALONE = Share()
 Accuracy = dict[int, dict[int, float]]  # passes -> difficulty -> share that is right
 
 
@@ -181,10 +183,16 @@ class Optimiser:
 
 
 def gradient(
-    model: Model, task: Task, training: LearningRecipe, seed: int, step: int
+    model: Model,
+    task: Task,
+    training: LearningRecipe,
+    seed: int,
+    step: int,
+    share: Share = ALONE,
 ) -> tuple[float, int]:
     """Accumulate the gradient of one step's batch and clip it; returns the loss (nats a question)
-    and the tokens of the batch.
+    and the tokens of the batch. Of several processes each works on its share of the batch, and all
+    end with the gradient of the whole.
 
     Raises InputError where the loss is not finite.
     """
@@ -194,10 +202,11 @@ def gradient(
         random, training.batch, part="train", weights=difficulty_weights(training, task, step)
     )
     every = training.loss == "every"
-    found = answer(model, batch, passes, every=every, recompute=training.recompute)
+    mine = share.of(batch)
+    found = answer(model, mine, passes, every=every, recompute=training.recompute)
     loss = torch.stack([a.loss() for a in found]).mean()
     loss.backward()
-    value = float(loss.detach())
+    value = share.average(model, loss.detach())
     if not np.isfinite(value):
         raise InputError(f"rate={training.rate}: the loss is {value} at step {step}")
     nn.utils.clip_grad_norm_(model.parameters(), training.clip)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from adaptive_sleep.checkpoint import save_model
 from adaptive_sleep.learning import (
+    ALONE,
     Accuracy,
     Optimiser,
     TaskRecipe,
@@ -36,6 +37,7 @@ from adaptive_sleep.learning import (
     task_of,
 )
 from adaptive_sleep.model import Model
+from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError
 
 Progress = Callable[[float, float | None, str], None]
@@ -70,16 +72,27 @@ def learn(
     out: str | Path,
     *,
     seed: int = 0,
+    share: Share = ALONE,
     on_progress: Progress | None = None,
 ) -> Learned:
     """Train a model on a task; `out` is made, or, where a run of the same recipe and seed was
     killed, taken up again.
 
-    Raises InputError for a folder that holds something else.
+    With several processes (`share`) each works on its part of every batch, and the first alone
+    writes; they must see one file system to resume. Raises InputError for a folder that holds
+    something else.
     """
     folder, task = Path(out), task_of(recipe)
-    described = {"recipe": asdict(recipe), "seed": seed, "threads": torch.get_num_threads()}
-    _claim(folder, described)
+    writes = share.rank == 0
+    described = {
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        "processes": share.world,
+    }
+    if writes:
+        _claim(folder, described)
+    share.wait()
     torch.manual_seed(seed)
     model = Model(config_of(recipe))
     optimiser = Optimiser(model, recipe.training)
@@ -87,7 +100,7 @@ def learn(
     training, begun = recipe.training, time.perf_counter() - loop.seconds
     model.train()
     while loop.step < training.steps:
-        loss, tokens = gradient(model, task, training, seed, loop.step)
+        loss, tokens = gradient(model, task, training, seed, loop.step, share)
         optimiser.step(loop.step)
         loop.running = 0.98 * loop.running + 0.02 * loss if loop.step else loss
         loop.step += 1
@@ -96,13 +109,16 @@ def learn(
             loop.seconds = time.perf_counter() - begun
             found = _validate(model, recipe)
             loop.rows.append(_row(loop, found))
-            _write_state(folder / STATE, model, optimiser, loop)
+            if writes:
+                _write_state(folder / STATE, model, optimiser, loop)
         if on_progress is not None:
             spent = max(time.perf_counter() - begun, 1e-9)
             on_progress(loop.step, training.steps, _note(loop, spent))
     log = pl.DataFrame(loop.rows)
-    log.write_parquet(folder / LOG)
     model.eval()
+    if not writes:
+        return Learned(model, folder / MODEL, log, loop.seconds, loop.tokens)
+    log.write_parquet(folder / LOG)
     provenance = {"task": json.dumps(recipe.task), "seed": str(seed), "steps": str(training.steps)}
     path = save_model(model, folder / MODEL, provenance=provenance)
     return Learned(model, path, log, loop.seconds, loop.tokens)

@@ -50,12 +50,17 @@ def train(
     ] = None,
     recording: Annotated[str | None, typer.Option(help="A recording to train on.")] = None,
     preset: Annotated[str | None, typer.Option(help="series or tokens.")] = None,
-    out: Annotated[Path, typer.Option(help="The model to write, name.safetensors.")] = Path(
-        "model.safetensors"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(help="The model to write, name.safetensors; for a task, the run's folder."),
+    ] = Path("model.safetensors"),
+    seed: Annotated[int, typer.Option(help="Of a task's recipe; a recording's holds its own.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Train a model from a recipe, or on a recording with a preset. Takes minutes.
+
+    The recipe of a task ([task]) trains in a folder, and a killed run goes on where it was;
+    `torchrun --nproc-per-node 2 -m adaptive_sleep.experiments.cli train ...` shares out batches.
 
     A preset trains on the first 70 % of the rows, keeps the weights that do best on the next 15 %,
     and leaves the last 15 % to test on.
@@ -64,6 +69,9 @@ def train(
         raise InputError("train: give a recipe, or --recording with --preset (one of the two)")
     if recipe is not None and preset is not None:
         raise InputError("--preset: goes with --recording; a recipe says everything itself")
+    if recipe is not None and _is_of_a_task(recipe):
+        _train_task(recipe, out, seed, as_json)
+        return
     if out.exists():
         raise InputError(f"--out {out}: exists already; choose another name")
     if out.suffix != ".safetensors":
@@ -86,6 +94,40 @@ def train(
     print(f"{trained.path}: the weights of step {trained.step:,}, in {trained.seconds:.0f} s")
     for passes, loss in losses.items():
         print(f"validation loss with {passes} pass(es): {loss:.5g}")
+
+
+def _is_of_a_task(recipe: str) -> bool:
+    from adaptive_sleep.config import read_toml
+    from adaptive_sleep.experiments.finding import find_recipe
+
+    return "task" in read_toml(find_recipe(recipe))
+
+
+def _train_task(recipe: str, out: Path, seed: int, as_json: bool) -> None:
+    from adaptive_sleep.experiments.finding import find_recipe
+    from adaptive_sleep.learning import read_task_recipe
+    from adaptive_sleep.side_by_side import joined
+    from adaptive_sleep.task_training import learn
+
+    if out.suffix == ".safetensors":
+        raise InputError(f"--out {out}: a task is trained in a folder; name one")
+    with joined() as share, progress("training") as advance:
+        shown = advance if share.rank == 0 else None
+        learned = learn(
+            read_task_recipe(find_recipe(recipe)), out, seed=seed, share=share, on_progress=shown
+        )
+    if share.rank:
+        return
+    last = learned.log.row(-1, named=True)
+    found = {"model": str(learned.path), "hash": learned.model.hash, "step": last["step"]}
+    if as_json:
+        scores = {name: value for name, value in last.items() if name.startswith("N=")}
+        print_json({**found, "validation": scores, "seconds": learned.seconds})
+        return
+    print(
+        f"{learned.path}: {last['step']:,} steps, {learned.tokens:,} tokens, "
+        f"loss {last['loss']:.4f}"
+    )
 
 
 def report(
