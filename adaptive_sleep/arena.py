@@ -114,18 +114,19 @@ class Arena:
 COUNTERS = (
     "window",  # index of the open window
     "open",  # events in it
-    "held",  # events that attention holds
+    "held",  # events that attention holds, or will once their window is run whole
     "positions",  # positions of the open window
     "cached",  # positions that attention holds
     "pending",  # series: events of the unfinished patch
     "has_last",  # 1 once a position has made a forecast
-    "scored",  # predictions scored in the open window (series: values)
+    "scored",  # predictions scored in the open window (series: values; answers: 0 until it closes)
     "first_time",  # ns, of the open window
     "last_time",  # ns, of the stream
     "before_time",  # ns, last event before the open window
     "seen",  # events of the stream in all
     "wake_flops",  # of the open window
 )
+HELD = ("tokens", "targets", "times")  # of the events of an open window, `open` of them
 SUMS = ("loss", "spread", "balance", "density_events", "density_seconds")
 
 
@@ -135,10 +136,15 @@ def blank_row(config: ModelConfig, slots: int) -> Rows:
     head = (config.heads, width // config.heads)
     row: Rows = {n: torch.zeros(1, dtype=torch.int64) for n in COUNTERS}
     row |= {n: torch.zeros(1, dtype=torch.float64) for n in SUMS}
-    row |= {n: torch.zeros(1, places, width) for n in ("embedded", "hidden")}
-    row["last_hidden"] = torch.zeros(1, width)
+    if config.answers:  # windows are held as they came until they close
+        row |= {f"waiting.{n}": torch.zeros(1, slots, dtype=torch.int64) for n in HELD}
+    else:
+        row |= {n: torch.zeros(1, places, width) for n in ("embedded", "hidden")}
+        row["last_hidden"] = torch.zeros(1, width)
     mixed = config.fast_heads * (2 * config.key_dim + config.value_dim)
     for i, layer in enumerate(config.layers):
+        if layer == "attention" and config.answers:
+            continue
         if layer == "attention":
             row |= {f"{n}.{i}": torch.zeros(1, slots, *head) for n in ("keys", "values")}
             continue

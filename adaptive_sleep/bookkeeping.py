@@ -67,11 +67,7 @@ def counted(
     them a query sees (None: all).
     """
     window, slots, reach = limits
-    fresh = dict(state)
-    count = torch.tensor([len(p.events) for p in pieces])
-    fresh |= _clocks(pieces, state)
-    fresh["open"], fresh["seen"] = state["open"] + count, state["seen"] + count
-    fresh["held"] = (state["held"] + count).clamp(max=window)
+    fresh = dict(state) | arrived(pieces, state, window)
     fresh["positions"] = state["positions"] + packed.lengths
     fresh["cached"] = (state["cached"] + packed.lengths).clamp(max=slots)
     fresh["has_last"] = ((state["has_last"] > 0) | (packed.lengths > 0)).long()
@@ -88,6 +84,15 @@ def counted(
         fresh["waiting.values"] = packed.waiting.values
         fresh["waiting.times"] = packed.waiting.times
         fresh["pending"] = packed.waiting.pending
+    return fresh
+
+
+def arrived(pieces: Sequence[Piece], state: Rows, window: int) -> Rows:
+    """Counters and clocks of every stream of a batch after its new events."""
+    count = torch.tensor([len(p.events) for p in pieces])
+    fresh = _clocks(pieces, state)
+    fresh["open"], fresh["seen"] = state["open"] + count, state["seen"] + count
+    fresh["held"] = (state["held"] + count).clamp(max=window)
     return fresh
 
 
@@ -145,6 +150,7 @@ def closing_counters(
         window=read["window"],
         tokens=read["open"],
         scored=read["scored"],
+        predicted=read["scored"],
         loss=read["loss"],
         spread=read["spread"],
         gap=np.where(later, gap, 0.0),
@@ -215,6 +221,7 @@ def trace_rows(
         "policy_flops": decision.policy_flops.tolist(),
         "first_time": state["first_time"].tolist(),
         "last_time": state["last_time"].tolist(),
+        "right": [None] * len(causes) if closing.right is None else closing.right.tolist(),
     }
     for name in ("window", "tokens", "scored", "uncertainty", "surprise", "cache_pressure"):
         columns[name] = getattr(signals, name).tolist()
@@ -228,9 +235,15 @@ def trace_rows(
 
 
 def told(closing: Closing, decision: Decision, pending: Pending) -> Pending:
-    """Which windows have not had their outcome told: a scored window settles all before it."""
-    fresh = dict(pending)
+    """Which windows have not had their outcome told: those of before, and the ones that close."""
+    fresh = dict(settled(closing, pending))
     for i, stream in enumerate(closing.stream):
-        left = () if closing.scored[i] > 0 else fresh.get(stream, ())
-        fresh[stream] = (*left, (int(closing.window[i]), int(decision.passes[i])))
+        closed = (int(closing.window[i]), int(decision.passes[i]))
+        fresh[stream] = (*fresh.get(stream, ()), closed)
     return fresh
+
+
+def settled(closing: Closing, pending: Pending) -> Pending:
+    """Which windows still wait for their outcome: a scored window settles all before it."""
+    scored = {s for s, n in zip(closing.stream, closing.scored, strict=True) if n > 0}
+    return {stream: () if stream in scored else left for stream, left in pending.items()}

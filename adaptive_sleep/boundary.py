@@ -16,8 +16,9 @@ from torch import Tensor
 
 from adaptive_sleep.contract import PolicyLike, keep_going, observe, plan_passes, policy_flops
 from adaptive_sleep.ledger import Costs
+from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
-from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
+from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals, check_finite
 from adaptive_sleep.sleep import ClosedWindow, PassReport, Slept, consolidate, summary
 from adaptive_sleep.streams.errors import AdaptiveSleepError
 
@@ -36,13 +37,15 @@ class Closing:
     window: IntArray
     tokens: IntArray
     scored: IntArray
-    loss: FloatArray  # sums over `scored`
-    spread: FloatArray
+    predicted: IntArray  # predictions made, also those that cannot be scored
+    loss: FloatArray  # sum over `scored`
+    spread: FloatArray  # sum over `predicted`
     gap: FloatArray
     density: FloatArray
     balance: FloatArray  # sleep FLOPs that the stream may spend
     wake_flops: IntArray
     pressure: float
+    right: IntArray | None = None  # answers that were right; None for a model that gives none
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,22 @@ def window_signals(
     model: Model, closed: ClosedWindow, closing: Closing, limits: Limits
 ) -> WindowSignals:
     """The signals of closing windows, all from the wake pass (design, section 5)."""
-    count = np.maximum(closing.scored, 1)
+    return _signals(
+        closing,
+        limits,
+        closed.after.change_since(closed.before).double().numpy(),
+        pass_flops(model, closed.lengths, limits.costs),
+        summary(closed.hidden, closed.lengths).numpy(),
+    )
+
+
+def _signals(
+    closing: Closing,
+    limits: Limits,
+    state_change: FloatArray,
+    more_flops: IntArray,
+    pooled: NDArray[np.float32],
+) -> WindowSignals:
     streams = len(closing.stream)
     full = np.ones(streams)
     cap = limits.budget_cap
@@ -85,18 +103,18 @@ def window_signals(
         window=closing.window,
         tokens=closing.tokens,
         scored=closing.scored,
-        uncertainty=closing.spread / count,
-        surprise=closing.loss / count,
+        uncertainty=closing.spread / np.maximum(closing.predicted, 1),
+        surprise=closing.loss / np.maximum(closing.scored, 1),
         cache_pressure=closing.pressure * full,
-        state_change=closed.after.change_since(closed.before).double().numpy(),
+        state_change=state_change,
         event_density=closing.density,
         gap=closing.gap,
         wake_flops=closing.wake_flops,
-        pass_flops=pass_flops(model, closed.lengths, limits.costs),
+        pass_flops=more_flops,
         price=limits.price * full,
         budget_left=np.clip(left, 0.0, 1.0),
         max_passes=np.full(streams, limits.max_passes, dtype=np.int64),
-        summary=summary(closed.hidden, closed.lengths).numpy(),
+        summary=pooled,
     )
 
 
@@ -151,7 +169,7 @@ def decide(
         clipped_by[row] = "halted"
     lengths = closed.lengths.numpy()
     costs = limits.costs
-    measured = costs.boundary_signals(lengths, closing.scored)
+    measured = costs.boundary_signals(lengths, closing.predicted)
     after_pass = costs.progress_signals(lengths, model.config.width) if asked else costs.change
     return Decision(
         signals,
@@ -167,6 +185,38 @@ def decide(
             "policy": clock[2] - clock[1] + meter.seconds,
             "sleep": clock[3] - clock[2] - meter.seconds,
         },
+    )
+
+
+def answered(
+    policy: PolicyLike,
+    weights: FastWeights,
+    closing: Closing,
+    limits: Limits,
+    pending: Mapping[str, tuple[tuple[int, int], ...]],
+) -> Decision:
+    """Measure windows of questions, and tell what came of earlier windows: no policy is asked.
+
+    `weights`: the fast weights that were read, which stay. Raises what a policy raises.
+    """
+    clock = [time.perf_counter()]
+    count = len(closing.stream)
+    none, once = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64)
+    signals = _signals(closing, limits, none.astype(float), none, np.zeros((count, 0), np.float32))
+    check_finite(signals)
+    clock.append(time.perf_counter())
+    observe(policy, outcomes(signals, dict(pending)))
+    clock.append(time.perf_counter())
+    return Decision(
+        signals=signals,
+        planned=once,
+        slept=Slept(weights, torch.from_numpy(once), torch.zeros(count)),
+        passes=once,
+        clipped_by=[""] * count,
+        sleep_flops=none,
+        signal_flops=closing.predicted * limits.costs.spread,
+        policy_flops=none,
+        seconds={"signals": clock[1] - clock[0], "policy": clock[2] - clock[1]},
     )
 
 

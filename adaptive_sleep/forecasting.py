@@ -60,6 +60,7 @@ class Sampling:
 
     def check(self, stream: str, streams: tuple[str, ...], config: ModelConfig) -> None:
         """Refuse what cannot be forecast. Raises InputError."""
+        check_forecasts(config)
         if stream not in streams:
             raise InputError(f"stream={stream!r}: not seen yet{nearest(stream, streams)}")
         if self.horizon < 1:
@@ -70,6 +71,15 @@ class Sampling:
             raise InputError(f"top_k={self.top_k}: 1 to {config.vocabulary} (the vocabulary)")
         if self.paths < 2:
             raise InputError(f"paths={self.paths}: at least 2")
+
+
+def check_forecasts(config: ModelConfig) -> None:
+    """Refuse a model that predicts no next event. Raises InputError."""
+    if config.answers:
+        raise InputError(
+            f"answers={config.answers}: this model answers what is asked in a window, it has no "
+            "next event to forecast; use a model with answers = 0"
+        )
 
 
 def as_events(result: Forecast, last: int, columns: Sequence[str]) -> Events:

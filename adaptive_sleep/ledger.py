@@ -23,7 +23,8 @@ class Costs:
     `position`: all blocks, per position, without attention pairs; `pair`: all attention layers, per
     visible pair; `embed`, `head`: per position; `inject`: per position of a sleep pass; `change`:
     both norms of one state-change signal; `pool`: pooling, per position of a summary; `spread`:
-    uncertainty, per scored prediction.
+    uncertainty, per prediction; `ask`: all blocks, per position of a question, which reads the fast
+    weights and leaves them.
     """
 
     position: int
@@ -34,15 +35,29 @@ class Costs:
     change: int
     pool: int
     spread: int
+    ask: int
 
     def wake(self, positions: IntArray, pairs: IntArray) -> IntArray:
         """Wake pass of `positions` new positions with `pairs` visible pairs, head included."""
         return positions * (self.position + self.embed + self.head) + pairs * self.pair
 
+    def whole(self, positions: IntArray, *, causal: bool) -> IntArray:
+        """Wake pass of a whole window of `positions` positions in which nothing is predicted."""
+        pairs = self._pairs(positions, causal)
+        return positions * (self.position + self.embed) + pairs * self.pair
+
+    def questions(self, positions: IntArray, asked: IntArray) -> IntArray:
+        """A window of `positions` questions that see themselves alone, the head at `asked`."""
+        return positions * (self.ask + self.embed + self.pair) + asked * self.head
+
     def sleep_pass(self, positions: IntArray, *, causal: bool) -> IntArray:
         """One sleep pass over a closed window of `positions` positions."""
-        pairs = positions * (positions + 1) // 2 if causal else positions * positions
+        pairs = self._pairs(positions, causal)
         return positions * (self.position + self.inject) + pairs * self.pair
+
+    def _pairs(self, positions: IntArray, causal: bool) -> IntArray:
+        pairs: IntArray = positions * (positions + 1) // 2 if causal else positions * positions
+        return pairs
 
     def boundary_signals(self, positions: IntArray, predicted: IntArray) -> IntArray:
         """The signals of one closed window: state change, summary, uncertainty."""
@@ -66,13 +81,24 @@ def deltanet_costs(config: ModelConfig) -> int:
     return projections + 2 * mixed * config.conv + 6 * heads * key * value
 
 
+def ask_costs(config: ModelConfig) -> int:
+    """One Gated DeltaNet mixer per question: q through the newest tap alone, gate, product, out."""
+    heads, key, value, width = config.fast_heads, config.key_dim, config.value_dim, config.width
+    projections = 2 * width * (heads * key + heads * value) + 2 * heads * value * width
+    tap = 2 * heads * key if config.conv else 0
+    return projections + tap + 2 * heads * key * value
+
+
 def costs(config: ModelConfig) -> Costs:
     """The closed formulas of design section 4 for one model configuration."""
-    mixer = {"attention": attention_costs(config)[0], "deltanet": deltanet_costs(config)}
+    attention = attention_costs(config)[0]
+    mixer = {"attention": attention, "deltanet": deltanet_costs(config)}
+    asking = {"attention": attention, "deltanet": ask_costs(config)}
     mlp = 4 * config.mlp_ratio * config.width**2
     attentions = config.layers.count("attention")
     if config.kind == "tokens":
-        embed, head, spread = 0, 2 * config.width * config.vocabulary, 2 * config.vocabulary
+        classes = config.answers or config.vocabulary
+        embed, head, spread = 0, 2 * config.width * classes, 2 * classes
     else:
         outputs = config.patch * len(config.channels)
         embed = 2 * (2 * config.patch * len(config.inputs)) * config.width
@@ -86,6 +112,7 @@ def costs(config: ModelConfig) -> Costs:
         change=4 * config.layers.count("deltanet") * state_numbers(config),
         pool=4 * config.width,
         spread=spread,
+        ask=sum(asking[layer] + mlp for layer in config.layers),
     )
 
 

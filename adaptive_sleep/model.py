@@ -182,7 +182,7 @@ class Model(nn.Module):
         past = next((int(t.shape[1]) for t in cache.keys.values()), 0)
         look = view(cache.lengths, past, lengths, embedded.shape[1], seen, reach)
         padded = None if look.full else lengths
-        x, matrices, tails = embedded, {}, {}
+        x, matrices, tails = embedded, dict(weights.matrices), dict(weights.tails)
         keys, values = {}, {}
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
@@ -193,7 +193,6 @@ class Model(nn.Module):
                 )
             elif seen == "diagonal":
                 y = block.mixer.ask(normal, weights.matrices[name])
-                matrices[name], tail = weights.matrices[name], weights.tails.get(name)
             else:
                 y, matrices[name], tail = block.mixer(
                     normal, padded, weights.matrices[name], weights.tails.get(name)

@@ -76,6 +76,8 @@ def check_pieces(
     for piece in pieces:
         if config.kind == "tokens":
             _check_tokens(piece, config.vocabulary)
+            if config.answers:
+                _check_targets(piece, config.answers)
         elif piece.events.values is None or piece.events.values.shape[1:] != (width,):
             got = "tokens" if piece.events.values is None else piece.events.values.shape
             raise InputError(
@@ -92,6 +94,17 @@ def _check_tokens(piece: Piece, vocabulary: int) -> None:
         raise InputError(
             f"pieces: token {bad} of stream {piece.stream!r} is outside 0..{vocabulary - 1}"
         )
+
+
+def _check_targets(piece: Piece, answers: int) -> None:
+    targets = piece.events.targets
+    if targets is not None and len(targets):
+        wrong = targets[(targets < -2) | (targets >= answers)]
+        if len(wrong):
+            raise InputError(
+                f"pieces: target {wrong[0]} of stream {piece.stream!r}: 0 to {answers - 1}, "
+                "-1 where nothing is asked, -2 where the answer is not known"
+            )
 
 
 def check_room(pieces: Sequence[Piece], opened: Sequence[int], window: int) -> None:

@@ -48,6 +48,11 @@ def check_settings(settings: RuntimeSettings, config: ModelConfig) -> None:
             f"eviction='sliding': positions={config.positions!r} restart at every window; "
             "use eviction='hard' or a model with rotary positions"
         )
+    if settings.eviction == "sliding" and config.answers:
+        raise InputError(
+            f"eviction='sliding': a model of answers={config.answers} reads a window whole when it "
+            "closes, and holds nothing after it; use eviction='hard'"
+        )
     if settings.kv_budget is not None and settings.kv_budget < 1:
         raise InputError(f"kv_budget={settings.kv_budget}: at least 1 event")
     if settings.max_passes < 1:

@@ -26,7 +26,8 @@ class TraceRow:
     `loss` is the mean over `scored` predictions (nats, or normalised pinball), None where there was
     none; signals as in `WindowSignals`; `last_state_change` that of the last pass. `clipped_by`
     says why `passes` is below `planned`: the budget, overload, or a policy that halted. FLOPs by
-    phase; times are the window's first and last event, ns UTC.
+    phase; times are the window's first and last event, ns UTC. `right`: how many of the `scored`
+    questions were answered right, None for a model that answers nothing.
     """
 
     step: int
@@ -53,12 +54,14 @@ class TraceRow:
     policy_flops: int
     first_time: int
     last_time: int
+    right: int | None = None
 
 
 _DTYPES = {
     "int": pl.Int64(),
     "str": pl.String(),
     "float": pl.Float64(),
+    "int | None": pl.Int64(),
     "float | None": pl.Float64(),
 }
 TRACE_SCHEMA: dict[str, pl.DataType] = {
@@ -75,7 +78,8 @@ def trace_frame(rows: Sequence[TraceRow]) -> pl.DataFrame:
 def predictions_frame(predictions: Predictions, config: ModelConfig) -> pl.DataFrame:
     """Predictions as a table: `stream`, `time`, then per channel NAME, NAME_mean, NAME_q10 ...
 
-    Tokens: `token`, `logprob` (nats), `entropy`. Missing targets are null.
+    Tokens: `token`, `logprob` (nats), `entropy`. Answers: `target` and its `logprob`, null where
+    the target is not known, `answer` and `entropy`. Missing targets are null.
     """
     times = pl.Series("time", predictions.time).cast(pl.Datetime("ns", "UTC"))
     columns: dict[str, pl.Series] = {
@@ -84,6 +88,14 @@ def predictions_frame(predictions: Predictions, config: ModelConfig) -> pl.DataF
     }
     if predictions.token is not None:
         for name in ("token", "logprob", "entropy"):
+            columns[name] = pl.Series(name, getattr(predictions, name))
+        return pl.DataFrame(columns)
+    if predictions.answer is not None:
+        assert predictions.asked is not None
+        known = pl.Series(predictions.asked >= 0)
+        columns["target"] = pl.Series("target", predictions.asked).set(~known, None)
+        columns["logprob"] = pl.Series("logprob", predictions.logprob).set(~known, None)
+        for name in ("answer", "entropy"):
             columns[name] = pl.Series(name, getattr(predictions, name))
         return pl.DataFrame(columns)
     assert predictions.target is not None

@@ -26,7 +26,9 @@ class Predictions:
 
     `stream` object `[n]`, `time` int64 `[n]` (ns). Series: `target`, `mean` `[n, C]`, `quantiles`
     `[n, C, Q]`, in the recording's units. Tokens: `token` int64 `[n]`, `logprob` (nats), `entropy`
-    (of log vocabulary).
+    (of log vocabulary). Answers, one row an event at which something was asked: `asked` int64
+    `[n]`, the right class (-2: not known), `answer` int64 `[n]`, the likeliest, `logprob` of the
+    right one (NaN: not known), `entropy` (of log answers).
     """
 
     stream: NDArray[np.object_]
@@ -37,6 +39,8 @@ class Predictions:
     token: NDArray[np.int64] | None = None
     logprob: NDArray[np.float64] | None = None
     entropy: NDArray[np.float64] | None = None
+    asked: NDArray[np.int64] | None = None
+    answer: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, eq=False)

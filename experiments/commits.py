@@ -235,10 +235,12 @@ def finish(path: Path, ledger: Ledger, recording: RecordingRef | None = None) ->
     `recording` is what a live run recorded meanwhile.
     """
     run = open_run(path)
+    # nobody plans for windows of questions, so their one pass is none of the policy's
+    planned = pl.col("right").is_null() | (pl.col("scored") == 0)
     scored = pl.when(pl.col("scored") > 0).then(pl.col("loss") * pl.col("scored"))
     figures = run.trace().select(
         pl.len().alias("windows"),
-        pl.col("passes").mean(),
+        pl.col("passes").filter(planned).mean(),
         scored.sum().alias("lost"),
         pl.col("scored").sum(),
     )

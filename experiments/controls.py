@@ -70,6 +70,11 @@ def shuffled(trace: pl.LazyFrame | pl.DataFrame, seed: int) -> Prescribed:
     return _in_memory(trace, seed)
 
 
+def slept_windows(trace: pl.LazyFrame) -> pl.LazyFrame:
+    """The windows of a run that a policy planned for: all but those of questions."""
+    return trace.filter(pl.col("right").is_null() | (pl.col("scored") == 0))
+
+
 def _in_memory(trace: pl.LazyFrame | pl.DataFrame, seed: int | None) -> Prescribed:
     made = object.__new__(Prescribed)
     for name, value in (("path", ""), ("shuffle", seed), ("sha256", ""), ("_passes", {})):
@@ -109,10 +114,16 @@ def _fill(made: Prescribed, trace: pl.LazyFrame) -> None:
 
 
 def _checked(trace: pl.LazyFrame, path: str) -> pl.DataFrame:
-    """The three columns, sorted; InputError where they are missing, doubled or below 1."""
-    missing = [name for name in COLUMNS if name not in trace.collect_schema().names()]
+    """The three columns, sorted; InputError where they are missing, doubled or below 1.
+
+    Without windows of questions: nobody plans for them, so their single pass is none to shuffle.
+    """
+    names = trace.collect_schema().names()
+    missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise InputError(f"prescribed(path={path!r}): no column {', '.join(missing)}")
+    if "right" in names and "scored" in names:
+        trace = slept_windows(trace)
     frame = (
         trace.select(pl.col("stream").cast(pl.String), pl.col("window", "passes").cast(pl.Int64))
         .sort("stream", "window")

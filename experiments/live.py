@@ -39,7 +39,7 @@ from adaptive_sleep.experiments.runs import (
     open_run,
 )
 from adaptive_sleep.experiments.sources import LiveEvent, event_channels, open_source
-from adaptive_sleep.forecasting import Forecast
+from adaptive_sleep.forecasting import Forecast, check_forecasts
 from adaptive_sleep.model import Model
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.spec import format_spec, resolve
@@ -107,6 +107,7 @@ def run_live(
     for name, folder in (("out", out), ("record", record)):
         if folder is not None and Path(folder).exists():
             raise InputError(f"{name}={str(folder)!r}: exists already; choose another folder")
+    check_forecasts(net.config)
     if horizon < 1:
         raise InputError(f"horizon={horizon}: a forecast reaches at least 1 event ahead")
     if seconds is not None and not seconds > 0:

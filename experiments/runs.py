@@ -182,7 +182,10 @@ class Run:
         ]
         if not shards:
             return pl.LazyFrame(schema=dict(schema))
-        return pl.scan_parquet(shards, glob=False)  # a folder may be named run[1]
+        if not schema:
+            return pl.scan_parquet(shards, glob=False)  # a folder may be named run[1]
+        # A run may be older than some of the columns, which are null then.
+        return pl.scan_parquet(shards, glob=False, schema=dict(schema), missing_columns="insert")
 
 
 def open_recording(where: str | Path, *, verify: bool = True) -> Recording:

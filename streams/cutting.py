@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .events import Cause, Events, Piece
+from .events import Block, Cause, Events, Piece
 from .recording import Recording
 
+TARGET = "target"  # the label channel of a recording of tokens that says what is asked
 _FAR = np.iinfo(np.int64).max
 _BUFFER_ROWS = 65_536
 
@@ -102,9 +103,10 @@ class Cutter:
     A step takes contiguous rows, at most one piece per stream: it ends before the first row that
     would need a second piece of its stream, or after `max_rows`. A gap that shows at a row closes
     the window before that row, with an empty piece if the step holds no event of the stream.
-    Pieces are in the order of `recording.streams` and carry no label. With `close_at_end`, a last
-    step closes what is open. Iterating again from a yielded offset, with the windower's state of
-    that moment, gives the same further steps.
+    Pieces are in the order of `recording.streams` and carry no label, but for the `target` of a
+    recording of tokens, as `Events.targets`. With `close_at_end`, a last step closes what is open.
+    Iterating again from a yielded offset, with the windower's state of that moment, gives the same
+    further steps.
     """
 
     def __init__(
@@ -152,7 +154,7 @@ class Cutter:
 
 
 class _Buffer:
-    """Rows `start` to `end` of a recording, without labels."""
+    """Rows `start` to `end` of a recording; of its labels, only what is asked."""
 
     def __init__(
         self,
@@ -161,9 +163,11 @@ class _Buffer:
         time: NDArray[np.int64],
         values: NDArray[np.float32] | None,
         tokens: NDArray[np.int64] | None,
+        targets: NDArray[np.int64] | None,
     ) -> None:
         self.start, self.end = start, start + len(stream)
         self.stream, self.time, self.values, self.tokens = stream, time, values, tokens
+        self.targets = targets
 
     def after(self, row: int) -> _Buffer:
         cut = slice(row - self.start, None)
@@ -173,6 +177,7 @@ class _Buffer:
             self.time[cut],
             None if self.values is None else self.values[cut],
             None if self.tokens is None else self.tokens[cut],
+            None if self.targets is None else self.targets[cut],
         )
 
 
@@ -187,6 +192,7 @@ def _join(buffers: list[_Buffer]) -> _Buffer:
         np.concatenate([buffer.time for buffer in buffers]),
         join([buffer.values for buffer in buffers]),
         join([buffer.tokens for buffer in buffers]),
+        join([buffer.targets for buffer in buffers]),
     )
 
 
@@ -197,6 +203,7 @@ class _Reader:
         self._blocks = recording.blocks(start=start, stop=stop, rows=_BUFFER_ROWS)
         self._inputs = [i for i, c in enumerate(recording.channels) if c.role != "label"]
         self._series = recording.kind == "series"
+        self._target = _target_column(recording)
         self._stop = stop
         self._buffer: _Buffer | None = None
 
@@ -209,7 +216,10 @@ class _Reader:
             values = None
             if self._series and block.values is not None:
                 values = np.ascontiguousarray(block.values[:, self._inputs])
-            parts.append(_Buffer(block.start, block.stream, block.time, values, block.tokens))
+            targets = _asked(block, self._target)
+            parts.append(
+                _Buffer(block.start, block.stream, block.time, values, block.tokens, targets)
+            )
             end = parts[-1].end
         self._buffer = _join(parts) if len(parts) > 1 else parts[0]
         return self._buffer
@@ -300,6 +310,7 @@ class _View:
                 whole.time[rows],
                 None if whole.values is None else whole.values[rows],
                 None if whole.tokens is None else whole.tokens[rows],
+                None if whole.targets is None else whole.targets[rows],
             )
         streams = present.tolist()
         bounds = [0, *np.cumsum(counts[present]).tolist()]
@@ -326,11 +337,28 @@ def _sorted_rows(
 
 def _rows(
     buffer: _Buffer, first: int, end: int
-) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
+) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None, NDArray[np.int64] | None]:
     return (
         None if buffer.values is None else buffer.values[first:end],
         None if buffer.tokens is None else buffer.tokens[first:end],
+        None if buffer.targets is None else buffer.targets[first:end],
     )
+
+
+def _target_column(recording: Recording) -> int | None:
+    """Where among the channels of a recording of tokens the label `target` stands, if it does."""
+    if recording.kind != "tokens":
+        return None
+    names = [channel.name if channel.role == "label" else "" for channel in recording.channels]
+    return names.index(TARGET) if TARGET in names else None
+
+
+def _asked(block: Block, column: int | None) -> NDArray[np.int64] | None:
+    """The class asked at every row, -1 where nothing is; None in a recording that asks nothing."""
+    if column is None or block.values is None:
+        return None
+    asked = block.values[:, column]
+    return np.where(np.isnan(asked), -1, asked).astype(np.int64)
 
 
 def _nothing(recording: Recording) -> Events:
@@ -339,4 +367,5 @@ def _nothing(recording: Recording) -> Events:
         np.empty(0, np.int64),
         np.empty((0, len(recording.inputs)), np.float32) if series else None,
         None if series else np.empty(0, np.int64),
+        None if _target_column(recording) is None else np.empty(0, np.int64),
     )

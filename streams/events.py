@@ -39,15 +39,19 @@ class Events:
     """Events of one stream in arrival order.
 
     `time` is `[n]` int64, nanoseconds UTC. A series has `values` `[n, C]` float32 (observed and
-    action channels, NaN = missing); a token stream has `tokens` `[n]` int64.
+    action channels, NaN = missing); a token stream has `tokens` `[n]` int64. `targets` `[n]` int64
+    are what is scored and never shown to a model or a policy: the class that is asked for at an
+    event, -1 where nothing is asked, -2 where the answer is not known; None asks nothing at all.
     """
 
     time: NDArray[np.int64]
     values: NDArray[np.float32] | None = None
     tokens: NDArray[np.int64] | None = None
+    targets: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        for name, array in (("values", self.values), ("tokens", self.tokens)):
+        for name in ("values", "tokens", "targets"):
+            array = getattr(self, name)
             if array is not None and len(array) != len(self.time):
                 raise InputError(
                     f"{name}: {len(array)} rows, but time has {len(self.time)}; give one per event"
@@ -61,6 +65,7 @@ class Events:
             self.time[rows],
             None if self.values is None else self.values[rows],
             None if self.tokens is None else self.tokens[rows],
+            None if self.targets is None else self.targets[rows],
         )
 
 

@@ -24,6 +24,7 @@ import adaptive_sleep as asl
 from adaptive_sleep import deltanet
 from adaptive_sleep.attention import view
 from adaptive_sleep.ledger import (
+    ask_costs,
     attention_costs,
     costs,
     deltanet_costs,
@@ -142,6 +143,55 @@ def test_token_head() -> None:
     model = cases.build(cases.tiny())
     counted = flops_of(lambda: model.tokens.logits(hidden(model)))
     assert close(BATCH * SIZE * costs(model.config).head, counted)
+
+
+ANSWERING = {"answers": 7, "window": 16, "sleep_attention": "bidirectional"}
+
+
+def test_the_head_of_answers() -> None:
+    model = cases.build(cases.tiny(**ANSWERING))
+    counted = flops_of(lambda: model.tokens.logits(hidden(model)))
+    assert close(BATCH * SIZE * costs(model.config).head, counted)
+    assert costs(model.config).spread == 2 * 7
+
+
+@pytest.mark.parametrize("taps", [0, 4])
+def test_deltanet_mixer_that_is_asked(taps: int) -> None:
+    model = cases.build(cases.tiny(conv=taps))
+    state = model.fresh(BATCH).matrices["0"]
+    counted = flops_of(lambda: model.blocks[0].mixer.ask(hidden(model), state))
+    newest = 2 * 2 * 16 if taps else 0  # of q: a product by numbers, which the counter does not see
+    assert close(BATCH * SIZE * (ask_costs(model.config) - newest), counted)
+
+
+def answering_step(ask: bool) -> tuple[asl.Runtime, int]:
+    """A runtime after one window of 16 of each stream, and what the counter saw of it."""
+    model = cases.build(cases.tiny(**ANSWERING))
+    targets = np.where(np.arange(16) % 3 == 0, 1, -1) if ask else None
+    pieces = []
+    for i in range(BATCH):
+        tokens = cases.events(model.config, 16, i)
+        events = asl.Events(tokens.time, tokens=tokens.tokens, targets=targets)
+        pieces.append(asl.Piece(f"s{i}", events, closes=True))
+    runtime = asl.Runtime(model, cases.fixed(1))
+    return runtime, flops_of(lambda: runtime.step(pieces))
+
+
+def test_a_window_that_is_read_whole() -> None:
+    """All pairs, and no head."""
+    runtime, counted = answering_step(ask=False)
+    price = costs(runtime.model.config)
+    assert runtime.ledger.wake == BATCH * price.whole(np.array(16), causal=False)
+    assert close(runtime.ledger.wake, counted)
+
+
+def test_a_window_of_questions() -> None:
+    """The head only where something is asked; a softmax over one key is no product to compute."""
+    runtime, counted = answering_step(ask=True)
+    config, price = runtime.model.config, costs(runtime.model.config)
+    assert runtime.ledger.wake == BATCH * price.questions(np.array(16), np.array(6))
+    unseen = 16 * (price.pair + config.layers.count("deltanet") * 2 * 2 * 16)
+    assert close(runtime.ledger.wake - BATCH * unseen, counted)
 
 
 def patches_of(model: asl.Model) -> Patches:

@@ -1,0 +1,136 @@
+"""A task as a recording: its samples, window after window, in streams that any policy may replay.
+
+What is asked stands in the label channels; how a recording is cut into windows is in `cutting`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cutting import TARGET
+from ..errors import InputError
+from ..events import Channel
+from ..recording import Recording
+from ..writer import RecordingWriter
+from .task import Part, Task, TaskBatch, TaskSpace, WindowEvents, events
+
+CHANNELS = (Channel(TARGET, "label"), Channel("difficulty", "label"))
+GAP_SECONDS = 0.5  # of a replay that is to cut this recording at every window
+_ORIGIN = 1_700_000_000_000_000_000  # ns
+_EVENT = 1_000_000  # ns between two events of a window
+_WINDOW = 1_000_000_000  # ns between the last event of a window and the first of the next
+_MOST_TOKENS = 2**31  # a recording holds tokens in 32 bits
+_MOST_ANSWERS = 2**24  # and labels as float32
+
+
+def record(
+    task: Task,
+    path: str | os.PathLike[str],
+    *,
+    samples: int,
+    seed: int,
+    part: Part,
+    streams: int = 1,
+    weights: Mapping[int, float] | None = None,
+) -> Recording:
+    """Write `samples` samples of a task as a recording of tokens, and open it.
+
+    They are those of `task.sample(default_rng(seed), samples, ...)`, dealt to `streams` streams as
+    `record_batch` does. Raises InputError for what the task refuses, an existing path, and a task
+    that a recording cannot hold.
+    """
+    _check(task.space, streams)
+    batch = task.sample(np.random.default_rng(seed), samples, part=part, weights=weights)
+    return record_batch(
+        batch,
+        task.space,
+        path,
+        streams=streams,
+        provenance={"source": "task", "task": _written(task), "part": part, "seed": str(seed)},
+    )
+
+
+def record_batch(
+    batch: TaskBatch,
+    space: TaskSpace,
+    path: str | os.PathLike[str],
+    *,
+    streams: int = 1,
+    provenance: Mapping[str, str] | None = None,
+) -> Recording:
+    """Write the samples of a batch as a recording of tokens, and open it.
+
+    Sample i goes to stream i mod `streams` ("s0", "s1", ...). Events of a window are 1 ms apart,
+    windows of a stream 1 s, so that a gap of `GAP_SECONDS` separates them exactly. The label
+    channels are `target`, missing where nothing is asked, and `difficulty`. Raises InputError for
+    an existing path and for samples that a recording cannot hold.
+    """
+    _check(space, streams)
+    _check_questions(batch)
+    clock = dict.fromkeys(range(min(streams, len(batch))), _ORIGIN)
+    with RecordingWriter(
+        Path(path),
+        kind="tokens",
+        channels=CHANNELS,
+        tokenizer="task",
+        vocabulary=space.vocabulary,
+        provenance=provenance,
+    ) as writer:
+        for first in range(0, len(batch), streams):
+            rows = range(first, min(first + streams, len(batch)))
+            dealt = [events(batch, row) for row in rows]
+            for windows in zip(*dealt, strict=True):  # side by side, as a step takes them
+                for stream, window in enumerate(windows):
+                    clock[stream] = _append(writer, f"s{stream}", clock[stream], window)
+    return Recording.open(path, verify=False)
+
+
+def _append(writer: RecordingWriter, stream: str, start: int, window: WindowEvents) -> int:
+    """Write one window from the time `start` on; returns when the next one begins."""
+    count = len(window.tokens)
+    if not count:
+        return start
+    time = start + _EVENT * np.arange(count, dtype=np.int64)
+    writer.append(stream, time, values=_labels(window), tokens=window.tokens)
+    return int(time[-1]) + _WINDOW
+
+
+def _labels(window: WindowEvents) -> NDArray[np.float32]:
+    target = np.where(window.targets == -1, np.nan, window.targets)
+    return np.stack([target, np.full(len(target), window.difficulty)], 1).astype(np.float32)
+
+
+def _check(space: TaskSpace, streams: int) -> None:
+    if streams < 1:
+        raise InputError(f"streams={streams}: samples are dealt to at least 1")
+    if space.vocabulary > _MOST_TOKENS or space.answers > _MOST_ANSWERS:
+        raise InputError(
+            f"vocabulary={space.vocabulary}, answers={space.answers}: a recording holds up to "
+            f"{_MOST_TOKENS} tokens and {_MOST_ANSWERS} answers; make the task smaller"
+        )
+
+
+def _check_questions(batch: TaskBatch) -> None:
+    """Questions of a recording do not see each other: nothing in it could say that they do."""
+    for number, (targets, diagonal) in enumerate(zip(batch.targets, batch.diagonal, strict=True)):
+        if not diagonal and (targets != -1).any():
+            raise InputError(
+                f"window {number} asks for the next token, so that its questions see each other; "
+                "record a task whose questions stand alone, such as chain or hops"
+            )
+
+
+def _written(task: Task) -> str:
+    """A task as it may be made again: its name and all parameters."""
+    made: Any = task
+    if not is_dataclass(made):
+        return task.name
+    given = ", ".join(f"{field.name}={getattr(made, field.name)!r}" for field in fields(made))
+    return f"{task.name}({given})"

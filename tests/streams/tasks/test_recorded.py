@@ -1,0 +1,95 @@
+"""A recorded task holds its samples in order, and a gap in time cuts it at every window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adaptive_sleep.streams.cutting import Cutter, Windower
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.tasks.recorded import GAP_SECONDS, record
+from adaptive_sleep.streams.tasks.registry import make_task
+from adaptive_sleep.streams.tasks.task import events
+
+CASES = [("chain", {"nodes": 8, "paths": 2, "windows": 2}), ("hops", {}), ("distractors", {})]
+
+
+def cut(recording, length, most=8192):
+    """The windows of each stream, as (tokens, targets) in lists."""
+    open_, closed = {}, {}
+    cutter = Cutter(recording, Windower(length, GAP_SECONDS), max_rows=most)
+    for _, pieces in cutter:
+        for piece in pieces:
+            held = open_.setdefault(piece.stream, ([], []))
+            held[0].extend(piece.events.tokens.tolist())
+            held[1].extend(piece.events.targets.tolist())
+            if piece.closes:
+                closed.setdefault(piece.stream, []).append(open_.pop(piece.stream))
+    assert not open_
+    return closed
+
+
+@pytest.mark.parametrize("streams", [1, 3, 9])
+@pytest.mark.parametrize(("name", "params"), CASES, ids=[name for name, _ in CASES])
+def test_it_is_cut_into_the_windows_of_its_samples(name, params, streams, tmp_path: Path):
+    task = make_task(name, **params)
+    recording = record(task, tmp_path / "r", samples=7, seed=5, part="test", streams=streams)
+    batch = task.sample(np.random.default_rng(5), 7, part="test")
+    wanted = {}
+    for row in range(7):
+        for window in events(batch, row):
+            if len(window.tokens):
+                wanted.setdefault(f"s{row % streams}", []).append(
+                    (window.tokens.tolist(), window.targets.tolist())
+                )
+    longest = 2 * task.space.window  # so that length cuts nothing
+    assert cut(recording, longest) == wanted
+    assert cut(recording, longest, most=3) == wanted
+    assert cut(recording, task.space.window) == wanted
+    assert recording.manifest.vocabulary == task.space.vocabulary
+
+
+def test_the_labels_say_what_was_asked_and_how_hard_it_is(tmp_path: Path):
+    task = make_task("chain")
+    recording = record(
+        task, tmp_path / "r", samples=20, seed=0, part="train", weights={5: 1.0, 9: 1.0}
+    )
+    batch = task.sample(np.random.default_rng(0), 20, part="train", weights={5: 1.0, 9: 1.0})
+    assert [(c.name, c.role) for c in recording.channels] == [
+        ("target", "label"),
+        ("difficulty", "label"),
+    ]
+    frame = recording.scan().collect()
+    difficulty = frame["difficulty"].to_numpy().reshape(20, -1)
+    assert (difficulty == batch.difficulty[:, None]).all()
+    assert frame["target"].null_count() == 20 * task.nodes
+    asked = frame["target"].drop_nulls().to_numpy().reshape(20, -1)
+    assert (asked == batch.targets[-1]).all()
+    assert recording.manifest.provenance["task"].startswith("chain(nodes=16, ")
+
+
+def test_the_same_arguments_give_the_same_recording(tmp_path: Path):
+    task = make_task("hops")
+    given = {"samples": 6, "part": "validation", "streams": 2}
+    one, same, other = (
+        record(task, tmp_path / str(i), seed=seed, **given) for i, seed in enumerate((3, 3, 4))
+    )
+    assert one.sha256 == same.sha256 != other.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "changes", "told"),
+    [
+        ("chain", {}, {"streams": 0}, "streams=0"),
+        ("chain", {}, {"samples": 0}, "count=0"),
+        ("depo-small", {}, {}, "asks for the next token"),
+        ("hops", {"nodes": 4096, "max_hops": 200}, {}, "a recording holds up to"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused(name, params, changes, told, tmp_path: Path):
+    given = {"samples": 2, "seed": 0, "part": "test"} | changes
+    with pytest.raises(InputError, match=told):
+        record(make_task(name, **params), tmp_path / "r", **given)
+    assert not (tmp_path / "r").exists()
