@@ -74,15 +74,28 @@ def fall_asleep(
     return after
 
 
-def answer(
-    model: Model, batch: TaskBatch, passes: int, *, every: bool = False, recompute: bool = False
-) -> list[Answers]:
-    """Read a batch of samples with `passes` passes per consolidation window; one `Answers` for
-    each window of questions, or, with `every`, for it after each pass over the window before.
+def answer(model: Model, batch: TaskBatch, passes: int) -> list[Answers]:
+    """Read a batch of samples with `passes` passes per consolidation window, on streams that have
+    seen nothing; one `Answers` for each window of questions."""
+    return go_on(model, batch, passes, model.fresh(len(batch)))[0]
 
-    Later windows go on from the last pass. `recompute` as in `fall_asleep`.
+
+def go_on(
+    model: Model,
+    batch: TaskBatch,
+    passes: int,
+    start: FastWeights,
+    *,
+    every: bool = False,
+    recompute: bool = False,
+) -> tuple[list[Answers], FastWeights]:
+    """Read a batch of samples from the fast weights `start` on; the `Answers` and the fast weights
+    at the end.
+
+    There is one for each window of questions, or, with `every`, for it after each pass over the
+    window before. Later windows go on from the last pass. `recompute` as in `fall_asleep`.
     """
-    states = [model.fresh(len(batch))]
+    states = [start]
     found = []
     for tokens, targets, lengths, diagonal in zip(
         batch.tokens, batch.targets, batch.lengths, batch.diagonal, strict=True
@@ -100,7 +113,7 @@ def answer(
             logits = model.tokens.logits(done.hidden[rows, places])
             found.append(Answers(logits, asked[rows, places], rows))
         states = [done.weights]
-    return found
+    return found, states[-1]
 
 
 def window_positions(batch: TaskBatch) -> tuple[float, float]:

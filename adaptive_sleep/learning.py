@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptive_sleep.answering import answer
+from adaptive_sleep.answering import go_on
 from adaptive_sleep.config import ModelConfig, decode, read_toml
+from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.muon import Muon, matrices
 from adaptive_sleep.side_by_side import Share
@@ -38,6 +39,7 @@ class LearningRecipe:
     passes: str = "1-4"  # N per batch: drawn from a range, or one number
     ramp: float = 0.0  # share over which the highest N grows from the lowest
     loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each
+    carry_over: float = 0.0  # share of samples that begin with what the step before left behind
     power: tuple[float, float] = (1.0, 0.3)  # difficulty d is drawn with weight d^-p, p from .. to
     matrix_rate: float = 0.02  # Muon, for the matrices of blocks
     rate: float = 2e-3  # AdamW, for all else
@@ -60,6 +62,7 @@ class TestRecipe:
     passes: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     samples: int = 512
     measure: Literal["sample", "question"] = "sample"  # every question of a sample, or each
+    before: int = 0  # other samples that each stream has read before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ def _check(training: LearningRecipe) -> None:
     for name in ("steps", "batch", "validate_every", "validation"):
         if getattr(training, name) < 1:
             raise InputError(f"[training] {name}={getattr(training, name)}: at least 1")
-    for name in ("ramp", "decay"):
+    for name in ("ramp", "decay", "carry_over"):
         if not 0.0 <= getattr(training, name) <= 1.0:
             raise InputError(f"[training] {name}={getattr(training, name)}: a share from 0 to 1")
     parse_passes(training.passes)
@@ -189,10 +192,13 @@ def gradient(
     seed: int,
     step: int,
     share: Share = ALONE,
-) -> tuple[float, int]:
-    """Accumulate the gradient of one step's batch and clip it; returns the loss (nats a question)
-    and the tokens of the batch. Of several processes each works on its share of the batch, and all
-    end with the gradient of the whole.
+    left: FastWeights | None = None,
+) -> tuple[float, int, FastWeights]:
+    """Accumulate the gradient of one step's batch and clip it; returns the loss (nats a question),
+    the tokens of the batch and the fast weights that it leaves.
+
+    Of several processes each works on its share of the batch, and all end with the gradient of the
+    whole. `left` is what the step before left: a share `carry_over` of the streams go on from it.
 
     Raises InputError where the loss is not finite.
     """
@@ -203,14 +209,20 @@ def gradient(
     )
     every = training.loss == "every"
     mine = share.of(batch)
-    found = answer(model, mine, passes, every=every, recompute=training.recompute)
+    start = model.fresh(len(mine))
+    if left is not None:
+        rows = np.flatnonzero(random.random(len(mine)) < training.carry_over)
+        kept = torch.from_numpy(rows)
+        start = start.put(kept, left.select(kept))
+    found, after = go_on(model, mine, passes, start, every=every, recompute=training.recompute)
     loss = torch.stack([a.loss() for a in found]).mean()
     loss.backward()
     value = share.average(model, loss.detach())
     if not np.isfinite(value):
         raise InputError(f"rate={training.rate}: the loss is {value} at step {step}")
     nn.utils.clip_grad_norm_(model.parameters(), training.clip)
-    return value, sum(int(lengths.sum()) for lengths in batch.lengths)
+    tokens = sum(int(lengths.sum()) for lengths in batch.lengths)
+    return value, tokens, after.detach()
 
 
 def accuracy(
@@ -226,8 +238,12 @@ def accuracy(
         for difficulty in task.space.difficulties:
             random = np.random.default_rng([seed, parts.index(part), difficulty])
             batch = task.sample(random, samples, part=part, difficulty=difficulty)
+            others = [task.sample(random, samples, part=part) for _ in range(test.before)]
             for passes in test.passes:
-                answered = answer(model, batch, passes)
+                state = model.fresh(samples)
+                for other in others:
+                    _, state = go_on(model, other, passes, state)
+                answered, _ = go_on(model, batch, passes, state)
                 if test.measure == "question":
                     right = torch.cat([a.logits.argmax(-1) == a.targets for a in answered])
                 else:

@@ -36,6 +36,7 @@ from adaptive_sleep.learning import (
     gradient,
     task_of,
 )
+from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError
@@ -99,8 +100,9 @@ def learn(
     loop = _read_state(folder / STATE, model, optimiser)
     training, begun = recipe.training, time.perf_counter() - loop.seconds
     model.train()
+    left: FastWeights | None = None
     while loop.step < training.steps:
-        loss, tokens = gradient(model, task, training, seed, loop.step, share)
+        loss, tokens, left = gradient(model, task, training, seed, loop.step, share, left)
         optimiser.step(loop.step)
         loop.running = 0.98 * loop.running + 0.02 * loss if loop.step else loss
         loop.step += 1
@@ -109,6 +111,7 @@ def learn(
             loop.seconds = time.perf_counter() - begun
             found = _validate(model, recipe)
             loop.rows.append(_row(loop, found))
+            left = None  # not written, so that a run that is taken up begins as this one goes on
             if writes:
                 _write_state(folder / STATE, model, optimiser, loop)
         if on_progress is not None:

@@ -40,7 +40,7 @@ from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.task_training import learn
 
-EXPERIMENTS = ("chain", "hops")
+EXPERIMENTS = ("chain", "chain-stream", "hops")
 SEEDS = (0, 1, 2, 3, 4)
 KINDS = ("model", "control", "control_compute")
 Report = Callable[[float, float | None, str], None]

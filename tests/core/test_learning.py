@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 import torch
 
-from adaptive_sleep.answering import Answers, answer, fall_asleep
+from adaptive_sleep.answering import Answers, answer, fall_asleep, go_on
 from adaptive_sleep.config import decode
 from adaptive_sleep.learning import (
     LearningRecipe,
@@ -99,7 +99,8 @@ def test_the_gradient_reaches_the_first_pass_and_recomputing_gives_the_same(mode
     found = []
     for recompute in (False, True):
         model.zero_grad()
-        answer(model, drawn(small()), 3, recompute=recompute)[0].loss().backward()  # type: ignore[no-untyped-call]
+        found_now, _ = go_on(model, drawn(small()), 3, model.fresh(5), recompute=recompute)
+        found_now[0].loss().backward()  # type: ignore[no-untyped-call]
         found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     table = model.tokens.table.weight.grad
     assert table is not None
@@ -110,10 +111,30 @@ def test_the_gradient_reaches_the_first_pass_and_recomputing_gives_the_same(mode
 
 def test_every_pass_can_be_asked(model: Model) -> None:
     batch = drawn(small())
-    found = answer(model, batch, 3, every=True)
+    found, _ = go_on(model, batch, 3, model.fresh(5), every=True)
     assert len(found) == 3
     for passes, one in enumerate(found, 1):
         torch.testing.assert_close(one.logits, answer(model, batch, passes)[0].logits)
+
+
+def test_a_stream_goes_on_from_what_it_read_before(model: Model) -> None:
+    batch, other = drawn(small()), task_of(small()).sample(np.random.default_rng(1), 5, part="test")
+    _, state = go_on(model, other, 2, model.fresh(5))
+    found, _ = go_on(model, batch, 2, state)
+    assert not torch.allclose(found[0].logits, answer(model, batch, 2)[0].logits)
+    test = dataclasses.replace(small().test, before=1)
+    assert set(accuracy(model, task_of(small()), test, part="test", samples=3)) == {1, 2}
+
+
+def test_a_share_of_the_streams_goes_on(model: Model) -> None:
+    recipe = small(carry_over=1.0)
+    task = task_of(recipe)
+    loss, _, left = gradient(model, task, recipe.training, 0, 0)
+    again, _, _ = gradient(model, task, recipe.training, 0, 1)
+    on, _, _ = gradient(model, task, recipe.training, 0, 1, left=left)
+    assert np.isfinite(loss)
+    assert on != again
+    assert all(not t.requires_grad for _, t in left)
 
 
 def test_a_sample_is_right_only_where_all_its_questions_are() -> None:
@@ -154,7 +175,7 @@ def test_parts_are_not_mixed(monkeypatch: pytest.MonkeyPatch, model: Model) -> N
 
 
 def test_a_killed_run_ends_with_the_same_losses_to_the_bit(tmp_path: Path) -> None:
-    whole = learn(small(steps=40, validate_every=10), tmp_path / "whole", seed=3)
+    whole = learn(small(steps=40, validate_every=10, carry_over=0.5), tmp_path / "whole", seed=3)
     code = (
         "import sys, json, time; from adaptive_sleep.config import decode\n"
         "from adaptive_sleep.learning import TaskRecipe\n"
@@ -163,7 +184,7 @@ def test_a_killed_run_ends_with_the_same_losses_to_the_bit(tmp_path: Path) -> No
         "slow = lambda done, total, note: time.sleep(0.2 if done == 25 else 0)\n"
         "learn(decode(TaskRecipe, json.loads(sys.argv[1])), sys.argv[2], seed=3, on_progress=slow)"
     )
-    recipe = json.dumps(dataclasses.asdict(small(steps=40, validate_every=10)))
+    recipe = json.dumps(dataclasses.asdict(small(steps=40, validate_every=10, carry_over=0.5)))
     folder = tmp_path / "killed"
     command = [sys.executable, "-c", code, recipe, str(folder), str(torch.get_num_threads())]
     process = subprocess.Popen(command)
@@ -174,7 +195,7 @@ def test_a_killed_run_ends_with_the_same_losses_to_the_bit(tmp_path: Path) -> No
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (folder / "log.parquet").exists()
-    again = learn(small(steps=40, validate_every=10), folder, seed=3)
+    again = learn(small(steps=40, validate_every=10, carry_over=0.5), folder, seed=3)
     assert again.log.drop("seconds").equals(whole.log.drop("seconds"))
     assert again.model.hash == whole.model.hash
 
