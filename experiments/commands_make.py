@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adaptive_sleep.experiments.console import note, print_json, print_table, progress
 from adaptive_sleep.streams.errors import InputError
+
+if TYPE_CHECKING:
+    from adaptive_sleep.experiments.demo import DemoResult
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -23,21 +26,40 @@ def demo(
     ] = Path("adaptive-sleep-demo"),
     recipe: Annotated[
         str, typer.Option(help="What to run: a TOML file, or the name of a shipped one.")
-    ] = "demo",
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Replay the bundled telemetry under several policies and say whether sleeping helps.
+    """Replay bundled recordings under several policies and say whether sleeping helps.
 
-    Writes the runs and report.html into --out. Takes about a minute.
+    First windows of the task chain, where it does, then real telemetry; or what --recipe says.
+    Writes the runs and a report for each into --out. Takes about a minute.
     """
-    from adaptive_sleep.experiments.demo import COLUMNS, result_json, run_demo, table_rows
+    from adaptive_sleep.experiments.demo import DEMOS, result_json, run_demo
 
-    with progress("demo") as advance:
-        result = run_demo(out, recipe=recipe, on_progress=advance)
-    if as_json:
-        print_json(result_json(result))
+    if recipe:
+        with progress("demo") as advance:
+            result = run_demo(out, recipe=recipe, on_progress=advance)
+        if as_json:
+            print_json(result_json(result))
+        else:
+            _show(result)
         return
-    print_table(COLUMNS, table_rows(result))
+    found = {}
+    for name, plan in DEMOS.items():
+        with progress(f"demo, {name}") as advance:
+            result = run_demo(out / name, recipe=plan, on_progress=advance)
+        found[name] = result_json(result)
+        if not as_json:
+            print(f"\n{name}\n")
+            _show(result)
+    if as_json:
+        print_json(found)
+
+
+def _show(result: DemoResult) -> None:
+    from adaptive_sleep.experiments.demo import table_columns, table_rows
+
+    print_table(table_columns(result), table_rows(result))
     print()
     for sentence in result.reading:
         print(f"- {sentence}")

@@ -1,23 +1,25 @@
-"""`adaptive-sleep record ...`: make a recording from this machine or from files.
+"""`adaptive-sleep record ...`: make a recording from this machine, from files, or of a task.
 
 The work is done in streams/; here are only the options and what is said afterwards.
 """
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adaptive_sleep.experiments.console import print_json, progress
-from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from adaptive_sleep.streams.tablefiles import TimeUnit
+    from adaptive_sleep.streams.tasks.task import Part
 
 app = typer.Typer(
-    help="Make a recording: from this machine, text, CSV, Parquet or an event log.",
+    help="Make a recording: from this machine, text, CSV, Parquet, an event log or a task.",
     epilog="Example: adaptive-sleep record host --seconds 60 --out my-recording",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -180,6 +182,58 @@ def eventlog(
         time_format=time_format, time_unit=_unit(time_unit),
     )  # fmt: skip
     _say(out, as_json)
+
+
+@app.command(
+    epilog="Example: adaptive-sleep record task chain --set nodes=20 --samples 256 --out chain"
+)
+def task(
+    name: Annotated[str, typer.Argument(help="The task, e.g. chain or hops.")],
+    out: Out,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter of the task, NAME=VALUE.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many samples.")] = 256,
+    streams: Annotated[int, typer.Option(min=1, help="Streams that they are dealt to.")] = 1,
+    part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    power: Annotated[float, typer.Option(help="Difficulty d is drawn with weight d^-POWER.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Record samples of a synthetic task; replay them with --gap 0.5.
+
+    What is asked and how hard a window is stand in label channels, which no model sees.
+    """
+    from adaptive_sleep.streams.tasks.recorded import record
+    from adaptive_sleep.streams.tasks.registry import make_task
+
+    made = make_task(name, **_settings(settings or []))
+    weights = {d: float(d) ** -power for d in made.space.difficulties}
+    record(
+        made, out, samples=samples, seed=seed, part=_part(part), streams=streams, weights=weights
+    )
+    _say(out, as_json)
+
+
+def _part(text: str) -> Part:
+    parts: dict[str, Part] = {"train": "train", "validation": "validation", "test": "test"}
+    if text not in parts:
+        raise InputError(f"--part {text!r}: one of {', '.join(parts)}{nearest(text, parts)}")
+    return parts[text]
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs, the values as Python literals where they are some."""
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair!r}: write NAME=VALUE")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            found[name] = value
+    return found
 
 
 def _say(out: Path, as_json: bool) -> None:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import polars as pl
 import torch
 
 from adaptive_sleep.config import decode, read_toml
 from adaptive_sleep.contract import PolicyLike
-from adaptive_sleep.experiments.controls import shuffled
+from adaptive_sleep.experiments.controls import shuffled, slept_windows
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.reading import Row, read_rows
 from adaptive_sleep.experiments.replay import Progress, replay
@@ -28,7 +29,9 @@ from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.streams.errors import InputError
 
 MARKER = "demo.json"
+DEMOS = {"chain": "demo_chain", "telemetry": "demo"}  # what is shown, and its recipe
 COLUMNS = ("policy", "loss", "to the first", "mean passes", "FLOPs / event", "wall time")
+RIGHT = "all right"  # the further column of a task whose windows are asked questions
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,15 @@ class DemoPolicy:
 
 @dataclass(frozen=True)
 class DemoRecipe:
-    """What the demo runs; `start` and `stop` are fractions of the recording's rows."""
+    """What the demo runs; `start` and `stop` are fractions of the recording's rows; `gap_seconds`
+    without an event close a window."""
 
     recording: str
     model: str
     policies: tuple[DemoPolicy, ...]
     start: float = 0.0
     stop: float = 1.0
+    gap_seconds: float | None = None
     max_passes: int = 4
     seed: int = 0
     control_seeds: tuple[int, ...] = (0,)
@@ -143,14 +148,15 @@ def _run_all(
 
         replay(
             plan.recording, plan.model, policy, runs / name, start=plan.start, stop=plan.stop,
-            max_passes=plan.max_passes, seed=plan.seed, on_progress=tell,
+            gap_seconds=plan.gap_seconds, max_passes=plan.max_passes, seed=plan.seed,
+            on_progress=tell,
         )  # fmt: skip
         done += 1
 
     for entry in plan.policies:
         run(entry.name, entry.spec)
         rows.append(_row(entry.name, "", runs, (entry.name,)))
-        trace = open_run(runs / entry.name).trace().select("stream", "window", "passes").collect()
+        trace = slept_windows(open_run(runs / entry.name).trace()).collect()
         if trace["passes"].n_unique() > 1 and seeds:
             expected += len(seeds)
             names = tuple(_control_name(entry.name, seed, len(seeds)) for seed in seeds)
@@ -171,7 +177,8 @@ def _row(name: str, control_of: str, runs: Path, names: tuple[str, ...]) -> Row:
     losses = [summary.loss for summary in summaries if summary.loss is not None]
     if len(losses) != len(names):
         raise InputError(f"{names[0]}: nothing was predicted, so there is nothing to compare")
-    passes = opened[0].trace().select("passes").collect()["passes"]
+    planned = slept_windows(opened[0].trace()).select("passes").collect()["passes"]
+    right = [_right(run.trace()) for run in opened]
 
     def mean(values: list[float]) -> float:
         return sum(values) / len(values)
@@ -182,16 +189,31 @@ def _row(name: str, control_of: str, runs: Path, names: tuple[str, ...]) -> Row:
         control_of=control_of,
         runs=names,
         losses=tuple(losses),
-        constant=passes.n_unique() == 1,
+        constant=planned.n_unique() == 1,
         mean_passes=mean([summary.mean_passes for summary in summaries]),
         flops_per_event=mean([summary.flops_per_event for summary in summaries]),
         sleep_flops_per_event=mean([summary.sleep_flops_per_event for summary in summaries]),
         seconds=mean([summary.seconds for summary in summaries]),
+        right=None if None in right else mean([share for share in right if share is not None]),
     )
 
 
+def _right(trace: pl.LazyFrame) -> float | None:
+    """Share of the windows of questions that are answered right throughout; None without any."""
+    asked = trace.filter(pl.col("right").is_not_null() & (pl.col("scored") > 0))
+    share: float | None = (
+        asked.select((pl.col("right") == pl.col("scored")).mean()).collect().item()
+    )
+    return share
+
+
+def table_columns(result: DemoResult) -> list[str]:
+    """The heads of the table for a terminal."""
+    return [*COLUMNS, *([RIGHT] if result.rows[0].right is not None else [])]
+
+
 def table_rows(result: DemoResult) -> list[list[str]]:
-    """The table for a terminal, in the columns of COLUMNS."""
+    """The table for a terminal, in the columns of `table_columns`."""
     first = result.rows[0]
     return [
         [
@@ -201,6 +223,7 @@ def table_rows(result: DemoResult) -> list[list[str]]:
             f"{row.mean_passes:.2f}",
             quantity(row.flops_per_event),
             f"{row.seconds:.1f} s",
+            *([f"{row.right:.1%}"] if row.right is not None else []),
         ]
         for row in result.rows
     ]

@@ -25,6 +25,7 @@ class Row:
     flops_per_event: float
     sleep_flops_per_event: float
     seconds: float
+    right: float | None = None  # of the windows of questions, the share with all right
 
     @property
     def loss(self) -> float:

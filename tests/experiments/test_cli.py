@@ -19,7 +19,7 @@ COMMANDS = [
     ("demo",), ("replay",), ("run",), ("train",), ("report",), ("inspect",), ("policies",),
     ("reproduce",),
     ("bench", "kernels"), ("record", "host"), ("record", "text"), ("record", "csv"),
-    ("record", "parquet"), ("record", "eventlog"),
+    ("record", "parquet"), ("record", "eventlog"), ("record", "task"),
 ]  # fmt: skip
 
 
