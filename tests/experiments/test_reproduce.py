@@ -40,6 +40,7 @@ passes = [1, 2]
 samples = 6
 """
 
+pytestmark = pytest.mark.timeout(400)  # processes that import torch
 TWO = ("--seeds", "2", "--jobs", "1")
 
 

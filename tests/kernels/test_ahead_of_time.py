@@ -40,6 +40,7 @@ def _compile(kernel: Any, key: int, value: int, target: tuple[str, Any, int]) ->
     return triton.compile(source, target=GPUTarget(*target), options={"num_stages": 1})
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: f"{t[0]}-{t[1]}")
 @pytest.mark.parametrize(("key", "value"), [(32, 32), (64, 64), (128, 128), (96, 256)])
 def test_every_kernel_compiles_ahead_of_time(
