@@ -75,22 +75,19 @@ def _write(found: dict[str, Any], folder: Path, stem: str) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    """Print accuracy by difficulty (columns) and N (rows), controls last."""
-    parts = [("", found)]
-    parts += [(k, found[k]) for k in ("control", "control_compute") if found.get(k)]
-    difficulties = [str(d) for d in next(iter(found["accuracy"].values()))]
+    """Print accuracy by N (columns) and difficulty (rows), controls last."""
+    parts = {f"N={n}": (found, n) for n in found["accuracy"]}
+    for kind in ("control", "control_compute"):
+        if found.get(kind):  # a control is made for N = 1
+            parts[kind.replace("_", " ")] = (found[kind], next(iter(found[kind]["accuracy"])))
     rows = []
-    for label, part in parts:
-        for passes, row in part["accuracy"].items():
-            if label and int(passes) > 1:
-                continue  # a control is made for N = 1
-            bounds = list(part["interval"][passes].values())
-            cells = [
-                f"{value:.3f}" + (f" ±{ends[1] - value:.3f}" if ends and _wide(ends) else "")
-                for value, ends in zip(row.values(), bounds, strict=True)
-            ]
-            rows.append([f"{label or 'model'} N={passes}", *cells])
-    print_table(["", *difficulties], rows)
+    for difficulty in next(iter(found["accuracy"].values())):
+        cells = []
+        for part, passes in parts.values():
+            value, ends = (part[key][passes][difficulty] for key in ("accuracy", "interval"))
+            cells.append(f"{value:.3f}" + (f" ±{ends[1] - value:.3f}" if _wide(ends) else ""))
+        rows.append([str(difficulty), *cells])
+    print_table(["difficulty", *parts], rows)
     print(
         f"{found['experiment']}: {len(found['seeds'])} seed(s), {found['parameters']:,} "
         f"parameters, {found['tokens']:,} tokens and {found['seconds']:.0f} s a seed, "
@@ -98,8 +95,8 @@ def _print(found: dict[str, Any]) -> None:
     )
 
 
-def _wide(ends: list[float]) -> bool:
-    return math.isfinite(ends[0]) and ends[1] > ends[0]
+def _wide(ends: list[float] | None) -> bool:
+    return ends is not None and math.isfinite(ends[0]) and ends[1] > ends[0]
 
 
 def add_to(parent: typer.Typer) -> None:
