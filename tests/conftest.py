@@ -25,6 +25,11 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, so that no worker ends alone with one of them."""
+    items.sort(key=lambda item: item.path.name not in ("test_ahead_of_time.py", "test_triton.py"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a device that is not there."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
