@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from adaptive_sleep.attention import Visibility
+from adaptive_sleep.attention import KVCache, Visibility, empty_cache
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.sleep import ClosedWindow, sleep_pass
@@ -25,18 +25,22 @@ from adaptive_sleep.streams.tasks.task import TaskBatch
 @dataclass(frozen=True, eq=False)
 class Answers:
     """What was answered in one window of questions: `logits` `[n, classes]` of the n questions,
-    their `targets` `[n]` and the sample `rows` `[n]` they belong to."""
+    their `targets` `[n]` and the sample `rows` `[n]` they belong to. Where real numbers are asked,
+    `targets` are floating and `logits` `[n, 1]` the answers themselves."""
 
     logits: Tensor
     targets: Tensor
     rows: Tensor
 
     def loss(self) -> Tensor:
-        """Cross-entropy, nats per question."""
+        """Cross-entropy, nats per question; of real numbers the mean squared error."""
+        if self.targets.is_floating_point():
+            return F.mse_loss(self.logits[:, 0], self.targets.to(self.logits.dtype))
         return F.cross_entropy(self.logits, self.targets)
 
     def right(self, samples: int) -> Tensor:
-        """Boolean `[samples]`: which samples have every question of theirs right."""
+        """Boolean `[samples]`: which samples have every question of theirs right (classes alone:
+        a real number is never right)."""
         wrong = (self.logits.argmax(-1) != self.targets).long()
         return torch.zeros(samples, dtype=torch.int64).index_add(0, self.rows, wrong) == 0
 
@@ -48,30 +52,39 @@ def fall_asleep(
     before: FastWeights,
     passes: int,
     *,
+    values: Tensor | None = None,
+    held: KVCache | None = None,
     recompute: bool = False,
-) -> list[FastWeights]:
-    """Fast weights after each of `passes` passes over a window of tokens `[B, L]`, as they are at
-    the boundary.
+) -> tuple[list[FastWeights], KVCache]:
+    """Fast weights after each of `passes` passes over a window of tokens `[B, L]`, with `values`
+    `[B, L, V]` beside them if any, as they are at the boundary; and the KV of the wake pass, which
+    alone sees what attention `held` before (None: nothing, as after a hard eviction).
 
     With `recompute` the gradient runs the blocks of each pass again instead of keeping what they
     worked out.
     """
 
-    def wake() -> tuple[Tensor, Tensor, FastWeights]:
-        embedded = model.placed(model.tokens.embed(tokens), torch.zeros_like(lengths))
-        done = model.run(embedded, lengths, before, seen=model.config.sleep_attention)
-        return embedded, done.hidden, done.weights
+    def wake() -> tuple[Tensor, Tensor, FastWeights, KVCache]:
+        embedded = model.placed(model.tokens.embed(tokens, values), torch.zeros_like(lengths))
+        seen = model.config.sleep_attention
+        done = model.run(embedded, lengths, before, held, seen=seen, reach=_reach(model, held))
+        return embedded, done.hidden, done.weights, done.new
 
     def run(part: Any, *given: Any) -> Any:
         return checkpoint(part, *given, use_reentrant=False) if recompute else part(*given)
 
-    embedded, hidden, weights = run(wake)
+    embedded, hidden, weights, cache = run(wake)
     window = ClosedWindow(embedded, hidden, lengths, before, weights)
     after = [weights]
     for _ in range(passes - 1):
         hidden, weights = run(sleep_pass, model, window, hidden, weights)
         after.append(weights.with_tails(after[0]))
-    return after
+    return after, cache
+
+
+def _reach(model: Model, held: KVCache | None) -> int | None:
+    """How far a query sees: over a sliding window, or over all there is."""
+    return None if held is None else model.config.window_positions
 
 
 def answer(model: Model, batch: TaskBatch, passes: int) -> list[Answers]:
@@ -87,40 +100,54 @@ def go_on(
     start: FastWeights,
     *,
     every: bool = False,
+    climb: int = 1,
+    sliding: bool = False,
     recompute: bool = False,
 ) -> tuple[list[Answers], FastWeights]:
     """Read a batch of samples from the fast weights `start` on; the `Answers` and the fast weights
     at the end.
 
     There is one for each window of questions, or, with `every`, for it after each pass over the
-    window before. Later windows go on from the last pass. `recompute` as in `fall_asleep`.
+    window before, pass n being asked for rung n * `climb` where the batch has rungs. Later windows
+    go on from the last pass. `sliding`: attention holds the last window's worth of positions over
+    boundaries, instead of nothing (it holds nothing at the start). `recompute` as in `fall_asleep`.
     """
     states = [start]
+    held = empty_cache(model.config, len(batch)) if sliding else None
     found = []
-    for tokens, targets, lengths, diagonal in zip(
-        batch.tokens, batch.targets, batch.lengths, batch.diagonal, strict=True
-    ):
-        words, valid = torch.from_numpy(tokens), torch.from_numpy(lengths)
-        asked = torch.from_numpy(targets)
-        rows, places = torch.nonzero(asked >= 0, as_tuple=True)
+    for window, asked in enumerate(batch.asked()):
+        words, valid, targets = (
+            torch.from_numpy(x[window]) for x in (batch.tokens, batch.lengths, batch.targets)
+        )
+        values = torch.from_numpy(batch.values[window]) if batch.values else None
+        rows, places = torch.nonzero(torch.from_numpy(asked), as_tuple=True)
         if not len(rows):
-            states = fall_asleep(model, words, valid, states[-1], passes, recompute=recompute)
+            last = states[-1]
+            states, cache = fall_asleep(
+                model, words, valid, last, passes, values=values, held=held, recompute=recompute
+            )
+            held = held and held.extended(cache, model.config.window_positions)
             continue
-        embedded = model.placed(model.tokens.embed(words), torch.zeros_like(valid))
-        seen: Visibility = "diagonal" if diagonal else "causal"
-        for weights in states if every else states[-1:]:
-            done = model.run(embedded, valid, weights, seen=seen)
+        embedded = model.placed(model.tokens.embed(words, values), torch.zeros_like(valid))
+        seen: Visibility = "diagonal" if batch.diagonal[window] else "causal"
+        rungs = batch.rungs if every else ()
+        for number, weights in enumerate(states if every else states[-1:], 1):
+            reach = _reach(model, held)
+            done = model.run(embedded, valid, weights, held, seen=seen, reach=reach)
             logits = model.tokens.logits(done.hidden[rows, places])
-            found.append(Answers(logits, asked[rows, places], rows))
+            rung = number * climb
+            wanted = torch.from_numpy(rungs[rung - 1]) if rung <= len(rungs) else targets
+            found.append(Answers(logits, wanted[rows, places], rows))
         states = [done.weights]
+        held = held and held.extended(done.new, model.config.window_positions)
     return found, states[-1]
 
 
 def window_positions(batch: TaskBatch) -> tuple[float, float]:
     """Positions of a sample on average: those that every pass reads, and those of questions."""
     read = asked = 0
-    for targets, lengths in zip(batch.targets, batch.lengths, strict=True):
-        if (targets >= 0).any():
+    for questions, lengths in zip(batch.asked(), batch.lengths, strict=True):
+        if questions.any():
             asked += int(lengths.sum())
         else:
             read += int(lengths.sum())

@@ -222,6 +222,7 @@ def trace_rows(
         "first_time": state["first_time"].tolist(),
         "last_time": state["last_time"].tolist(),
         "right": [None] * len(causes) if closing.right is None else closing.right.tolist(),
+        "asked": [None] * len(causes) if closing.asked is None else closing.asked.tolist(),
     }
     for name in ("window", "tokens", "scored", "uncertainty", "surprise", "cache_pressure"):
         columns[name] = getattr(signals, name).tolist()

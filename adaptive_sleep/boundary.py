@@ -45,7 +45,8 @@ class Closing:
     balance: FloatArray  # sleep FLOPs that the stream may spend
     wake_flops: IntArray
     pressure: float
-    right: IntArray | None = None  # answers that were right; None for a model that gives none
+    asked: IntArray | None = None  # answers given; None for a model that gives none
+    right: IntArray | None = None  # of these, the right ones; likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,19 +191,25 @@ def decide(
 
 def answered(
     policy: PolicyLike,
-    weights: FastWeights,
+    before: FastWeights,
+    after: FastWeights,
     closing: Closing,
     limits: Limits,
     pending: Mapping[str, tuple[tuple[int, int], ...]],
 ) -> Decision:
     """Measure windows of questions, and tell what came of earlier windows: no policy is asked.
 
-    `weights`: the fast weights that were read, which stay. Raises what a policy raises.
+    `before`, `after`: the fast weights that were read, and what goes on from there; where they are
+    one object nothing was written, and no change is measured. Raises what a policy raises.
     """
     clock = [time.perf_counter()]
     count = len(closing.stream)
     none, once = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64)
-    signals = _signals(closing, limits, none.astype(float), none, np.zeros((count, 0), np.float32))
+    change, price = torch.zeros(count), limits.costs.spread * closing.predicted
+    if after is not before:
+        change, price = after.change_since(before), price + limits.costs.change
+    pooled = np.zeros((count, 0), np.float32)
+    signals = _signals(closing, limits, change.double().numpy(), none, pooled)
     check_finite(signals)
     clock.append(time.perf_counter())
     observe(policy, outcomes(signals, dict(pending)))
@@ -210,11 +217,11 @@ def answered(
     return Decision(
         signals=signals,
         planned=once,
-        slept=Slept(weights, torch.from_numpy(once), torch.zeros(count)),
+        slept=Slept(after, torch.from_numpy(once), change),
         passes=once,
         clipped_by=[""] * count,
         sleep_flops=none,
-        signal_flops=closing.predicted * limits.costs.spread,
+        signal_flops=price,
         policy_flops=none,
         seconds={"signals": clock[1] - clock[0], "policy": clock[2] - clock[1]},
     )

@@ -29,6 +29,9 @@ Injection = Literal["linear", "residual", "feedback"]
 Carry = Literal["restart", "accumulate"]
 SleepAttention = Literal["causal", "bidirectional"]
 Eviction = Literal["hard", "sliding"]
+Questions = Literal["alone", "text"]
+
+OCTAVES = 4  # tokens: a real number x is read as sin and cos of pi 2^j x, j below this
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,9 @@ class ModelConfig:
     kind: Kind
     vocabulary: int = 0  # tokens: ids run from 0 to vocabulary - 1
     fields: tuple[int, ...] = ()  # tokens: sizes of what a token packs, e.g. (17, 17, 9); () none
-    answers: int = 0  # tokens: classes of what is asked; 0 asks for the next token
+    values: int = 0  # tokens: real numbers that an event carries beside its token; 0..64
+    answers: int = 0  # tokens: classes of what is asked; 1 a real number, 0 the next token
+    questions: Questions = "alone"  # answers: "alone" only reads; "text" is a causal pass
     channels: tuple[str, ...] = ()  # series: observed channels, e.g. ("cpu_user", "disk_write")
     actions: tuple[str, ...] = ()  # series: channels that are known at their time
     patch: int = 1  # series: events per position
@@ -72,7 +77,7 @@ class ModelConfig:
         return {
             name: value
             for name, value in dataclasses.asdict(self).items()
-            if name not in ("fields", "answers") or value
+            if name not in _LATER or value != _LATER[name]
         }
 
     @property
@@ -86,12 +91,15 @@ class ModelConfig:
         return -(-self.window // self.patch)
 
 
+# Fields that the first checkpoints did not have, and what they were then.
+_LATER: dict[str, Any] = {"fields": (), "values": 0, "answers": 0, "questions": "alone"}
 _WORDS: dict[str, tuple[str, ...]] = {
     "kind": typing.get_args(Kind),
     "positions": typing.get_args(Positions),
     "injection": typing.get_args(Injection),
     "carry": typing.get_args(Carry),
     "sleep_attention": typing.get_args(SleepAttention),
+    "questions": typing.get_args(Questions),
 }
 
 
@@ -125,6 +133,10 @@ def _check_model(config: ModelConfig) -> None:
         )
     if "deltanet" not in config.layers:
         raise InputError(f"layers={config.layers}: at least one 'deltanet' holds the fast weights")
+    if config.questions != "alone" and not config.answers:
+        raise InputError(
+            f"questions={config.questions!r}: only a token model with answers is asked; set answers"
+        )
     if config.kind == "tokens":
         _check_tokens(config)
     else:
@@ -138,8 +150,16 @@ def _check_tokens(config: ModelConfig) -> None:
         raise InputError("channels: a token model has none; set kind = 'series' or leave them out")
     if config.patch != 1:
         raise InputError(f"patch={config.patch}: tokens are read one by one (patch = 1)")
-    if config.answers < 0 or config.answers == 1:
-        raise InputError(f"answers={config.answers}: 0 (the next token), or at least 2 classes")
+    if config.answers < 0:
+        raise InputError(
+            f"answers={config.answers}: 0 (the next token), 1 (a real number) or more (classes)"
+        )
+    if not 0 <= config.values <= 64:
+        raise InputError(f"values={config.values}: 0 to 64 real numbers beside each token")
+    if config.values and not config.answers:
+        raise InputError(
+            f"values={config.values}: real numbers are read, not predicted; set answers"
+        )
     if config.fields and (min(config.fields) < 1 or math.prod(config.fields) != config.vocabulary):
         raise InputError(
             f"fields={config.fields}: sizes of at least 1 whose product is "
@@ -158,7 +178,7 @@ def _check_series(config: ModelConfig) -> None:
     if len(set(names)) != len(names):
         twice = sorted({n for n in names if names.count(n) > 1})
         raise InputError(f"channels: named twice: {', '.join(twice)}")
-    for name in ("vocabulary", "fields", "answers"):
+    for name in ("vocabulary", "fields", "values", "answers"):
         if getattr(config, name):
             raise InputError(f"{name}={getattr(config, name)}: a series model has none")
     levels = config.quantiles
@@ -195,7 +215,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def _refuse_unknown(cls: type, data: Mapping[str, Any], where: str) -> None:
-    """msgspec ignores unknown fields of dataclasses; a misspelt one must not pass silently."""
+    """msgspec ignores unknown fields of dataclasses, and does not say which words a field takes."""
     if not isinstance(data, Mapping):
         raise InputError(f"{where or cls.__name__}: a table is expected, got {data!r}")
     hints = typing.get_type_hints(cls)
@@ -206,6 +226,8 @@ def _refuse_unknown(cls: type, data: Mapping[str, Any], where: str) -> None:
             raise InputError(
                 f"{place}unknown field {key!r}{nearest(key, known)} (known: {', '.join(known)})"
             )
+        if typing.get_origin(hints[key]) is Literal and isinstance(value, str):
+            _check_word(f"{where}.{key}" if where else key, value, typing.get_args(hints[key]))
         inner = _dataclass_in(hints[key])
         if inner is not None and isinstance(value, Mapping):
             _refuse_unknown(inner, value, f"{where}.{key}" if where else key)

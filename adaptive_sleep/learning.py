@@ -6,7 +6,9 @@ Windows go through the model in `answering`; the loop over steps, with its run f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,19 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptive_sleep.answering import go_on
-from adaptive_sleep.config import ModelConfig, decode, read_toml
+from adaptive_sleep.answering import Answers, go_on
+from adaptive_sleep.config import Eviction, ModelConfig, decode, read_toml
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.muon import Muon, matrices
 from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.registry import make_task
-from adaptive_sleep.streams.tasks.task import Part, Task
+from adaptive_sleep.streams.tasks.task import Part, Task, TaskSpace
 from adaptive_sleep.training import parse_passes
 
 ALONE = Share()
-Accuracy = dict[int, dict[int, float]]  # passes -> difficulty -> share that is right
+Accuracy = dict[int, dict[int, float]]  # passes -> difficulty -> share that is right, or R2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +40,11 @@ class LearningRecipe:
     batch: int = 64  # samples side by side
     passes: str = "1-4"  # N per batch: drawn from a range, or one number
     ramp: float = 0.0  # share over which the highest N grows from the lowest
-    loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each
+    loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each of the most
+    settle: float = 0.0  # share, at the end, that is asked after the last pass only
+    climb: tuple[int, ...] = (1,)  # rungs of the task that a pass climbs; equal shares before that
     carry_over: float = 0.0  # share of samples that begin with what the step before left behind
-    power: tuple[float, float] = (1.0, 0.3)  # difficulty d is drawn with weight d^-p, p from .. to
+    power: tuple[float, float] = (1.0, 0.3)  # d is drawn by d^-p (from 0: (1 + d)^-p), p from .. to
     matrix_rate: float = 0.02  # Muon, for the matrices of blocks
     rate: float = 2e-3  # AdamW, for all else
     betas: tuple[float, float] = (0.9, 0.98)
@@ -61,7 +65,8 @@ class TestRecipe:
 
     passes: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     samples: int = 512
-    measure: Literal["sample", "question"] = "sample"  # every question of a sample, or each
+    # right: every question of a sample, or each; "r2", for real numbers: what is explained of them
+    measure: Literal["sample", "question", "r2"] = "sample"
     before: int = 0  # other samples that each stream has read before
 
 
@@ -71,26 +76,48 @@ class TaskRecipe:
 
     task: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
+    eviction: Eviction = "hard"  # what a boundary drops: all KV, or what leaves the last window
     training: LearningRecipe = field(default_factory=LearningRecipe)
     test: TestRecipe = field(default_factory=TestRecipe)
 
 
-def read_task_recipe(path: str | Path) -> TaskRecipe:
-    """Decode a recipe strictly. Raises InputError naming the field."""
-    recipe = decode(TaskRecipe, read_toml(path), where=str(path))
+def read_task_recipe(path: str | Path, changes: Sequence[str] = ()) -> TaskRecipe:
+    """Decode a recipe strictly, with `changes` such as "model.carry=accumulate" made to it first.
+
+    Raises InputError naming the field.
+    """
+    data = read_toml(path)
+    for change in changes:
+        _change(data, change)
+    recipe = decode(TaskRecipe, data, where=str(path))
     _check(recipe.training)
     task_of(recipe)
     config_of(recipe)
     return recipe
 
 
+def _change(data: dict[str, Any], change: str) -> None:
+    """Set one field of a recipe's tables; a value that is not TOML is taken as a word."""
+    found = re.fullmatch(r"(\w+)\.(\w+)=(.*)", change)
+    if found is None:
+        raise InputError(f"{change!r}: a change is written table.field=value, model.carry=restart")
+    table, name, value = found.groups()
+    try:
+        read = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        read = value
+    data.setdefault(table, {})[name] = read
+
+
 def _check(training: LearningRecipe) -> None:
     for name in ("steps", "batch", "validate_every", "validation"):
         if getattr(training, name) < 1:
             raise InputError(f"[training] {name}={getattr(training, name)}: at least 1")
-    for name in ("ramp", "decay", "carry_over"):
+    for name in ("ramp", "decay", "carry_over", "settle"):
         if not 0.0 <= getattr(training, name) <= 1.0:
             raise InputError(f"[training] {name}={getattr(training, name)}: a share from 0 to 1")
+    if not training.climb or min(training.climb) < 1:
+        raise InputError(f"[training] climb={training.climb}: at least one number of rungs, from 1")
     parse_passes(training.passes)
 
 
@@ -110,26 +137,65 @@ def config_of(recipe: TaskRecipe) -> ModelConfig:
         "kind": "tokens",
         "vocabulary": space.vocabulary,
         "fields": space.fields,
+        "values": space.values,
         "answers": space.answers,
+        "questions": space.questions,
         "window": space.window,
         **recipe.model,
     }
-    return decode(ModelConfig, filled, where="[model]")
+    config = decode(ModelConfig, filled, where="[model]")
+    if recipe.eviction == "sliding" and config.positions in ("learned", "relative"):
+        raise InputError(
+            f"eviction='sliding': positions={config.positions!r} restart at every window; "
+            "use 'rotary' or 'none'"
+        )
+    for name, verb in (("values", "carries"), ("answers", "asks for"), ("questions", "asks")):
+        given, wanted = getattr(config, name), getattr(space, name)
+        if given != wanted:
+            raise InputError(f"[model] {name}={given!r}: this task {verb} {wanted!r}; leave it out")
+    _check_measure(recipe.test, space)
+    return config
+
+
+def _check_measure(test: TestRecipe, space: TaskSpace) -> None:
+    if (test.measure == "r2") != (space.answers == 1):
+        asked, right = (
+            ("real numbers", "'r2'")
+            if space.answers == 1
+            else ("classes", "'sample' or 'question'")
+        )
+        raise InputError(
+            f"[test] measure={test.measure!r}: this task asks for {asked}, measured as {right}"
+        )
+
+
+def asks_every(training: LearningRecipe, step: int) -> bool:
+    """Whether a step (from 0) asks after every pass."""
+    return training.loss == "every" and step < (1 - training.settle) * training.steps
+
+
+def climbed(training: LearningRecipe, step: int) -> int:
+    """How many rungs of the task a pass is to climb at a step (from 0)."""
+    share = step / max((1 - training.settle) * training.steps, 1e-9)
+    return training.climb[min(int(share * len(training.climb)), len(training.climb) - 1)]
 
 
 def drawn_passes(training: LearningRecipe, random: np.random.Generator, step: int) -> int:
-    """N of a step (from 0), the highest growing over `ramp`."""
+    """N of a step (from 0), the highest growing over `ramp`; where every pass is asked about, the
+    highest itself."""
     low, high = parse_passes(training.passes)
     grown = (step + 1) / (training.ramp * training.steps) if training.ramp else 1.0
     top = min(high, low + int((high - low + 1) * grown))
-    return int(random.integers(low, top + 1))
+    return top if asks_every(training, step) else int(random.integers(low, top + 1))
 
 
 def difficulty_weights(training: LearningRecipe, task: Task, step: int) -> dict[int, float]:
-    """Weights of the difficulties at a step: d^-p, p going from one end of `power` to the other."""
+    """Weights of the difficulties at a step: d^-p, or (1 + d)^-p where they begin at 0, p going
+    from one end of `power` to the other."""
     first, last = training.power
     p = first + (last - first) * step / training.steps
-    return {d: float(d) ** -p for d in task.space.difficulties}
+    least = 0 in task.space.difficulties
+    return {d: float(least + d) ** -p for d in task.space.difficulties}
 
 
 def rate_factor(training: LearningRecipe, step: int) -> float:
@@ -193,6 +259,7 @@ def gradient(
     step: int,
     share: Share = ALONE,
     left: FastWeights | None = None,
+    eviction: Eviction = "hard",
 ) -> tuple[float, int, FastWeights]:
     """Accumulate the gradient of one step's batch and clip it; returns the loss (nats a question),
     the tokens of the batch and the fast weights that it leaves.
@@ -207,14 +274,23 @@ def gradient(
     batch = task.sample(
         random, training.batch, part="train", weights=difficulty_weights(training, task, step)
     )
-    every = training.loss == "every"
+    every = asks_every(training, step)
     mine = share.of(batch)
     start = model.fresh(len(mine))
     if left is not None:
         rows = np.flatnonzero(random.random(len(mine)) < training.carry_over)
         kept = torch.from_numpy(rows)
         start = start.put(kept, left.select(kept))
-    found, after = go_on(model, mine, passes, start, every=every, recompute=training.recompute)
+    found, after = go_on(
+        model,
+        mine,
+        passes,
+        start,
+        every=every,
+        climb=climbed(training, step),
+        sliding=eviction == "sliding",
+        recompute=training.recompute,
+    )
     loss = torch.stack([a.loss() for a in found]).mean()
     loss.backward()
     value = share.average(model, loss.detach())
@@ -226,14 +302,23 @@ def gradient(
 
 
 def accuracy(
-    model: Model, task: Task, test: TestRecipe, *, part: Part, samples: int, seed: int = 0
+    model: Model,
+    task: Task,
+    test: TestRecipe,
+    *,
+    part: Part,
+    samples: int,
+    seed: int = 0,
+    eviction: Eviction = "hard",
 ) -> Accuracy:
-    """Share that is right, by passes and difficulty, on fresh samples of a part (per difficulty).
+    """Share that is right, by passes and difficulty, on fresh samples of a part (per difficulty);
+    of real numbers R2, 1 - SSE / SST about their mean over these samples, which may be negative.
 
     The samples depend on (seed, part, difficulty) alone, so every model sees the same.
     """
     parts = ("train", "validation", "test")
     found: Accuracy = {n: {} for n in test.passes}
+    sliding = eviction == "sliding"
     with torch.no_grad():
         for difficulty in task.space.difficulties:
             random = np.random.default_rng([seed, parts.index(part), difficulty])
@@ -242,11 +327,21 @@ def accuracy(
             for passes in test.passes:
                 state = model.fresh(samples)
                 for other in others:
-                    _, state = go_on(model, other, passes, state)
-                answered, _ = go_on(model, batch, passes, state)
-                if test.measure == "question":
-                    right = torch.cat([a.logits.argmax(-1) == a.targets for a in answered])
-                else:
-                    right = torch.stack([a.right(samples) for a in answered]).all(0)
-                found[passes][difficulty] = float(right.double().mean())
+                    _, state = go_on(model, other, passes, state, sliding=sliding)
+                answered, _ = go_on(model, batch, passes, state, sliding=sliding)
+                found[passes][difficulty] = _measured(answered, test, samples)
     return found
+
+
+def _measured(answered: Sequence[Answers], test: TestRecipe, samples: int) -> float:
+    """What the measure of a test makes of all answers to `samples` samples."""
+    if test.measure == "r2":
+        wanted = torch.cat([a.targets for a in answered])
+        given = torch.cat([a.logits[:, 0] for a in answered])
+        left = (wanted - given).square().sum() / (wanted - wanted.mean()).square().sum()
+        return 1.0 - float(left)
+    if test.measure == "question":
+        right = torch.cat([a.logits.argmax(-1) == a.targets for a in answered])
+    else:
+        right = torch.stack([a.right(samples) for a in answered]).all(0)
+    return float(right.double().mean())

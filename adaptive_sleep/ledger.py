@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.config import OCTAVES, ModelConfig
 
 IntArray = NDArray[np.int64]
 
@@ -49,6 +49,10 @@ class Costs:
     def questions(self, positions: IntArray, asked: IntArray) -> IntArray:
         """A window of `positions` questions that see themselves alone, the head at `asked`."""
         return positions * (self.ask + self.embed + self.pair) + asked * self.head
+
+    def text(self, positions: IntArray, asked: IntArray) -> IntArray:
+        """A window of `positions` that asks in a text: a wake pass, the head only at `asked`."""
+        return self.whole(positions, causal=True) + asked * self.head
 
     def sleep_pass(self, positions: IntArray, *, causal: bool) -> IntArray:
         """One sleep pass over a closed window of `positions` positions."""
@@ -98,7 +102,8 @@ def costs(config: ModelConfig) -> Costs:
     attentions = config.layers.count("attention")
     if config.kind == "tokens":
         classes = config.answers or config.vocabulary
-        embed, head, spread = 0, 2 * config.width * classes, 2 * classes
+        embed = 2 * (2 * OCTAVES * config.values) * config.width
+        head, spread = 2 * config.width * classes, 2 * classes
     else:
         outputs = config.patch * len(config.channels)
         embed = 2 * (2 * config.patch * len(config.inputs)) * config.width

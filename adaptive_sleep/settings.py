@@ -53,6 +53,12 @@ def check_settings(settings: RuntimeSettings, config: ModelConfig) -> None:
             f"eviction='sliding': a model of answers={config.answers} reads a window whole when it "
             "closes, and holds nothing after it; use eviction='hard'"
         )
+    if config.values or config.answers == 1:
+        raise InputError(
+            f"values={config.values}, answers={config.answers}: no stream carries real numbers "
+            "beside tokens yet, so such a model answers samples of its task alone "
+            "(adaptive-sleep reproduce)"
+        )
     if settings.kv_budget is not None and settings.kv_budget < 1:
         raise InputError(f"kv_budget={settings.kv_budget}: at least 1 event")
     if settings.max_passes < 1:

@@ -41,6 +41,8 @@ class Share:
             targets=tuple(x[rows] for x in batch.targets),
             lengths=tuple(x[rows] for x in batch.lengths),
             difficulty=batch.difficulty[rows],
+            rungs=tuple(x[rows] for x in batch.rungs),
+            values=tuple(x[rows] for x in batch.values),
         )
 
     def wait(self) -> None:

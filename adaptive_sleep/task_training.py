@@ -102,7 +102,9 @@ def learn(
     model.train()
     left: FastWeights | None = None
     while loop.step < training.steps:
-        loss, tokens, left = gradient(model, task, training, seed, loop.step, share, left)
+        loss, tokens, left = gradient(
+            model, task, training, seed, loop.step, share, left, recipe.eviction
+        )
         optimiser.step(loop.step)
         loop.running = 0.98 * loop.running + 0.02 * loss if loop.step else loss
         loop.step += 1
@@ -180,7 +182,14 @@ def _write_state(file: Path, model: Model, optimiser: Optimiser, loop: _Loop) ->
 def _validate(model: Model, recipe: TaskRecipe) -> Accuracy:
     model.eval()
     samples = recipe.training.validation
-    found = accuracy(model, task_of(recipe), recipe.test, part="validation", samples=samples)
+    found = accuracy(
+        model,
+        task_of(recipe),
+        recipe.test,
+        part="validation",
+        samples=samples,
+        eviction=recipe.eviction,
+    )
     model.train()
     return found
 

@@ -1,6 +1,7 @@
 """The token face of the model: embedding, the head of next tokens or of answers, loss, entropy.
 
-Blocks are shared with the series face (`series.py`).
+Real numbers that come beside a token are read here too. Blocks are shared with the series face
+(`series.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.config import OCTAVES, ModelConfig
+from adaptive_sleep.streams.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class TokenFace(nn.Module):
     """An embedding that is tied to the head, or, where answers are asked for, a head of its own.
 
     A token that packs fields (mixed radix, the first the most significant) is embedded as the sum
-    of one embedding per field.
+    of one embedding per field; real numbers beside it add a linear map of their Fourier octaves.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -45,9 +47,29 @@ class TokenFace(nn.Module):
             if config.answers
             else None
         )
+        self.values = (
+            nn.Linear(2 * OCTAVES * config.values, config.width, bias=False)
+            if config.values
+            else None
+        )
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """int64 `[B, T]` -> `[B, T, d]`."""
+    def embed(self, tokens: Tensor, values: Tensor | None = None) -> Tensor:
+        """int64 `[B, T]`, with float32 `values` `[B, T, V]` where the model reads them (NaN:
+        blank) -> `[B, T, d]`. Raises InputError for another V."""
+        given = 0 if values is None else values.shape[-1]
+        wanted = 0 if self.values is None else self.values.in_features // (2 * OCTAVES)
+        if given != wanted:
+            raise InputError(
+                f"values: {given} real numbers come beside each token, but the model reads {wanted}"
+            )
+        embedded = self._packed(tokens)
+        if self.values is None or values is None:
+            return embedded
+        added: Tensor = self.values(octaves(values))
+        return embedded + added
+
+    def _packed(self, tokens: Tensor) -> Tensor:
+        """What the tokens alone add."""
         rest, offset = tokens, sum(self.fields)
         places = []
         for size in reversed(self.fields):
@@ -64,7 +86,8 @@ class TokenFace(nn.Module):
         return summed.view(*tokens.shape, size) * math.sqrt(size)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Final hidden states `[..., d]` -> `[..., classes]`: of answers, or of next tokens."""
+        """Final hidden states `[..., d]` -> `[..., classes]`: of answers (for one class, the real
+        number itself), or of next tokens."""
         normal = F.rms_norm(hidden, hidden.shape[-1:], self.gain, eps=1e-6)
         return F.linear(normal, self.table.weight if self.answer is None else self.answer)
 
@@ -75,3 +98,11 @@ class TokenFace(nn.Module):
         entropy = -(log_p.exp() * log_p).sum(-1) / math.log(self.classes)
         zero = torch.zeros_like(loss)
         return TokenScore(torch.where(scored, loss, zero), torch.where(scored, entropy, zero))
+
+
+def octaves(values: Tensor) -> Tensor:
+    """Real numbers `[..., V]` -> sin and cos of pi 2^j x, j < OCTAVES, `[..., V * 2 * OCTAVES]`;
+    zero for a blank, NaN."""
+    angle = values[..., None] * (math.pi * 2.0 ** torch.arange(OCTAVES))
+    waves = torch.cat([angle.sin(), angle.cos()], -1)
+    return torch.where(values.isnan()[..., None], 0.0, waves).flatten(-2)

@@ -26,8 +26,9 @@ class TraceRow:
     `loss` is the mean over `scored` predictions (nats, or normalised pinball), None where there was
     none; signals as in `WindowSignals`; `last_state_change` that of the last pass. `clipped_by`
     says why `passes` is below `planned`: the budget, overload, or a policy that halted. FLOPs by
-    phase; times are the window's first and last event, ns UTC. `right`: how many of the `scored`
-    questions were answered right, None for a model that answers nothing.
+    phase; times are the window's first and last event, ns UTC. `asked`: how many questions were
+    answered, 0 for a window that was slept on; `right`: how many of the `scored` ones among them
+    were answered right; both None for a model that answers nothing.
     """
 
     step: int
@@ -55,6 +56,7 @@ class TraceRow:
     first_time: int
     last_time: int
     right: int | None = None
+    asked: int | None = None  # None also in traces that are older than this column
 
 
 _DTYPES = {
@@ -67,6 +69,10 @@ _DTYPES = {
 TRACE_SCHEMA: dict[str, pl.DataType] = {
     f.name: _DTYPES.get(str(f.type), pl.String()) for f in fields(TraceRow)
 }
+
+# Rows of windows that a policy planned for: all but those of questions. Where a trace is older than
+# `asked`, only what was scored tells that something was asked.
+PLANNED = pl.col("right").is_null() | (pl.coalesce("asked", "scored") == 0)
 
 
 def trace_frame(rows: Sequence[TraceRow]) -> pl.DataFrame:

@@ -1,8 +1,8 @@
 """Windows that are held until they close, and then run whole: read and slept on, or answered.
 
-For models with `answers`: a window in which something is asked is one of questions, which read the
-fast weights and leave them; any other is for consolidation. Others are run as they come
-(`advancing.py`).
+For models with `answers`: a window in which something is asked is one of questions, which is read
+once, as the model's `questions` says; any other is for consolidation. Windows of other models are
+run as they come (`advancing.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from adaptive_sleep.advancing import (
     slept_on,
 )
 from adaptive_sleep.arena import HELD, Rows
+from adaptive_sleep.attention import Visibility
 from adaptive_sleep.bookkeeping import arrived, read_weights, settled
 from adaptive_sleep.boundary import answered, require_finite
 from adaptive_sleep.model import Model, Pass
@@ -101,12 +102,15 @@ class _Windows:
     def read(self, works: Works, draft: Draft, *, ask: bool) -> tuple[Tensor, Pass]:
         """Run the windows once, as consolidation or as questions: what was read, and the pass."""
         started, model = time.perf_counter(), works.model
+        seen: Visibility = model.config.sleep_attention
+        if ask:
+            seen = "causal" if model.config.questions == "text" else "diagonal"
         embedded = model.placed(model.tokens.embed(self.tokens), torch.zeros_like(self.lengths))
         done = model.run(
             embedded,
             self.lengths,
             read_weights(self.state, "now"),
-            seen="diagonal" if ask else model.config.sleep_attention,
+            seen=seen,
         )
         draft.seconds["wake"] += time.perf_counter() - started
         sound = done.finite_streams() & done.weights.finite_streams()
@@ -158,7 +162,7 @@ def _consolidate(
     )
     state = windows.state | {"wake_flops": torch.from_numpy(spent)}
     closing = works.counters(windows.names, state, pressure)
-    closing = replace(closing, right=np.zeros_like(lengths))
+    closing = replace(closing, right=np.zeros_like(lengths), asked=np.zeros_like(lengths))
     decision = slept_on(works, closed, closing, draft)
     return settle(works, index, causes, closing, decision, state, draft, True)
 
@@ -171,14 +175,19 @@ def _answer(
     pressure: float,
     draft: Draft,
 ) -> list[TraceRow]:
-    """Answer windows of questions from the fast weights, and tell what came of windows before."""
+    """Answer windows of questions from the fast weights, and tell what came of windows before.
+
+    Questions that stand alone leave the fast weights; a text also writes them.
+    """
     _, done = windows.read(works, draft, ask=True)
     answers = _answers(works.model, windows, done.hidden)
     if draft.predictions is not None:
         draft.predictions.append(answers.predictions(windows))
     asked = answers.per_window(torch.ones_like(answers.rows)).numpy()
-    spent = works.costs.questions(windows.lengths.numpy(), asked)
-    draft.ledger = draft.ledger.add(wake=int(spent.sum()))
+    lengths, text = windows.lengths.numpy(), works.model.config.questions == "text"
+    spent = (works.costs.text if text else works.costs.questions)(lengths, asked)
+    held = works.resident(int(lengths.sum()) if text else 0)
+    draft.ledger = draft.ledger.add(wake=int(spent.sum()), peak_resident_bytes=held)
     state = windows.state | {
         "wake_flops": torch.from_numpy(spent),
         "scored": answers.per_window(answers.known.long()),
@@ -188,10 +197,12 @@ def _answer(
     closing = replace(
         works.counters(windows.names, state, pressure),
         predicted=asked,
+        asked=asked,
         right=answers.per_window((answers.answer == answers.asked).long()).numpy(),
     )
-    weights = read_weights(windows.state, "now")
-    decision = answered(works.policy, weights, closing, works.limits(draft), draft.pending)
+    before = read_weights(windows.state, "now")
+    after, limits = done.weights if text else before, works.limits(draft)
+    decision = answered(works.policy, before, after, closing, limits, draft.pending)
     draft.pending = settled(closing, draft.pending)
     return settle(works, index, causes, closing, decision, state, draft, True)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from adaptive_sleep.experiments.console import print_json, print_table, progress
-from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.errors import InputError, nearest
 
 QUICK_STEPS = 2000
 
@@ -32,6 +32,13 @@ def reproduce(
     results: Annotated[
         bool, typer.Option("--from-results", help="Show what the last full run found.")
     ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change the recipe, e.g. model.carry=restart; may be repeated."),
+    ] = None,
+    kinds: Annotated[
+        str, typer.Option(help="What to train: model, control, control_compute, by commas.")
+    ] = "model,control,control_compute",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 5,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes side by side; default one per core.")
@@ -54,9 +61,15 @@ def reproduce(
     else:
         stem = Path(name).stem
         folder = out or Path("runs") / (f"{stem}-quick" if quick else stem)
-        options: dict[str, Any] = {"seeds": range(seeds), "jobs": jobs}
+        options: dict[str, Any] = {"seeds": range(seeds), "jobs": jobs, "changes": changes or ()}
+        options["kinds"] = _kinds(kinds, work.KINDS)
         if quick:
-            options |= {"seeds": (0,), "kinds": work.KINDS[:2], "steps": QUICK_STEPS}
+            steps = [f"training.steps={QUICK_STEPS}"]
+            options |= {
+                "seeds": (0,),
+                "kinds": work.KINDS[:2],
+                "changes": [*steps, *(changes or ())],
+            }
         with progress(f"reproduce {name}") as advance:
             found = work.reproduce(name, folder, on_progress=advance, **options)
         _write(found, folder, stem.replace("-", "_"))
@@ -64,6 +77,17 @@ def reproduce(
         print_json(found)
     else:
         _print(found)
+
+
+def _kinds(given: str, known: tuple[str, ...]) -> list[str]:
+    """The kinds to train, the model always among them. Raises InputError."""
+    kinds = given.split(",")
+    for kind in kinds:
+        if kind not in known:
+            raise InputError(f"--kinds {kind!r}: one of {', '.join(known)}{nearest(kind, known)}")
+    if known[0] not in kinds:
+        raise InputError(f"--kinds {given}: {known[0]!r} must be among them")
+    return kinds
 
 
 def _write(found: dict[str, Any], folder: Path, stem: str) -> None:

@@ -35,7 +35,7 @@ from adaptive_sleep.ledger import Ledger
 from adaptive_sleep.runtime import Runtime, StepResult
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 from adaptive_sleep.streams.manifest import TEMPORARY, sync_folder, write_atomically
-from adaptive_sleep.trace import TraceRow, predictions_frame, trace_frame
+from adaptive_sleep.trace import PLANNED, TraceRow, predictions_frame, trace_frame
 
 COMMIT_EVENTS = 131_072  # a commit is due after that many events too, so that memory is bounded
 PHASES = ("wake", "signals", "policy", "sleep")
@@ -235,12 +235,10 @@ def finish(path: Path, ledger: Ledger, recording: RecordingRef | None = None) ->
     `recording` is what a live run recorded meanwhile.
     """
     run = open_run(path)
-    # nobody plans for windows of questions, so their one pass is none of the policy's
-    planned = pl.col("right").is_null() | (pl.col("scored") == 0)
     scored = pl.when(pl.col("scored") > 0).then(pl.col("loss") * pl.col("scored"))
     figures = run.trace().select(
         pl.len().alias("windows"),
-        pl.col("passes").filter(planned).mean(),
+        pl.col("passes").filter(PLANNED).mean(),  # the one pass of questions is not the policy's
         scored.sum().alias("lost"),
         pl.col("scored").sum(),
     )

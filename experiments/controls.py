@@ -17,6 +17,7 @@ from adaptive_sleep.contract import policy
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.signals import WindowSignals
 from adaptive_sleep.streams.errors import InputError, IntegrityError
+from adaptive_sleep.trace import PLANNED
 
 COLUMNS = ("stream", "window", "passes")
 
@@ -72,7 +73,7 @@ def shuffled(trace: pl.LazyFrame | pl.DataFrame, seed: int) -> Prescribed:
 
 def slept_windows(trace: pl.LazyFrame) -> pl.LazyFrame:
     """The windows of a run that a policy planned for: all but those of questions."""
-    return trace.filter(pl.col("right").is_null() | (pl.col("scored") == 0))
+    return trace.filter(PLANNED)
 
 
 def _in_memory(trace: pl.LazyFrame | pl.DataFrame, seed: int | None) -> Prescribed:
@@ -123,6 +124,8 @@ def _checked(trace: pl.LazyFrame, path: str) -> pl.DataFrame:
     if missing:
         raise InputError(f"prescribed(path={path!r}): no column {', '.join(missing)}")
     if "right" in names and "scored" in names:
+        if "asked" not in names:  # a trace in a file may be older than this column
+            trace = trace.with_columns(asked=pl.lit(None, pl.Int64))
         trace = slept_windows(trace)
     frame = (
         trace.select(pl.col("stream").cast(pl.String), pl.col("window", "passes").cast(pl.Int64))

@@ -31,6 +31,7 @@ from adaptive_sleep.learning import (
     Accuracy,
     TaskRecipe,
     accuracy,
+    asks_every,
     config_of,
     drawn_passes,
     read_task_recipe,
@@ -40,31 +41,42 @@ from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.task_training import learn
 
-EXPERIMENTS = ("chain", "chain-stream", "hops")
+EXPERIMENTS = (
+    "chain",
+    "chain-stream",
+    "hops",
+    "hops-stream",
+    "lead-lag",
+    "lead-lag-continuous",
+    "rule110",
+    "sliding-window",
+)
 SEEDS = (0, 1, 2, 3, 4)
 KINDS = ("model", "control", "control_compute")
 Report = Callable[[float, float | None, str], None]
 
 
-def recipe_of(name: str) -> TaskRecipe:
-    """The recipe of an experiment, by its name or the path of a TOML file. Raises InputError."""
+def recipe_of(name: str, changes: Sequence[str] = ()) -> TaskRecipe:
+    """The recipe of an experiment, by its name or the path of a TOML file, with `changes` such as
+    "model.carry=restart" made to it. Raises InputError."""
     if name not in EXPERIMENTS and not name.endswith(".toml"):
         raise InputError(
             f"reproduce {name!r}: no such experiment{nearest(name, EXPERIMENTS)} "
             f"({', '.join(EXPERIMENTS)}; or a recipe named *.toml)"
         )
-    return read_task_recipe(find_recipe(name.replace("-", "_") if name in EXPERIMENTS else name))
+    file = find_recipe(name.replace("-", "_") if name in EXPERIMENTS else name)
+    return read_task_recipe(file, changes)
 
 
 def mean_work(recipe: TaskRecipe, seed: int) -> float:
     """Positions that the blocks read in a sample of training, all passes counted, on average."""
     batch = task_of(recipe).sample(np.random.default_rng(seed), 64, part="train")
     read, asked = window_positions(batch)
-    drawn = [
-        drawn_passes(recipe.training, np.random.default_rng([seed, step]), step)
-        for step in range(recipe.training.steps)
-    ]
-    return read * float(np.mean(drawn)) + asked
+    work = []
+    for step in range(recipe.training.steps):
+        passes = drawn_passes(recipe.training, np.random.default_rng([seed, step]), step)
+        work.append(read * passes + asked * (passes if asks_every(recipe.training, step) else 1))
+    return float(np.mean(work))
 
 
 def variant(recipe: TaskRecipe, kind: str, seed: int) -> TaskRecipe:
@@ -97,7 +109,9 @@ def _train(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
 
 def tested(model: Model, recipe: TaskRecipe) -> Accuracy:
     """Accuracy on the test part, by passes and difficulty."""
-    return accuracy(model, task_of(recipe), recipe.test, part="test", samples=recipe.test.samples)
+    task, test = task_of(recipe), recipe.test
+    samples, eviction = test.samples, recipe.eviction
+    return accuracy(model, task, test, part="test", samples=samples, eviction=eviction)
 
 
 def reproduce(
@@ -106,18 +120,16 @@ def reproduce(
     *,
     seeds: Sequence[int] = SEEDS,
     kinds: Sequence[str] = KINDS,
-    steps: int | None = None,
+    changes: Sequence[str] = (),
     jobs: int | None = None,
     on_progress: Report | None = None,
 ) -> dict[str, Any]:
     """Train and test every seed and control of an experiment in folders under `out`; killed, it
-    goes on where it was. `steps` overrides the recipe's; `jobs` processes of one thread each.
+    goes on where it was. `changes` are made to the recipe; `jobs` processes of one thread each.
 
     Returns what `summary` does. Raises InputError.
     """
-    recipe = recipe_of(name)
-    if steps is not None:
-        recipe = replace(recipe, training=replace(recipe.training, steps=steps))
+    recipe = recipe_of(name, changes)
     folder, begun = Path(out), time.perf_counter()
     work = {
         (kind, seed): (variant(recipe, kind, seed), str(folder / f"seed-{seed}" / kind), seed)
@@ -216,11 +228,12 @@ def from_checkpoint(name: str, where: str) -> dict[str, Any]:
     recipe = recipe_of(name)
     model, begun = load_model(where), time.perf_counter()
     space = task_of(recipe).space
-    if (model.config.fields, model.config.answers) != (space.fields, space.answers):
-        raise InputError(
-            f"--from-checkpoint {where}: reads fields {model.config.fields} and answers "
-            f"{model.config.answers} classes, but {name} has {space.fields} and {space.answers}"
-        )
+    for field in ("fields", "values", "answers", "questions"):
+        has, wanted = getattr(model.config, field), getattr(space, field)
+        if has != wanted:
+            raise InputError(
+                f"--from-checkpoint {where}: was made for {field}={has}, but {name} has {wanted}"
+            )
     found = tested(model, recipe)
     return {
         "experiment": name,

@@ -45,12 +45,16 @@ def draw(result: Mapping[str, Any]) -> go.Figure:
             look = {"color": "#c2410c", "width": 2, "dash": ("dash", "dot")[number]}
             _line(figure, words, result[kind], next(iter(result[kind]["accuracy"])), look)
     seeds = len(result["seeds"])
+    measure = (
+        "R2" if result.get("recipe", {}).get("test", {}).get("measure") == "r2" else "accuracy"
+    )
+    lowest = min(min(line.y) for line in figure.data)  # R2 may be negative
     figure.update_layout(
-        title=f"{result['experiment']}: accuracy after eviction ({seeds} seeds, 95 % t-intervals)",
+        title=f"{result['experiment']}: {measure} after eviction ({seeds} seeds, 95 % t-intervals)",
         font={"family": FONT, "color": INK},
         plot_bgcolor="white",
         xaxis={"title": "difficulty", "gridcolor": GRID, "dtick": 1},
-        yaxis={"title": "accuracy", "gridcolor": GRID, "range": [-0.02, 1.05]},
+        yaxis={"title": measure, "gridcolor": GRID, "range": [min(lowest, 0.0) - 0.02, 1.05]},
     )
     return figure
 

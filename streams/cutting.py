@@ -102,7 +102,9 @@ class Cutter:
 
     A step takes contiguous rows, at most one piece per stream: it ends before the first row that
     would need a second piece of its stream, or after `max_rows`. A gap that shows at a row closes
-    the window before that row, with an empty piece if the step holds no event of the stream.
+    the window before that row, with an empty piece if the step holds no event of the stream; gaps
+    that show at the same time, within `max_rows`, close their windows in the same step, so that
+    streams whose windows begin together are run as one batch.
     Pieces are in the order of `recording.streams` and carry no label, but for the `target` of a
     recording of tokens, as `Events.targets`. With `close_at_end`, a last step closes what is open.
     Iterating again from a yielded offset, with the windower's state of that moment, gives the same
@@ -229,8 +231,9 @@ class _View:
     """Where each stream's window will close within one buffer.
 
     Rows are sorted by stream once; `_break[s]` is the first row that needs a second piece of
-    stream s (`_FAR`: none in the buffer). It changes only when a window of s closes, so a step
-    costs its own rows and pieces, not those of the buffer.
+    stream s (`_FAR`: none in the buffer), `_before[s]` the row of s before it (-1: none in the
+    buffer), `_shows[s]` its time. They change only when a window of s closes, so a step costs its
+    own rows and pieces, not those of the buffer.
     """
 
     def __init__(self, buffer: _Buffer, names: tuple[str, ...], windower: Windower) -> None:
@@ -239,7 +242,7 @@ class _View:
         self._ends = np.cumsum(counts)
         self._next = (self._ends - counts).copy()
         self._codes = {name: i for i, name in enumerate(names)}
-        time = buffer.time[self._order]
+        self._time = time = buffer.time[self._order]
         gap = np.zeros(len(time), dtype=bool)
         if windower.gap_seconds is not None:
             # Unsigned, so that a step forward of more than 292 years does not wrap round.
@@ -250,7 +253,9 @@ class _View:
                 gap[first] = last is not None and int(time[first]) - last > windower._gap_ns
         self._gaps = np.append(np.flatnonzero(gap), _FAR)
         self._break = np.full(len(names), _FAR)
+        self._before, self._shows = np.full(len(names), -1), np.zeros(len(names), dtype=np.int64)
         self._by_gap = np.zeros(len(names), dtype=bool)
+        self._begins = self._next.copy()
         for s in np.flatnonzero(counts).tolist():
             self._find_break(s)
         windower._changed.clear()
@@ -262,8 +267,14 @@ class _View:
         gap = int(self._gaps[np.searchsorted(self._gaps, first if held else first + 1)])
         found = min(full, gap)
         inside = found < self._ends[s]
-        self._break[s] = self._buffer.start + self._order[found] if inside else _FAR
         self._by_gap[s] = inside and gap < full
+        self._break[s] = self._row(found) if inside else _FAR
+        if inside:
+            self._shows[s] = self._time[found]
+            self._before[s] = self._row(found - 1) if found > self._begins[s] else -1
+
+    def _row(self, place: int) -> int:
+        return self._buffer.start + int(self._order[place])
 
     def step(self, at: int, limit: int) -> tuple[int, list[Piece]]:
         """Take rows from `at` up to `limit`, or to the first that needs a second piece."""
@@ -275,12 +286,12 @@ class _View:
         closing = int(np.argmin(self._break))
         end = min(int(self._break[closing]), limit)
         # A step that is full does not look at the row after it, so it sees no gap there.
-        gap = closing if end < limit and self._by_gap[closing] else -1
+        gaps = self._gaps_with(closing, limit) if end < limit and self._by_gap[closing] else set()
         pieces = []
-        for s, events in self._gather(at - self._buffer.start, end - self._buffer.start, gap):
+        for s, events in self._gather(at - self._buffer.start, end - self._buffer.start, gaps):
             name, count = self._names[s], len(events)
             cause: Cause = ""
-            if s == gap:
+            if s in gaps:
                 cause = "gap"
             elif windower.held(name) + count == windower.length:
                 cause = "length"
@@ -295,8 +306,17 @@ class _View:
         windower._changed.clear()
         return end, pieces
 
-    def _gather(self, first: int, end: int, gap: int) -> Iterator[tuple[int, Events]]:
-        """Events of each stream in rows `first` to `end`, and none of stream `gap` if it has none.
+    def _gaps_with(self, closing: int, limit: int) -> set[int]:
+        """The streams whose gap shows when that of `closing` does, and that have no row between.
+
+        Only rows before `limit` count, which are in the buffer wherever it ends.
+        """
+        row, time = self._break[closing], self._shows[closing]
+        together = self._by_gap & (self._break < limit) & (self._shows == time)
+        return set(np.flatnonzero(together & (self._before < row)).tolist())
+
+    def _gather(self, first: int, end: int, gaps: set[int]) -> Iterator[tuple[int, Events]]:
+        """Events of each stream in rows `first` to `end`, and of `gaps` also if they have none.
 
         In the order of the streams.
         """
@@ -312,16 +332,10 @@ class _View:
                 None if whole.tokens is None else whole.tokens[rows],
                 None if whole.targets is None else whole.targets[rows],
             )
-        streams = present.tolist()
         bounds = [0, *np.cumsum(counts[present]).tolist()]
-        missing = gap >= 0 and gap not in streams
-        for i, s in enumerate(streams):
-            if missing and gap < s:
-                missing = False
-                yield gap, whole[0:0]
-            yield s, whole[bounds[i] : bounds[i + 1]]
-        if missing:
-            yield gap, whole[0:0]
+        here = {s: whole[bounds[i] : bounds[i + 1]] for i, s in enumerate(present.tolist())}
+        for s in sorted({*here, *gaps}):
+            yield s, here.get(s, whole[0:0])
 
 
 def _sorted_rows(

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .drawing import draw_difficulties, draw_in_part, permutations, placed, taken
-from .task import IntArray, Part, TaskBatch, TaskSpace, asked_last, check_shared_out, check_whole
+from .task import (
+    IntArray,
+    Part,
+    TaskBatch,
+    TaskSpace,
+    asked_last,
+    check_shared_out,
+    check_whole,
+    rung_levels,
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,8 @@ class Chain:
     shuffled, are spread evenly over `windows` windows; then every node is asked, as
     (node + 1, blank). The longest path has `shortest`..`longest` edges (None: as few, as many as
     fit); the other nodes make the other paths, none longer, each way to share them out equally
-    likely. Raises InputError for bad parameters.
+    likely. With `rung` above 0, rung n of a sample asks for the node n * rung hops on, or the end
+    if that is nearer. Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "chain"
@@ -35,11 +45,13 @@ class Chain:
     windows: int = 1
     shortest: int | None = None
     longest: int | None = None
+    rung: int = 0
 
     def __post_init__(self) -> None:
         check_whole("chain", "nodes", self.nodes, 4, 64)  # what the tables stay small for
         check_whole("chain", "paths", self.paths, 1, self.nodes // 2)
         check_shared_out("chain", "nodes", self.nodes, self.windows)
+        check_whole("chain", "rung", self.rung, 0, self.nodes)
         least, most = self._bounds()
         for name in ("shortest", "longest"):
             value = getattr(self, name)
@@ -97,8 +109,12 @@ class Chain:
         questions = np.tile(self.space.pack(np.arange(1, self.nodes + 1), 0), (count, 1))
         last = np.cumsum(sizes, axis=1) - 1
         path = (last[:, :, None] < np.arange(self.nodes)).sum(axis=1)
-        ends = taken(node, taken(last, path))
-        return asked_last([*windows, questions], placed(ends, node), hops)
+        end, place = taken(last, path), np.arange(self.nodes)
+        rungs = [
+            placed(taken(node, np.minimum(place + level, end)), node)
+            for level in rung_levels(self.rung, self.space.difficulties[-1])
+        ]
+        return asked_last([*windows, questions], placed(taken(node, end), node), hops, rungs)
 
     def _paths(self, random: np.random.Generator, hops: IntArray) -> tuple[IntArray, ...]:
         """Edges as integers and nodes `[R, nodes]`, path after path; sizes `[R, paths]`."""

@@ -89,6 +89,7 @@ class Depo:
             window=max(-(-longest // self.windows), asked),
             windows=self.windows + 1,
             difficulties=tuple(range(1, self.max_hops + 1)),
+            questions="text",
         )
 
     def public_ids(self, tokens: IntArray) -> IntArray:

@@ -66,6 +66,7 @@ class GsmSymbolic:
             ),
             windows=self.windows + 1,
             difficulties=tuple(range(self.min_op, self.max_op + 1)),
+            questions="text",
         )
 
     def sample(

@@ -23,6 +23,7 @@ from .task import (
     check_shared_out,
     check_switch,
     check_whole,
+    rung_levels,
 )
 
 Show = Literal["window", "last"]
@@ -36,7 +37,8 @@ class Hops:
     `windows` windows, each of which ends with (blank, blank, k); then every node is asked, as
     (node + 1, blank, k). With `show="last"`, k is blank before the last of those windows. With
     `absent`, the windows after the first also list the nodes whose edges they lack, with a blank
-    successor, so that every node has a place there. Raises InputError for bad parameters.
+    successor, so that every node has a place there. With `rung` above 0, rung n of a sample asks
+    for the node min(k, n * rung) hops on. Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "hops"
@@ -45,11 +47,13 @@ class Hops:
     max_hops: int = 8
     show: Show = "window"
     absent: bool = False
+    rung: int = 0
 
     def __post_init__(self) -> None:
         check_whole("hops", "nodes", self.nodes, 4, 4096)
         check_whole("hops", "max_hops", self.max_hops, 1, self.nodes - 1)
         check_switch("hops", "absent", self.absent)
+        check_whole("hops", "rung", self.rung, 0, self.max_hops)
         if self.windows not in (1, 2, 4):
             raise InputError(f"hops: windows={self.windows!r}: expected 1, 2 or 4")
         check_shared_out("hops", "nodes", self.nodes, self.windows)
@@ -81,9 +85,9 @@ class Hops:
         k = draw_difficulties(random, count, self.space.difficulties, weights, difficulty)
         _, cycle = draw_in_part(random, part, k, self._cycles)
         questions = self.space.pack(np.arange(1, self.nodes + 1), 0, k[:, None])
-        reached = taken(cycle, (np.arange(self.nodes) + k[:, None]) % self.nodes)
         windows = self._listed(random, cycle, k[:, None])
-        return asked_last([*windows, questions], placed(reached, cycle), k)
+        rungs = [_reached(cycle, np.minimum(k, n)) for n in rung_levels(self.rung, self.max_hops)]
+        return asked_last([*windows, questions], _reached(cycle, k), k, rungs)
 
     def _cycles(self, random: np.random.Generator, k: IntArray) -> tuple[IntArray, IntArray]:
         """The edges as integers, and the nodes in the order of the cycle, both `[R, nodes]`."""
@@ -106,3 +110,9 @@ class Hops:
             edges = self.space.pack(taken(cycle, place) + 1, after, shown)
             windows.append(np.concatenate([edges, self.space.pack(0, 0, shown)], axis=1))
         return windows
+
+
+def _reached(cycle: IntArray, k: IntArray) -> IntArray:
+    """The node k `[B]` hops on from each node, `[B, nodes]`."""
+    nodes = cycle.shape[1]
+    return placed(taken(cycle, (np.arange(nodes) + k[:, None]) % nodes), cycle)

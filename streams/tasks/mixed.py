@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,10 @@ from .task import IntArray, Part, Task, TaskBatch, TaskSpace
 class Mixed:
     """Draw samples of `parts` in bursts that are easy and hard by turns.
 
-    `parts` are tasks with weights; they share fields, answers and windows, and the usual mix is one
-    task alone. `easy` and `hard` are weights per difficulty. `bursts` are the mean lengths, in
-    samples, of an easy and of a hard burst: a Markov chain of two states leaves its state before
-    each sample with chance 1 / mean. Raises InputError for bad parameters.
+    `parts` are tasks with weights; they share fields, answers, windows, questions and values, and
+    the usual mix is one task alone. `easy` and `hard` are weights per difficulty. `bursts` are the
+    mean lengths, in samples, of an easy and of a hard burst: a Markov chain of two states leaves
+    its state before each sample with chance 1 / mean. Raises InputError for bad parameters.
     """
 
     parts: tuple[tuple[Task, float], ...]
@@ -41,8 +42,9 @@ class Mixed:
                 raise InputError(f"parts: weight {weight} of {task.name}: finite and above 0")
             if _shape(task.space) != _shape(first):
                 raise InputError(
-                    f"parts: {task.name} has fields, answers, windows = {_shape(task.space)}, "
-                    f"{self.parts[0][0].name} has {_shape(first)}: mix tasks that share them"
+                    f"parts: {task.name} has fields, answers, windows, questions, values = "
+                    f"{_shape(task.space)}, {self.parts[0][0].name} has {_shape(first)}: "
+                    "mix tasks that share them"
                 )
             check_weights("easy", self.easy, task.space.difficulties)
             check_weights("hard", self.hard, task.space.difficulties)
@@ -60,6 +62,8 @@ class Mixed:
             window=max(space.window for space in spaces),
             windows=spaces[0].windows,
             difficulties=tuple(sorted({d for space in spaces for d in space.difficulties})),
+            questions=spaces[0].questions,
+            values=spaces[0].values,
         )
 
     def sequence(self, random: np.random.Generator, count: int, part: Part) -> TaskBatch:
@@ -108,8 +112,8 @@ class Mixed:
         return _in_order(rows, batches)
 
 
-def _shape(space: TaskSpace) -> tuple[tuple[int, ...], int, int]:
-    return space.fields, space.answers, space.windows
+def _shape(space: TaskSpace) -> tuple[tuple[int, ...], int, int, str, int]:
+    return space.fields, space.answers, space.windows, space.questions, space.values
 
 
 def _in_order(rows: Sequence[IntArray], batches: Sequence[TaskBatch]) -> TaskBatch:
@@ -117,19 +121,27 @@ def _in_order(rows: Sequence[IntArray], batches: Sequence[TaskBatch]) -> TaskBat
     if len({batch.diagonal for batch in batches}) > 1:
         raise InputError("parts: all tasks ask in the same windows, all diagonal or none")
     windows = range(len(batches[0].tokens))
+    unasked = -1 if batches[0].targets[0].dtype.kind == "i" else np.nan
     return TaskBatch(
         tokens=tuple(_merged(rows, [batch.tokens[w] for batch in batches], 0) for w in windows),
-        targets=tuple(_merged(rows, [batch.targets[w] for batch in batches], -1) for w in windows),
+        targets=tuple(
+            _merged(rows, [batch.targets[w] for batch in batches], unasked) for w in windows
+        ),
         lengths=tuple(_merged(rows, [batch.lengths[w] for batch in batches], 0) for w in windows),
         difficulty=_merged(rows, [batch.difficulty for batch in batches], 0),
         diagonal=batches[0].diagonal,
+        values=tuple(
+            _merged(rows, [batch.values[w] for batch in batches], np.nan)
+            for w in range(len(batches[0].values))
+        ),
     )
 
 
-def _merged(rows: Sequence[IntArray], arrays: Sequence[IntArray], blank: int) -> IntArray:
-    """Return the rows of `arrays`, `[R]` or `[R, L]`, in one array, filled up with `blank`."""
+def _merged(rows: Sequence[IntArray], arrays: Sequence[NDArray[Any]], blank: float) -> NDArray[Any]:
+    """Return the rows of `arrays`, `[R]`, `[R, L]` or `[R, L, V]`, in one array of their kind,
+    filled up with `blank`."""
     shape = (sum(map(len, rows)), *np.max([array.shape[1:] for array in arrays], axis=0).tolist())
-    merged = np.full(shape, blank, np.int64)
+    merged = np.full(shape, blank, arrays[0].dtype)
     for here, array in zip(rows, arrays, strict=True):
         if array.ndim == 1:
             merged[here] = array

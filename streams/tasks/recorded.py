@@ -1,6 +1,7 @@
 """A task as a recording: its samples, window after window, in streams that any policy may replay.
 
-What is asked stands in the label channels; how a recording is cut into windows is in `cutting`.
+What is asked stands in the label channels, whether its questions stand alone or in a text: that a
+model knows, not the recording. How a recording is cut into windows is in `cutting`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CHANNELS = (Channel(TARGET, "label"), Channel("difficulty", "label"))
 GAP_SECONDS = 0.5  # of a replay that is to cut this recording at every window
 _ORIGIN = 1_700_000_000_000_000_000  # ns
 _EVENT = 1_000_000  # ns between two events of a window
-_WINDOW = 1_000_000_000  # ns between the last event of a window and the first of the next
+_WINDOW = 1_000_000_000  # ns from the last event of windows side by side to the next windows
 _MOST_TOKENS = 2**31  # a recording holds tokens in 32 bits
 _MOST_ANSWERS = 2**24  # and labels as float32
 
@@ -67,14 +68,14 @@ def record_batch(
 ) -> Recording:
     """Write the samples of a batch as a recording of tokens, and open it.
 
-    Sample i goes to stream i mod `streams` ("s0", "s1", ...). Events of a window are 1 ms apart,
-    windows of a stream 1 s, so that a gap of `GAP_SECONDS` separates them exactly. The label
+    Sample i goes to stream i mod `streams` ("s0", "s1", ...). Events of a window are 1 ms apart;
+    windows begin together in all streams, 1 s after the longest of those before, so that a gap of
+    `GAP_SECONDS` separates them exactly and a replay closes them in one step. The label
     channels are `target`, missing where nothing is asked, and `difficulty`. Raises InputError for
     an existing path and for samples that a recording cannot hold.
     """
     _check(space, streams)
-    _check_questions(batch)
-    clock = dict.fromkeys(range(min(streams, len(batch))), _ORIGIN)
+    clock = _ORIGIN
     with RecordingWriter(
         Path(path),
         kind="tokens",
@@ -88,43 +89,38 @@ def record_batch(
             dealt = [events(batch, row) for row in rows]
             for windows in zip(*dealt, strict=True):  # side by side, as a step takes them
                 for stream, window in enumerate(windows):
-                    clock[stream] = _append(writer, f"s{stream}", clock[stream], window)
+                    _append(writer, f"s{stream}", clock, window)
+                longest = max(len(window.tokens) for window in windows)
+                clock += (longest - 1) * _EVENT + _WINDOW if longest else 0
     return Recording.open(path, verify=False)
 
 
-def _append(writer: RecordingWriter, stream: str, start: int, window: WindowEvents) -> int:
-    """Write one window from the time `start` on; returns when the next one begins."""
-    count = len(window.tokens)
-    if not count:
-        return start
-    time = start + _EVENT * np.arange(count, dtype=np.int64)
-    writer.append(stream, time, values=_labels(window), tokens=window.tokens)
-    return int(time[-1]) + _WINDOW
+def _append(writer: RecordingWriter, stream: str, start: int, window: WindowEvents) -> None:
+    """Write one window from the time `start` on."""
+    if len(window.tokens):
+        time = start + _EVENT * np.arange(len(window.tokens), dtype=np.int64)
+        writer.append(stream, time, values=_labels(window), tokens=window.tokens)
 
 
 def _labels(window: WindowEvents) -> NDArray[np.float32]:
-    target = np.where(window.targets == -1, np.nan, window.targets)
+    target = np.where(window.asked, window.targets, np.nan)
     return np.stack([target, np.full(len(target), window.difficulty)], 1).astype(np.float32)
 
 
 def _check(space: TaskSpace, streams: int) -> None:
     if streams < 1:
         raise InputError(f"streams={streams}: samples are dealt to at least 1")
+    if space.values:
+        raise InputError(
+            f"values={space.values}: a recorded task holds tokens alone; record one without values"
+        )
+    if space.answers == 1:
+        raise InputError("answers=1: a recorded task asks for classes, not for real numbers")
     if space.vocabulary > _MOST_TOKENS or space.answers > _MOST_ANSWERS:
         raise InputError(
             f"vocabulary={space.vocabulary}, answers={space.answers}: a recording holds up to "
             f"{_MOST_TOKENS} tokens and {_MOST_ANSWERS} answers; make the task smaller"
         )
-
-
-def _check_questions(batch: TaskBatch) -> None:
-    """Questions of a recording do not see each other: nothing in it could say that they do."""
-    for number, (targets, diagonal) in enumerate(zip(batch.targets, batch.diagonal, strict=True)):
-        if not diagonal and (targets != -1).any():
-            raise InputError(
-                f"window {number} asks for the next token, so that its questions see each other; "
-                "record a task whose questions stand alone, such as chain or hops"
-            )
 
 
 def _written(task: Task) -> str:

@@ -14,13 +14,16 @@ from .chain import Chain
 from .depo import Depo
 from .distractors import Distractors
 from .gsm_symbolic import GsmSymbolic
+from .gsm_worded import GsmWorded
 from .hops import Hops
+from .lead_lag import LeadLag
 from .rule110 import Rule110
 from .task import Task
 
-_CLASSES = (Hops, Chain, Rule110, Depo, GsmSymbolic, Distractors)
+_CLASSES = (Hops, Chain, Rule110, LeadLag, Depo, GsmSymbolic, GsmWorded, Distractors)
 _DEPO1 = {"max_nodes": 375, "max_hops": 8, "word_tokens": 50, "min_length": 1, "max_length": 2}
 _DEPO2 = {"max_nodes": 125, "max_hops": 16, "word_tokens": 3, "min_length": 5, "max_length": 7}
+_REAL = {"channels": 8, "levels": 0, "steps": 3, "max_horizon": 4, "noise": 0.02}
 
 # name -> the class, and what a preset fixes unless it is given (the paper's smaller Depo have
 # max_nodes 300 and 225, 100 and 75)
@@ -29,6 +32,7 @@ _TASKS: Mapping[str, tuple[Callable[..., Task], Mapping[str, Any]]] = {
     "depo1": (Depo, _DEPO1),
     "depo2": (Depo, _DEPO2),
     "depo-small": (Depo, {}),
+    "lead_lag_continuous": (LeadLag, _REAL),
 }
 
 

@@ -13,7 +13,16 @@ from typing import ClassVar
 import numpy as np
 
 from .drawing import draw_difficulties, draw_in_part
-from .task import IntArray, Part, TaskBatch, TaskSpace, asked_last, check_shared_out, check_whole
+from .task import (
+    IntArray,
+    Part,
+    TaskBatch,
+    TaskSpace,
+    asked_last,
+    check_shared_out,
+    check_whole,
+    rung_levels,
+)
 
 # The new value of a cell, by 4 * left + 2 * itself + right: the binary digits of 110.
 RULE = np.array([0, 1, 1, 1, 0, 1, 1, 0], np.int64)
@@ -25,19 +34,22 @@ class Rule110:
 
     A token packs (value + 1, depth, position + 1). The cells, in order, are spread evenly over
     `windows` windows, the depth in every token; then every position is asked, value and depth
-    blank. An answer is exact if all cells are right. Parts are parts of the 2**width rows.
-    Raises InputError for bad parameters.
+    blank. An answer is exact if all cells are right. Parts are parts of the 2**width rows. With
+    `rung` above 0, rung n of a sample asks for the row after min(t, n * rung) steps. Raises
+    InputError for bad parameters.
     """
 
     name: ClassVar[str] = "rule110"
     width: int = 10
     max_depth: int = 6
     windows: int = 1
+    rung: int = 0
 
     def __post_init__(self) -> None:
         check_whole("rule110", "width", self.width, 8, 62)
         check_whole("rule110", "max_depth", self.max_depth, 1, 4096)
         check_shared_out("rule110", "width", self.width, self.windows)
+        check_whole("rule110", "rung", self.rung, 0, self.max_depth)
 
     @cached_property
     def space(self) -> TaskSpace:
@@ -65,9 +77,17 @@ class Rule110:
         position = np.arange(1, self.width + 1)
         cells = self.space.pack(row + 1, depth[:, None], position)
         questions = np.tile(self.space.pack(0, 0, position), (count, 1))
-        for step in range(int(depth.max())):
-            row = np.where(depth[:, None] > step, after_one_step(row), row)
-        return asked_last([*np.split(cells, self.windows, axis=1), questions], row, depth)
+        rows = [row]
+        for _ in range(int(depth.max())):
+            rows.append(after_one_step(rows[-1]))
+        found = np.stack(rows)
+
+        def after(most: int) -> IntArray:
+            return found[np.minimum(depth, most), np.arange(count)]
+
+        rungs = [after(level) for level in rung_levels(self.rung, self.max_depth)]
+        windows = [*np.split(cells, self.windows, axis=1), questions]
+        return asked_last(windows, after(self.max_depth), depth, rungs)
 
     def _rows(self, random: np.random.Generator, depth: IntArray) -> tuple[IntArray, IntArray]:
         """The row as one integer `[R, 1]`, and its cells `[R, width]`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError
 
 IntArray: TypeAlias = NDArray[np.int64]
+Targets: TypeAlias = NDArray[np.int64] | NDArray[np.float64]
+Values: TypeAlias = NDArray[np.float32]
 Part = Literal["train", "validation", "test"]
+Questions = Literal["alone", "text"]
 
 _LARGEST = 2**62  # of a vocabulary, so that packing stays within int64
 
@@ -26,8 +29,11 @@ class TaskSpace:
     """The sizes of a task: what a model must be built for.
 
     `fields` are the sizes of the fields that a token packs, blank (0) included; the first is the
-    most significant. `answers` counts the classes of a target, `window` the most events of a
+    most significant; `values` counts the real numbers that an event carries beside its token.
+    `answers` counts the classes of a target, 1 for a real number; `window` the most events of a
     window, `windows` the windows of a sample; `difficulties` are all values it takes, rising.
+    `questions` says how the last window asks: "alone", each event a question that sees no other
+    (`TaskBatch.diagonal`), or in a "text", whose events see those before them.
     """
 
     fields: tuple[int, ...]
@@ -35,6 +41,8 @@ class TaskSpace:
     window: int
     windows: int
     difficulties: tuple[int, ...]
+    questions: Questions = "alone"
+    values: int = 0
 
     def __post_init__(self) -> None:
         if not self.fields or min(self.fields) < 1 or self.vocabulary > _LARGEST:
@@ -44,6 +52,8 @@ class TaskSpace:
         for name in ("answers", "window", "windows"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: at least 1")
+        if self.values < 0:
+            raise InputError(f"values={self.values}: real numbers beside a token, 0 or more")
         if not self.difficulties or list(self.difficulties) != sorted(set(self.difficulties)):
             raise InputError(f"difficulties={self.difficulties}: at least 1, rising, none twice")
 
@@ -95,29 +105,44 @@ def _check_inside(name: str, values: NDArray[np.integer], size: int) -> None:
 class TaskBatch:
     """`B` samples, window by window; the model reads `tokens` and never sees the rest.
 
-    Per window: `tokens` `[B, L_w]` int64, 0 beyond the lengths; `targets` `[B, L_w]`, the class
-    that must be given at an event after reading it, -1 where nothing is asked; `lengths` `[B]`; and
-    `diagonal`, whether its events are questions that must not see each other. `difficulty` `[B]`
-    labels the samples for analysis.
+    Per window: `tokens` `[B, L_w]` int64, 0 beyond the lengths; `targets` `[B, L_w]`, what must be
+    given at an event after reading it, a class (int64, -1 where nothing is asked) or a real number
+    (float64, NaN there); `lengths` `[B]`; and `diagonal`, whether its events are questions that
+    must not see each other. `values` are what events carry beside their tokens, `[B, L_w, V]` a
+    window, NaN where blank; () for V = 0. `difficulty` `[B]` labels the samples for analysis.
+    `rungs`, for training alone, are easier targets of the last window, asked where its own are:
+    `rungs[n - 1]` after pass n, () where the task has none.
     """
 
     tokens: tuple[IntArray, ...]
-    targets: tuple[IntArray, ...]
+    targets: tuple[Targets, ...]
     lengths: tuple[IntArray, ...]
     difficulty: IntArray
     diagonal: tuple[bool, ...]
+    rungs: tuple[Targets, ...] = ()
+    values: tuple[Values, ...] = ()
 
     def __len__(self) -> int:
         return len(self.difficulty)
 
+    def asked(self) -> tuple[NDArray[np.bool_], ...]:
+        """Where something is asked, boolean `[B, L_w]` per window."""
+        return tuple(
+            targets != -1 if targets.dtype.kind == "i" else ~np.isnan(targets)
+            for targets in self.targets
+        )
+
 
 class WindowEvents(NamedTuple):
-    """One window of one sample without its padding: `tokens` and `targets`, both `[L]`."""
+    """One window of one sample without its padding: `tokens`, `targets` and where something is
+    `asked`, all `[L]`; `values` `[L, V]`."""
 
     tokens: IntArray
-    targets: IntArray
+    targets: Targets
     difficulty: int
     diagonal: bool
+    asked: NDArray[np.bool_]
+    values: Values
 
 
 class Task(Protocol):
@@ -152,15 +177,26 @@ class Task(Protocol):
 
 def events(batch: TaskBatch, row: int = 0) -> list[WindowEvents]:
     """Return the windows of one sample of a batch, in order, without padding."""
-    windows = zip(batch.tokens, batch.targets, batch.lengths, batch.diagonal, strict=True)
+    values = batch.values or tuple(np.empty((*t.shape, 0), np.float32) for t in batch.tokens)
+    windows = zip(
+        batch.tokens,
+        batch.targets,
+        batch.asked(),
+        values,
+        batch.lengths,
+        batch.diagonal,
+        strict=True,
+    )
     return [
         WindowEvents(
             tokens[row, : lengths[row]],
             targets[row, : lengths[row]],
             int(batch.difficulty[row]),
             diagonal,
+            asked[row, : lengths[row]],
+            carried[row, : lengths[row]],
         )
-        for tokens, targets, lengths, diagonal in windows
+        for tokens, targets, asked, carried, lengths, diagonal in windows
     ]
 
 
@@ -182,19 +218,35 @@ def stream(
         yield task.sample(random, count, part=part, weights=weights, difficulty=difficulty)
 
 
-def asked_last(windows: Sequence[IntArray], targets: IntArray, difficulty: IntArray) -> TaskBatch:
+def asked_last(
+    windows: Sequence[IntArray],
+    targets: Targets,
+    difficulty: IntArray,
+    rungs: Sequence[Targets] = (),
+    values: Sequence[Values] = (),
+) -> TaskBatch:
     """Return the batch of full windows `[B, L_w]` of which the last holds independent questions.
 
-    `targets` `[B, L]` belong to the last window; in those before it nothing is asked.
+    `targets` and each of `rungs` `[B, L]` belong to the last window; in those before it nothing is
+    asked. `values` as in `TaskBatch`.
     """
-    unasked = [np.full_like(window, -1) for window in windows[:-1]]
+    blank = -1 if targets.dtype.kind == "i" else np.nan
+    kind: Any = targets.dtype
+    unasked: list[Targets] = [np.full(window.shape, blank, kind) for window in windows[:-1]]
     return TaskBatch(
         tokens=tuple(windows),
         targets=(*unasked, targets),
         lengths=tuple(np.full(len(difficulty), window.shape[1], np.int64) for window in windows),
         difficulty=difficulty,
         diagonal=(*(False for _ in unasked), True),
+        rungs=tuple(rungs),
+        values=tuple(values),
     )
+
+
+def rung_levels(rung: int, hardest: int) -> range:
+    """Return the difficulty that rung 1, 2, ... asks for, up to the hardest; none for `rung` 0."""
+    return range(rung, hardest + rung, rung) if rung else range(0)
 
 
 def check_whole(task: str, name: str, value: object, low: int, high: int) -> None:

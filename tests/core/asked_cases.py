@@ -17,6 +17,10 @@ TASKS = {
     "hops": make_task("hops", nodes=8, max_hops=3),  # windows of 9, questions of 8
     "chain": make_task("chain", nodes=8, paths=2, windows=2),  # windows of 4, questions of 8
 }
+TEXTS = {  # what is asked in them depends on the sample, and so do their lengths
+    "depo": make_task("depo-small", max_nodes=5, max_hops=3, word_tokens=4, windows=2),
+    "gsm_symbolic": make_task("gsm_symbolic", lines=3, max_op=3, windows=2, name_digits=2),
+}
 MILLISECOND = 1_000_000
 
 
@@ -27,6 +31,7 @@ def model_for(task: Task, seed: int = 0, **changes: Any) -> asl.Model:
         "vocabulary": space.vocabulary,
         "fields": space.fields,
         "answers": space.answers,
+        "questions": space.questions,
         "window": space.window,
         "sleep_attention": "bidirectional",
     }

@@ -164,9 +164,17 @@ def test_deltanet_mixer_that_is_asked(taps: int) -> None:
     assert close(BATCH * SIZE * (ask_costs(model.config) - newest), counted)
 
 
-def answering_step(ask: bool) -> tuple[asl.Runtime, int]:
+def test_the_map_of_values_beside_tokens() -> None:
+    model = cases.build(cases.tiny(**ANSWERING, values=5))
+    tokens, values = torch.zeros(BATCH, SIZE).long(), torch.randn(BATCH, SIZE, 5)
+    counted = flops_of(lambda: model.tokens.embed(tokens, values))
+    assert close(BATCH * SIZE * costs(model.config).embed, counted)
+    assert costs(cases.tiny(**ANSWERING)).embed == 0
+
+
+def answering_step(ask: bool, **changes: Any) -> tuple[asl.Runtime, int]:
     """A runtime after one window of 16 of each stream, and what the counter saw of it."""
-    model = cases.build(cases.tiny(**ANSWERING))
+    model = cases.build(cases.tiny(**(ANSWERING | changes)))
     targets = np.where(np.arange(16) % 3 == 0, 1, -1) if ask else None
     pieces = []
     for i in range(BATCH):
@@ -192,6 +200,17 @@ def test_a_window_of_questions() -> None:
     assert runtime.ledger.wake == BATCH * price.questions(np.array(16), np.array(6))
     unseen = 16 * (price.pair + config.layers.count("deltanet") * 2 * 2 * 16)
     assert close(runtime.ledger.wake - BATCH * unseen, counted)
+
+
+def test_a_window_that_asks_in_a_text() -> None:
+    """Causal pairs, also where sleep sees all; the head only where something is asked."""
+    runtime, counted = answering_step(ask=True, questions="text")
+    config, price = runtime.model.config, costs(runtime.model.config)
+    assert runtime.ledger.wake == BATCH * price.text(np.array(16), np.array(6))
+    masked = 16 * 15 // 2 * attention_costs(config)[1]  # pairs that the counter sees computed
+    assert close(runtime.ledger.wake + BATCH * masked, counted)
+    assert runtime.ledger.sleep == 0
+    assert runtime.ledger.signals == BATCH * (price.change + 6 * price.spread)
 
 
 def patches_of(model: asl.Model) -> Patches:

@@ -19,11 +19,14 @@ import torch
 
 from adaptive_sleep.answering import Answers, answer, fall_asleep, go_on
 from adaptive_sleep.config import decode
+from adaptive_sleep.deltanet import DeltaNet
 from adaptive_sleep.learning import (
     LearningRecipe,
     Optimiser,
     TaskRecipe,
     accuracy,
+    asks_every,
+    climbed,
     config_of,
     difficulty_weights,
     drawn_passes,
@@ -34,6 +37,7 @@ from adaptive_sleep.learning import (
 )
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.task_training import learn
 
 SMALL: dict[str, Any] = {
@@ -88,7 +92,9 @@ def test_no_question_sees_another(model: Model) -> None:
 def test_asking_changes_nothing(model: Model) -> None:
     batch = drawn(small())
     lengths = torch.from_numpy(batch.lengths[0])
-    before = fall_asleep(model, torch.from_numpy(batch.tokens[0]), lengths, model.fresh(5), 2)[-1]
+    before = fall_asleep(model, torch.from_numpy(batch.tokens[0]), lengths, model.fresh(5), 2)[0][
+        -1
+    ]
     embedded = model.tokens.embed(torch.from_numpy(batch.tokens[1]))
     done = model.run(embedded, torch.from_numpy(batch.lengths[1]), before, seen="diagonal")
     for (_, a), (_, b) in zip(done.weights, before, strict=True):
@@ -117,6 +123,21 @@ def test_every_pass_can_be_asked(model: Model) -> None:
         torch.testing.assert_close(one.logits, answer(model, batch, passes)[0].logits)
 
 
+def test_a_pass_is_asked_for_its_rung(model: Model) -> None:
+    batch = drawn(small())
+    rung = np.where(batch.targets[1] >= 0, 1, -1)
+    found, _ = go_on(
+        model, dataclasses.replace(batch, rungs=(rung,)), 2, model.fresh(5), every=True
+    )
+    assert (found[0].targets == 1).all()
+    assert found[1].targets.tolist() == batch.targets[1][batch.targets[1] >= 0].tolist()
+    rungs = dataclasses.replace(batch, rungs=(batch.targets[1], rung))
+    found, _ = go_on(model, rungs, 2, model.fresh(5), every=True, climb=2)
+    assert (found[0].targets == 1).all()
+    (last,), _ = go_on(model, dataclasses.replace(batch, rungs=(rung, rung)), 2, model.fresh(5))
+    assert last.targets.tolist() == batch.targets[1][batch.targets[1] >= 0].tolist()
+
+
 def test_a_stream_goes_on_from_what_it_read_before(model: Model) -> None:
     batch, other = drawn(small()), task_of(small()).sample(np.random.default_rng(1), 5, part="test")
     _, state = go_on(model, other, 2, model.fresh(5))
@@ -124,6 +145,46 @@ def test_a_stream_goes_on_from_what_it_read_before(model: Model) -> None:
     assert not torch.allclose(found[0].logits, answer(model, batch, 2)[0].logits)
     test = dataclasses.replace(small().test, before=1)
     assert set(accuracy(model, task_of(small()), test, part="test", samples=3)) == {1, 2}
+
+
+def test_a_sliding_window_sees_what_the_windows_before_held() -> None:
+    task = make_task("distractors", facts=4, fillers=2, length=3, names=8, values=4)
+    made = {"name": "distractors", "facts": 4, "fillers": 2, "length": 3, "names": 8, "values": 4}
+    shape = {**SMALL["model"], "positions": "rotary", "sleep_attention": "causal", "window": 12}
+    recipe = decode(TaskRecipe, {**SMALL, "task": made, "model": shape, "eviction": "sliding"})
+    model = Model(config_of(recipe)).eval()
+    batch = task.sample(np.random.default_rng(0), 5, part="train")
+    one = dataclasses.replace(  # all of it in one window, so that nothing is ever evicted
+        batch,
+        tokens=(np.concatenate(batch.tokens[:-1], 1), batch.tokens[-1]),
+        targets=(np.concatenate(batch.targets[:-1], 1), batch.targets[-1]),
+        lengths=(sum(batch.lengths[:-1]), batch.lengths[-1]),
+        diagonal=(False, True),
+    )
+    with torch.no_grad():
+        cut, _ = go_on(model, batch, 1, model.fresh(5), sliding=True)
+        whole, _ = go_on(model, one, 1, model.fresh(5), sliding=True)
+        evicted, _ = go_on(model, batch, 1, model.fresh(5))
+    torch.testing.assert_close(cut[0].logits, whole[0].logits)
+    assert not torch.allclose(cut[0].logits, evicted[0].logits, atol=1e-3)
+
+
+def test_what_slides_far_enough_is_evicted() -> None:
+    made = {"name": "distractors", "facts": 4, "fillers": 3, "length": 4, "names": 8, "values": 4}
+    shape = {**SMALL["model"], "positions": "none", "sleep_attention": "causal"}
+    recipe = decode(TaskRecipe, {**SMALL, "task": made, "model": shape, "eviction": "sliding"})
+    model = Model(config_of(recipe)).eval()
+    batch = task_of(recipe).sample(np.random.default_rng(0), 5, part="train")
+    state = model.fresh(5)
+    for block in model.blocks:
+        if isinstance(block.mixer, DeltaNet):
+            torch.nn.init.zeros_(block.mixer.out.weight)  # fast weights tell nothing
+    other = dataclasses.replace(batch, tokens=(batch.tokens[0] * 0 + 1, *batch.tokens[1:]))
+    with torch.no_grad():
+        told, _ = go_on(model, batch, 2, state, sliding=True)
+        same, _ = go_on(model, other, 2, state, sliding=True)
+    assert model.config.window == 4  # as many as the last filler holds
+    torch.testing.assert_close(told[0].logits, same[0].logits, rtol=0, atol=0)
 
 
 def test_a_share_of_the_streams_goes_on(model: Model) -> None:
@@ -148,6 +209,12 @@ def test_schedules() -> None:
     random = np.random.default_rng(0)
     assert {drawn_passes(training, random, 0) for _ in range(30)} == {1}
     assert {drawn_passes(training, random, 60) for _ in range(80)} == {1, 2, 3, 4}
+    every = dataclasses.replace(training, loss="every", settle=0.25)
+    assert {drawn_passes(every, random, 60) for _ in range(30)} == {4}
+    assert {drawn_passes(every, random, 80) for _ in range(80)} == {1, 2, 3, 4}
+    stages = dataclasses.replace(every, climb=(1, 2, 4))
+    assert [climbed(stages, step) for step in (0, 24, 25, 50, 74, 99)] == [1, 1, 2, 4, 4, 4]
+    assert [asks_every(every, step) for step in (0, 74, 75)] == [True, True, False]
     assert rate_factor(training, 0) == pytest.approx(0.1)
     assert rate_factor(training, 50) == 1.0
     assert rate_factor(training, 80) == pytest.approx(0.5)
@@ -230,6 +297,7 @@ def test_it_learns(model: Model) -> None:
         ('[task]\nname = "hops"\n[training]\npasses = "4-1"', "runs backwards"),
         ('[task]\nname = "hops"\n[training]\nramp = 2.0', "a share from 0 to 1"),
         ('[task]\nname = "hops"\n[model]\nwidht = 3', "did you mean 'width'"),
+        ('[task]\nname = "depo"\n[model]\nquestions = "alone"', "this task asks 'text'"),
     ],
 )
 def test_bad_recipes_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -49,6 +49,13 @@ def test_defaults() -> None:
         (TOKENS | {"vocabulary": 1}, "vocabulary=1"),
         (TOKENS | {"channels": ["a"]}, "a token model has none"),
         (TOKENS | {"patch": 2}, "patch=2: tokens are read one by one"),
+        (TOKENS | {"questions": "text"}, "questions='text': .*set answers"),
+        (TOKENS | {"answers": -1}, "answers=-1: 0 .the next token., 1 .a real number. or more"),
+        (TOKENS | {"answers": 3, "values": 65}, "values=65: 0 to 64"),
+        (TOKENS | {"answers": 3, "values": -1}, "values=-1: 0 to 64"),
+        (TOKENS | {"values": 2}, "values=2: .*set answers"),
+        (SERIES | {"values": 2}, "values=2: a series model has none"),
+        (SERIES | {"questions": "text"}, "questions='text': only a token model"),
         ({"vocabulary": 9}, "kind"),
         ({"kind": "series"}, "forecasts at least one channel"),
         (SERIES | {"channels": "ab"}, "channels"),
@@ -77,11 +84,19 @@ def test_what_cannot_be_built_is_refused(data: Any, told: str) -> None:
         ("carry", "", "carry=''"),
         ("sleep_attention", "both", "'causal' or 'bidirectional'"),
         ("layers", ("deltanet", "atention"), "did you mean 'attention'"),
+        ("questions", "txt", "questions='txt': 'alone' or 'text', did you mean 'text'"),
     ],
 )
 def test_words_are_checked_in_code_as_in_files(field: str, value: Any, told: str) -> None:
     with pytest.raises(asl.InputError, match=told):
         asl.ModelConfig(**(TOKENS | {field: value}))
+
+
+def test_fields_that_came_later_are_in_the_hash_only_where_they_are_set() -> None:
+    plain = asl.ModelConfig(**TOKENS, answers=4)
+    assert "questions" not in plain.identity()
+    asked = asl.ModelConfig(**TOKENS, answers=4, questions="text")
+    assert asked.identity() == plain.identity() | {"questions": "text"}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from run_cases import POLICY, SWITCH, WINDOW, lasting, make_series, token_model
 
 from adaptive_sleep.answering import answer
 from adaptive_sleep.config import ModelConfig
-from adaptive_sleep.experiments.controls import shuffled
+from adaptive_sleep.experiments.controls import prescribed, shuffled, slept_windows
 from adaptive_sleep.experiments.live import run_live
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
@@ -136,6 +136,19 @@ def test_a_model_of_next_tokens_reads_it_without_what_is_asked(
     assert open_run(tmp_path / "run").trace().collect()["right"].null_count() > 0
 
 
+def test_in_a_trace_that_does_not_say_what_was_asked_the_scored_windows_were(
+    undisturbed: Path,
+) -> None:
+    trace = open_run(undisturbed).trace().collect()
+    old = trace.with_columns(asked=pl.lit(None, pl.Int64))
+    wanted = trace.filter(pl.col("asked") == 0)
+    assert 0 < len(wanted) < len(trace)
+    for table in (trace, old):
+        kept = slept_windows(table.lazy()).collect()
+        assert kept.drop("asked").equals(wanted.drop("asked"))
+    assert prescribed(trace).sha256 == prescribed(trace.drop("asked")).sha256
+
+
 def test_what_an_answering_model_cannot_do_is_refused(
     task: Recording, answering: Model, tmp_path: Path
 ) -> None:
@@ -149,7 +162,7 @@ def test_what_an_answering_model_cannot_do_is_refused(
 def test_a_run_that_is_older_than_a_column_is_read_and_resumed(
     model: Model, tmp_path: Path
 ) -> None:
-    """Traces did not always say how many answers were right."""
+    """Traces did not always say how many answers were given and right."""
     recording, out = make_series(tmp_path / "recording"), tmp_path / "run"
     whole = replay(recording, model, POLICY, tmp_path / "whole", commit_every=5)
     SWITCH["raise"] = RuntimeError("stop")
@@ -157,9 +170,8 @@ def test_a_run_that_is_older_than_a_column_is_read_and_resumed(
         replay(recording, model, POLICY, out, commit_every=5)
     SWITCH["raise"] = None
     for folder in sorted((out / "commits").iterdir()):
-        pl.read_parquet(folder / "trace.parquet").drop("right").write_parquet(
-            folder / "trace.parquet"
-        )
+        trace = pl.read_parquet(folder / "trace.parquet").drop("right", "asked")
+        trace.write_parquet(folder / "trace.parquet")
         _sign(folder)
     replay(recording, model, POLICY, out, commit_every=5, resume=True)
     trace = open_run(out).trace().collect()

@@ -104,7 +104,7 @@ def test_a_checkpoint_is_tested_on_the_same_samples(recipe: Path, found: dict[st
     model = Path(found["out"]) / "seed-1" / "model" / "model.safetensors"
     tested = work.from_checkpoint(str(recipe), str(model))
     assert tested["accuracy"] == found["by_seed"][1]
-    with pytest.raises(InputError, match="reads fields"):
+    with pytest.raises(InputError, match="was made for fields"):
         work.from_checkpoint("chain", str(model))
 
 
@@ -129,10 +129,22 @@ def test_the_command_prints_json_and_writes_its_files(
     assert "N=2" in printed_table
 
 
+def test_a_recipe_can_be_changed(recipe: Path) -> None:
+    changed = work.recipe_of(str(recipe), ["model.carry=accumulate", "training.power=[2, 0.5]"])
+    assert changed.model["carry"] == "accumulate"
+    assert changed.training.power == (2.0, 0.5)
+    assert work.recipe_of(str(recipe)).model.get("carry") is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["chian"], "did you mean 'chain'"),
+        (["chain", "--set", "steps=3"], "written table.field=value"),
+        (["chain", "--set", "training.stops=3"], "did you mean 'steps'"),
+        (["chain", "--set", "model.carry=keep"], "'restart' or 'accumulate'"),
+        (["chain", "--kinds", "modle"], "did you mean 'model'"),
+        (["chain", "--kinds", "control"], "must be among them"),
         (["chain", "--quick", "--from-results"], "give one of"),
         (["nowhere.toml"], "no such file"),
     ],

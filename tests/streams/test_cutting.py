@@ -48,9 +48,19 @@ def reference(
             name = streams[at]
             if name in cause:
                 break
-            if held.get(name) and gap is not None and times[at] - last[name] > gap * SECOND:
-                cause[name], held[name] = "gap", 0
-                taken.setdefault(name, [])
+
+            def opens(row: int) -> bool:
+                stream = streams[row]
+                silent = times[row] - last.get(stream, times[row])
+                return bool(held.get(stream)) and gap is not None and silent > gap * SECOND
+
+            if opens(at):
+                rest = range(at, min(begin + max_rows, len(streams)))
+                for other in order:
+                    row = next((i for i in rest if streams[i] == other), None)
+                    if row is not None and times[row] == times[at] and opens(row):
+                        cause[other], held[other] = "gap", 0
+                        taken.setdefault(other, [])
                 break
             taken.setdefault(name, []).append(at)
             held[name], last[name] = held.get(name, 0) + 1, times[at]
@@ -153,8 +163,22 @@ def test_resuming_from_any_step_gives_the_same_further_steps(rows, length, data)
     assert rest == whole[cut + 1 :]
 
 
-def test_how_far_rows_are_read_ahead_decides_no_cut(tmp_path, monkeypatch):
-    recording = interleaved(tmp_path / "r", rows=3000, streams=9)
+def side_by_side(path: Path) -> Recording:
+    """3000 rows of nine streams whose windows, of 1 to 5 rows, begin together every ten seconds."""
+    random, names, times = np.random.default_rng(0), list[str](), list[int]()
+    while len(names) < 3000:
+        start = times[-1] + 10 * SECOND if times else 0
+        for name in "abcdefghi":
+            size = min(int(random.integers(1, 6)), 3000 - len(names))
+            names += [name] * size
+            times += [start + i for i in range(size)]
+    return Recording.open(write_rows(path, names, times))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_how_far_rows_are_read_ahead_decides_no_cut(tmp_path, monkeypatch, together):
+    made = tmp_path / "r"
+    recording = side_by_side(made) if together else interleaved(made, rows=3000, streams=9)
 
     def steps():
         return [
@@ -196,6 +220,38 @@ def windows(pieces) -> list[list[int]]:
         if piece.closes:
             found.append([])
     return [window for window in found if window]
+
+
+def test_windows_that_begin_together_close_together(tmp_path):
+    """Three streams side by side, windows of 2, 3 and 1 events, one gap after each round."""
+    sizes, names, times = {"a": 2, "b": 3, "c": 1}, [], []
+    for turn in range(4):
+        for name, size in sizes.items():
+            names += [name] * size
+            times += [turn * 10 * SECOND + i for i in range(size)]
+    recording = Recording.open(write_rows(tmp_path / "r", names, times))
+    steps = [pieces for _, pieces in Cutter(recording, Windower(9, 2.0))]
+    assert [[(p.stream, len(p.events), p.cause) for p in step] for step in steps] == [
+        *[[(name, size, "gap") for name, size in sizes.items()]] * 3,
+        [(name, size, "") for name, size in sizes.items()],
+        [(name, 0, "end") for name in sizes],
+    ]
+    # b's gap lies beyond the rows of the first step, so it is not looked at
+    narrow = [pieces for _, pieces in Cutter(recording, Windower(9, 2.0), max_rows=8)]
+    assert [[(p.stream, p.cause) for p in step] for step in narrow[:2]] == [
+        [("a", "gap"), ("b", ""), ("c", "")],
+        [("a", ""), ("b", "gap"), ("c", "gap")],
+    ]
+
+
+def test_a_gap_that_shows_at_another_time_waits_for_its_row(tmp_path):
+    """b begins anew a nanosecond after a, and c reads on before its own gap: each by itself."""
+    names = list("abcabcc")
+    times = [0, 0, 0, 10 * SECOND, 10 * SECOND + 1, 1, 10 * SECOND]
+    recording = Recording.open(write_rows(tmp_path / "r", names, times))
+    steps = [pieces for _, pieces in Cutter(recording, Windower(9, 2.0))]
+    closed = [[p.stream for p in step if p.closes] for step in steps]
+    assert closed == [["a"], ["b"], ["c"], [], ["a", "b", "c"]]
 
 
 def test_labels_are_not_in_pieces(tmp_path):

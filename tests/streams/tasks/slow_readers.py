@@ -14,6 +14,7 @@ from adaptive_sleep.streams.tasks.depo import Depo
 from adaptive_sleep.streams.tasks.distractors import Distractors
 from adaptive_sleep.streams.tasks.gsm_symbolic import WORDS, GsmSymbolic
 from adaptive_sleep.streams.tasks.hops import Hops
+from adaptive_sleep.streams.tasks.lead_lag import LeadLag
 from adaptive_sleep.streams.tasks.rule110 import Rule110
 
 Answered = tuple[object, list[int], int | None]
@@ -22,7 +23,7 @@ Answered = tuple[object, list[int], int | None]
 def read(task: Any, windows: list[list[int]]) -> Answered:
     readers = {
         Hops: hops, Chain: chain, Rule110: rule110, Depo: depo, GsmSymbolic: gsm_symbolic,
-        Distractors: distractors,
+        Distractors: distractors, LeadLag: lead_lag,
     }  # fmt: skip
     return readers[type(task)](task, windows)
 
@@ -171,6 +172,28 @@ def gsm_symbolic(task: GsmSymbolic, windows: list[list[int]]) -> Answered:
     assert windows[-1][at + 1 :] == answer
     graph = frozenset((name, assigned[name]) for name in resolved)
     return graph, [-1] * at + answer + [-1], len(resolved)
+
+
+def lead_lag(task: LeadLag, windows: list[list[int]]) -> Answered:
+    read = fields(task, windows[0])
+    (h,) = {event[-1] for event in read}
+    rows = {channel: levels for channel, *levels, _ in read}
+    assert sorted(rows) == list(range(1, task.channels + 1))
+    assert all(1 <= level <= task.levels for levels in rows.values() for level in levels)
+    before = {}
+    for channel, levels in rows.items():
+        (before[channel],) = (c for c, other in rows.items() if other[:-1] == levels[1:])
+    around, channel = 1, before[1]
+    while channel != 1:
+        around, channel = around + 1, before[channel]
+    assert around == task.channels  # one cycle
+    targets = []
+    for channel, *blank, each in fields(task, windows[1]):
+        assert (blank, each) == ([0] * task.steps, h)
+        for _ in range(h):
+            channel = before[channel]
+        targets.append(rows[channel][-1] - 1)
+    return frozenset(before.items()), targets, h
 
 
 def distractors(task: Distractors, windows: list[list[int]]) -> Answered:

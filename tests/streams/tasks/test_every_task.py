@@ -25,6 +25,8 @@ CASES = [
     ("chain", {"nodes": 9, "paths": 3, "shortest": 2, "longest": 4, "windows": 3}),
     ("rule110", {}),
     ("rule110", {"width": 12, "windows": 2, "max_depth": 9}),
+    ("lead_lag", {}),
+    ("lead_lag", {"channels": 5, "levels": 5, "steps": 4, "max_horizon": 4}),
     ("depo-small", {}),
     ("depo-small", {"max_nodes": 5, "max_hops": 12, "windows": 7, "separator": True}),
     ("depo1", {"max_nodes": 225}),
@@ -41,6 +43,7 @@ TINY = [
     ("hops", {"nodes": 6, "max_hops": 2}, 120),
     ("chain", {"nodes": 5, "paths": 2, "shortest": 3}, 120),
     ("rule110", {"width": 8, "max_depth": 2}, 256),
+    ("lead_lag", {"channels": 6, "levels": 6, "max_horizon": 2}, 120),
     ("depo", {"max_nodes": 3, "word_tokens": 7, "max_length": 1, "max_hops": 2}, 70),
     ("gsm_symbolic", {"name_digits": 1, "lines": 2, "max_op": 2}, None),
     ("distractors", {"facts": 2, "names": 4, "values": 2}, None),
@@ -83,6 +86,7 @@ def test_a_batch_is_as_its_space_says(task):
     assert len(batch.tokens) == len(batch.targets) == len(batch.lengths) == space.windows
     assert len(batch.diagonal) == space.windows
     assert not any(batch.diagonal[:-1])
+    assert batch.diagonal[-1] == (space.questions == "alone")
     assert set(batch.difficulty.tolist()) <= set(space.difficulties)
     for tokens, targets, lengths in zip(batch.tokens, batch.targets, batch.lengths, strict=True):
         assert tokens.dtype == targets.dtype == lengths.dtype == np.int64
@@ -173,7 +177,7 @@ def test_a_wrong_draw_is_refused(wrong, said):
         make_task("hops").sample(np.random.default_rng(0), **arguments)
 
 
-@pytest.mark.parametrize("name", ["hops", "chain", "rule110"])
+@pytest.mark.parametrize("name", ["hops", "chain", "rule110", "lead_lag"])
 def test_questions_are_the_same_whatever_the_answers(name):
     task = make_task(name)
     hardest = task.space.difficulties[-1]
@@ -193,3 +197,50 @@ def test_a_part_without_structures_is_said():
             refused.append(str(error))
     assert refused
     assert all("all lie in other parts; make the task larger" in said for said in refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("hops", {"nodes": 9, "max_hops": 7, "rung": 3}),
+        ("hops", {"windows": 2, "rung": 1}),
+        ("rule110", {"max_depth": 5, "rung": 2}),
+        ("chain", {"nodes": 12, "paths": 3, "rung": 2}),
+    ],
+)
+def test_rungs_ask_for_what_a_slow_walk_finds_after_fewer_steps(name, params):
+    task = make_task(name, **params)
+    hardest = task.space.difficulties[-1]
+    batch = task.sample(np.random.default_rng(3), 16, part="train")
+    plain = make_task(name, **{**params, "rung": 0}).sample(
+        np.random.default_rng(3), 16, part="train"
+    )
+    assert plain.rungs == ()
+    assert (plain.targets[-1] == batch.targets[-1]).all()
+    assert len(batch.rungs) == -(-hardest // task.rung)
+    for number, rung in enumerate(batch.rungs, 1):
+        for row in range(16):
+            steps = number * task.rung
+            if name != "chain":  # where an end points at itself
+                steps = min(int(batch.difficulty[row]), steps)
+            assert rung[row].tolist() == stepped(task, batch, row, steps)
+
+
+def stepped(task, batch, row, steps):
+    """The answers after `steps` of what the sample's own windows show."""
+    tokens, _ = listed(batch, row)
+    columns = task.space.unpack(np.concatenate([np.array(w) for w in tokens[:-1]]))
+    if task.name in ("hops", "chain"):
+        after = {int(s) - 1: int(t) - 1 for s, t in zip(*columns[:2], strict=True) if s}
+        found = list(range(task.nodes))
+        for _ in range(steps):
+            found = [after[node] for node in found]
+        return found
+    row_now = [int(value) - 1 for value in columns[0]]
+    for _ in range(steps):
+        around = zip(row_now[-1:] + row_now[:-1], row_now, row_now[1:] + row_now[:1], strict=True)
+        row_now = [int(trio in NEXT_IS_ONE) for trio in around]
+    return row_now
+
+
+NEXT_IS_ONE = {(1, 1, 0), (1, 0, 1), (0, 1, 1), (0, 1, 0), (0, 0, 1)}

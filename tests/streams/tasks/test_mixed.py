@@ -63,6 +63,7 @@ def test_samples_are_whole_and_tasks_come_by_weight():
     assert set(sizes) == {4, 9}
     assert 0.6 < np.mean(np.array(sizes) == 9) < 0.9
     assert mixed.space.window == other.space.window
+    assert mixed.space.questions == "text"
 
 
 def test_the_same_seed_gives_the_same_sequence():

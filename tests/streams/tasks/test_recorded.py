@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,17 @@ import pytest
 
 from adaptive_sleep.streams.cutting import Cutter, Windower
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.streams.tasks.recorded import GAP_SECONDS, record
+from adaptive_sleep.streams.tasks.recorded import GAP_SECONDS, record, record_batch
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import events
 
-CASES = [("chain", {"nodes": 8, "paths": 2, "windows": 2}), ("hops", {}), ("distractors", {})]
+CASES = [
+    ("chain", {"nodes": 8, "paths": 2, "windows": 2}),
+    ("hops", {}),
+    ("distractors", {}),
+    ("depo-small", {}),
+    ("gsm_symbolic", {"windows": 2}),
+]
 
 
 def cut(recording, length, most=8192):
@@ -51,6 +58,17 @@ def test_it_is_cut_into_the_windows_of_its_samples(name, params, streams, tmp_pa
     assert recording.manifest.vocabulary == task.space.vocabulary
 
 
+def test_windows_side_by_side_begin_and_are_closed_together(tmp_path: Path):
+    """Also where they are of different lengths, so that a replay runs them as one batch."""
+    recording = record(
+        make_task("gsm_symbolic"), tmp_path / "r", samples=9, seed=0, part="test", streams=3
+    )
+    steps = [pieces for _, pieces in Cutter(recording, Windower(1000, GAP_SECONDS))]
+    assert len({len(piece.events) for piece in steps[0]}) > 1
+    closed = [[piece.stream for piece in pieces if piece.closes] for pieces in steps]
+    assert [names for names in closed if names] == [["s0", "s1", "s2"]] * 6
+
+
 def test_the_labels_say_what_was_asked_and_how_hard_it_is(tmp_path: Path):
     task = make_task("chain")
     recording = record(
@@ -79,12 +97,19 @@ def test_the_same_arguments_give_the_same_recording(tmp_path: Path):
     assert one.sha256 == same.sha256 != other.sha256
 
 
+def test_values_beside_tokens_would_be_lost_and_are_refused(tmp_path: Path):
+    task = make_task("chain")
+    batch = task.sample(np.random.default_rng(0), 2, part="test")
+    with pytest.raises(InputError, match="values=1: a recorded task holds tokens alone"):
+        record_batch(batch, replace(task.space, values=1), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "params", "changes", "told"),
     [
         ("chain", {}, {"streams": 0}, "streams=0"),
         ("chain", {}, {"samples": 0}, "count=0"),
-        ("depo-small", {}, {}, "asks for the next token"),
         ("hops", {"nodes": 4096, "max_hops": 200}, {}, "a recording holds up to"),
     ],
 )

@@ -65,6 +65,7 @@ def test_a_token_outside_the_vocabulary_is_refused():
         ({"fields": (2**40, 2**40)}, "fields="),
         ({"answers": 0}, "answers=0"),
         ({"window": 0}, "window=0"),
+        ({"values": -1}, "values=-1"),
         ({"windows": 0}, "windows=0"),
         ({"difficulties": ()}, "difficulties="),
         ({"difficulties": (2, 1)}, "difficulties="),
@@ -86,7 +87,7 @@ def test_events_are_a_row_without_its_padding():
     )
     for row, wanted in enumerate(([[5], [8]], [[6, 7], [9]])):
         windows = events(batch, row)
-        assert [tokens.tolist() for tokens, _, _, _ in windows] == wanted
+        assert [window.tokens.tolist() for window in windows] == wanted
         assert [window.diagonal for window in windows] == [False, True]
         assert [window.difficulty for window in windows] == [3 + row] * 2
     assert events(batch)[1].targets.tolist() == [1]
@@ -97,7 +98,8 @@ def test_a_task_is_made_by_its_name():
     assert make_task("depo1", max_nodes=300) == Depo(300, 8, 50, 1, 2)
     assert make_task("depo2") == Depo(125, 16, 3, 5, 7)
     assert {make_task(name).name for name in task_names()} == {
-        "hops", "chain", "rule110", "depo", "gsm_symbolic", "distractors",
+        "hops", "chain", "rule110", "lead_lag", "depo", "gsm_symbolic",
+        "gsm_worded", "distractors",
     }  # fmt: skip
     assert task_parameters("depo2")["word_tokens"] == 3
 
@@ -126,6 +128,18 @@ def test_the_nearest_right_name_is_proposed():
         ("chain", {"windows": 5}, "a divisor of nodes=16"),
         ("rule110", {"width": 7}, r"width=7: expected an integer in 8\.\."),
         ("rule110", {"max_depth": 0}, "max_depth=0"),
+        ("lead_lag", {"channels": 3}, r"channels=3: expected an integer in 4\.\."),
+        (
+            "lead_lag",
+            {"levels": 11},
+            "levels=11: expected 0 .real values., or at least channels=12",
+        ),
+        ("lead_lag", {"steps": 1}, r"steps=1: expected an integer in 2\.\.9"),
+        ("lead_lag", {"max_horizon": 12}, r"max_horizon=12: expected an integer in 1\.\.11"),
+        ("lead_lag", {"rung": 7}, r"rung=7: expected an integer in 0\.\.6"),
+        ("lead_lag", {"noise": 0.1}, "noise=0.1: classes are copied as they are"),
+        ("lead_lag_continuous", {"noise": float("nan")}, "noise=nan: expected a number in 0..1"),
+        ("lead_lag_continuous", {"noise": "no"}, "noise='no'"),
         ("depo", {"max_nodes": 2}, "max_nodes=2"),
         ("depo", {"max_hops": 500}, "max_hops=500"),
         ("depo", {"word_tokens": 2}, "makes 6 words"),
@@ -133,7 +147,11 @@ def test_the_nearest_right_name_is_proposed():
         ("depo", {"windows": 8}, r"windows=8: expected an integer in 1\.\.7"),
         ("gsm_symbolic", {"lines": 5}, r"max_op=6: expected an integer in 2\.\.5"),
         ("gsm_symbolic", {"min_op": 7}, "min_op=7"),
-        ("gsm_symbolic", {"name_digits": 1}, r"lines=16: expected an integer in 2\.\.9"),
+        (
+            "gsm_symbolic",
+            {"name_digits": 1},
+            r"lines=16: expected an integer in 2\.\.9",
+        ),
         ("distractors", {"facts": 7}, "facts=7: expected an even number"),
         ("distractors", {"facts": 64}, r"facts=64: expected an integer in 2\.\.63"),
         ("distractors", {"windows": 3}, "a divisor of facts=8"),
