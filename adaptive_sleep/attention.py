@@ -1,4 +1,4 @@
-"""Windowed softmax attention and its KV cache; torch's SDPA does the arithmetic.
+"""Windowed softmax attention and its KV cache; `kernels/` does the arithmetic.
 
 Keys are cached unrotated, so that rotary positions can count from the oldest held event.
 """
@@ -10,9 +10,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.kernels import attend, attend_packed, torch_attend
 from adaptive_sleep.ragged import append_index, take
 
 Visibility = Literal["causal", "bidirectional", "diagonal"]
@@ -136,7 +136,8 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x `[B, T, d]`, past `[B, L, H, D]` -> y `[B, T, d]`, new keys and values."""
         batch, size, width = x.shape
-        q, k, v = self.project(x).view(batch, size, 3, self.heads, self.head_dim).unbind(2)
+        packed = self.project(x).view(batch, size, 3, self.heads, self.head_dim)
+        q, k, v = packed.unbind(2)
         keys = torch.cat([past_keys, k], 1) if past_keys.shape[1] else k
         values = torch.cat([past_values, v], 1) if past_values.shape[1] else v
         if self.rotary:
@@ -144,13 +145,14 @@ class Attention(nn.Module):
             keys = self._rotate(keys, look.key_positions)
         if look.alone:  # a softmax over one key
             return self.out(v.reshape(batch, size, width)), k, v
-        mask = None if look.all else look.mask[:, None]
+        mask = None if look.all else look.mask
         if self.bias is not None:
-            mask = self._biased(look)
-        y = F.scaled_dot_product_attention(
-            q.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask
-        )
-        return self.out(y.transpose(1, 2).reshape(batch, size, width)), k, v
+            y = torch_attend(q, keys, values, self._biased(look))
+        elif self.rotary or keys is not k:
+            y = attend(q, keys, values, mask)
+        else:
+            y = attend_packed(packed, mask)
+        return self.out(y.reshape(batch, size, width)), k, v
 
     def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """Rotary position embedding of x `[B, L, H, D]` at `positions` `[B, L]` (halves layout)."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaptive_sleep.config import ModelConfig
-from adaptive_sleep.kernels import causal_conv, gated_delta_rule
+from adaptive_sleep.kernels import causal_conv, gated_delta_rule, gated_norm, keys_and_values
 
 
 class DeltaNet(nn.Module):
@@ -45,18 +45,12 @@ class DeltaNet(nn.Module):
 
         Positions at or past `lengths` (int64 `[B]`) touch neither state nor tail.
         """
-        batch, size, _ = x.shape
         mixed = self.project(x)
         new_tail = tail
         if self.taps:
             assert tail is not None
             mixed, new_tail = causal_conv(mixed, self.taps_weight, tail, lengths=lengths)
-        mixed = F.silu(mixed)
-        split = self.heads * self.key
-        keys, v = mixed.split([2 * split, self.heads * self.value], dim=-1)
-        both = F.normalize(keys.view(batch, size, 2, self.heads, self.key), dim=-1)
-        q, k = both.unbind(2)
-        v = v.view(batch, size, self.heads, self.value)
+        q, k, v = keys_and_values(mixed, self.heads, self.key, self.value)
         raw_beta, raw_decay = self.gates(x).split(self.heads, dim=-1)
         decay = -self.log_rate.exp() * F.softplus(raw_decay + self.rate_bias)
         o, new_state = gated_delta_rule(
@@ -80,7 +74,6 @@ class DeltaNet(nn.Module):
 
     def _finish(self, o: Tensor, x: Tensor) -> Tensor:
         """Normalise, gate by x `[B, T, d]` and project what was read, o `[B, T, H, V]`."""
-        normal = F.rms_norm(o, (self.value,), self.norm, eps=1e-6)
-        gated = normal.reshape(*x.shape[:2], -1) * F.silu(self.output_gate(x))
-        y: Tensor = self.out(gated)
+        gated = gated_norm(o, self.norm, self.output_gate(x).view(o.shape))
+        y: Tensor = self.out(gated.flatten(2))
         return y

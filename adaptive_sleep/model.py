@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from adaptive_sleep.attention import Attention, KVCache, Visibility, empty_cache, view
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.deltanet import DeltaNet
+from adaptive_sleep.kernels import rms_norm, squared_relu
 from adaptive_sleep.memory import FastWeights, empty_fast_weights
 from adaptive_sleep.series import SeriesFace
 from adaptive_sleep.tokens import TokenFace
@@ -53,8 +54,8 @@ class Block(nn.Module):
 
     def mlp(self, x: Tensor) -> Tensor:
         """x plus its MLP, `[B, T, d]`."""
-        inner = self.up(F.rms_norm(x, x.shape[-1:], self.mlp_gain, eps=1e-6))
-        return x + self.drop(self.down(inner.relu().square()))
+        inner = self.up(rms_norm(x, self.mlp_gain))
+        return x + self.drop(self.down(squared_relu(inner)))
 
     def drop(self, y: Tensor) -> Tensor:
         """What a block adds, with some of it dropped while training."""
@@ -62,7 +63,7 @@ class Block(nn.Module):
 
     def normal(self, x: Tensor) -> Tensor:
         """The mixer's input."""
-        return F.rms_norm(x, x.shape[-1:], self.mixer_gain, eps=1e-6)
+        return rms_norm(x, self.mixer_gain)
 
 
 class Inject(nn.Module):
@@ -77,7 +78,7 @@ class Inject(nn.Module):
 
     def forward(self, embedded: Tensor, hidden: Tensor) -> Tensor:
         """embedded, hidden `[B, T, d]` -> input of the next pass `[B, T, d]`."""
-        normal = F.rms_norm(hidden, hidden.shape[-1:], self.gain, eps=1e-6)
+        normal = rms_norm(hidden, self.gain)
         if self.kind == "feedback":
             return normal
         return embedded + (F.linear(normal, self.weight) if self.kind == "linear" else normal)

@@ -176,11 +176,6 @@ bench = typer.Typer(
 )
 
 
-@bench.callback()
-def bench_group() -> None:
-    """Keep `kernels` a command of its own while it is the only one."""
-
-
 @bench.command(epilog="Example: adaptive-sleep bench kernels --json")
 def kernels(
     backend: Annotated[str, typer.Option(help="auto, native (compiled), or torch.")] = "auto",
@@ -205,6 +200,29 @@ def kernels(
     for key, value in found.items():
         if key != "shapes":
             print(f"{key}: {value}")
+
+
+@bench.command(epilog="Example: adaptive-sleep bench training --json")
+def training(as_json: Json = False) -> None:
+    """Time a training step of the recipe hops beside the same step in plain torch.
+
+    One thread, in CPU seconds, after checking that both find the same loss and gradients. Takes a
+    minute.
+    """
+    from adaptive_sleep.experiments.bench_training import run_bench
+
+    found = run_bench(report=note if sys.stderr.isatty() else None)
+    if as_json:
+        print_json(found)
+        return
+    rows = [["ours", f"{found['seconds']:.4f}", f"{found['tokens_per_second']:,.0f}", ""]]
+    for form, each in found["plain"].items():
+        ratio = f"{each['ratio']:.2f} ({each['ratio_low']:.2f} .. {each['ratio_high']:.2f})"
+        speed = f"{each['tokens_per_second']:,.0f}"
+        rows.append([f"plain, rule by {form}", f"{each['seconds']:.4f}", speed, ratio])
+    print_table(["step", "CPU seconds", "tokens/s on one core", "times ours (10..90 %)"], rows)
+    print(f"products: {found['products_share']:.0%} of our step")
+    print(f"gate: {found['gate']}; {found['ratio']:.2f} times the faster of the plain steps")
 
 
 def add_to(parent: typer.Typer) -> None:

@@ -1,18 +1,28 @@
-"""Tensors only: the gated delta rule in its forms, and the short causal convolution.
+"""Tensors only: the gated delta rule in its forms, the short causal convolution, attention, and
+what blocks do row by row.
 
 What a stream, a window or a sleep is, nothing here knows.
 """
 
+from .attention import attend, attend_packed, torch_attend
 from .convolution import causal_conv
 from .dispatch import BACKENDS, chosen_backend, gated_delta_rule
 from .reference import gated_delta_rule_reference
+from .rows import gated_norm, keys_and_values, rms_norm, squared_relu
 from .step import gated_delta_step
 
 __all__ = [
     "BACKENDS",
+    "attend",
+    "attend_packed",
     "causal_conv",
     "chosen_backend",
     "gated_delta_rule",
     "gated_delta_rule_reference",
     "gated_delta_step",
+    "gated_norm",
+    "keys_and_values",
+    "rms_norm",
+    "squared_relu",
+    "torch_attend",
 ]

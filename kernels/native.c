@@ -1,8 +1,10 @@
-/* The gated delta rule on a CPU, in C: chunks of 16 events, everything of a chunk in the cache.
+/* The gated delta rule on a CPU, in C: chunks of 16 events, everything of a chunk in the cache; and
+   what blocks do row by row, and attention over short windows.
 
-   Loaded by native.py. One thread works on one sequence (a stream and a head) at a time. The
-   arithmetic is in native_rule.h, compiled here for float and double, and for x86-64 both as it
-   comes and with AVX2; this file holds what they share and chooses among them.
+   Loaded by native.py, native_rows.py and native_attention.py. One thread works on one sequence (a stream and a head) at
+   a time, or on one block of rows. The arithmetic is in native_rule.h, native_gradient.h,
+   native_rows.h and native_attention.h, compiled here for float and double, and for x86-64 both as it comes and with AVX2;
+   this file holds what they share and chooses among them.
    Notation and source as in chunked.py (arXiv 2412.06464, section 3.3). */
 
 #include <math.h>
@@ -30,6 +32,38 @@ struct call {
     const void *d_o, *d_final;
     int64_t d_o_at[3];
     void *d_q, *d_k, *d_v, *d_g, *d_beta, *d_start; /* contiguous */
+};
+
+#define ROWS_AT_ONCE 64 /* rows that are one piece of work, whatever the threads */
+enum { NORM, NORM_BACK, SQUARE, SQUARE_BACK, SPLIT, SPLIT_BACK, TOTAL }; /* ways of native_rows.h */
+
+/* One call of what is done row by row: `count` contiguous rows of `size` numbers (of a split: of
+   `heads` * (2 size + value)). What a way does not use is NULL. native_rows.py holds the same fields
+   in the same order. */
+struct rows {
+    int64_t count, size, heads, value, threads;
+    double epsilon;
+    const void *x, *gate, *gain, *d_y, *d_q, *d_k;
+    void *y, *q, *k, *scale, *d_x, *d_gate, *d_gain;
+    void *sums; /* of the gain's gradient, one row for each block */
+};
+
+#define WINDOW 64 /* most queries, and most keys, of native_attention.h */
+#define HEAD 64   /* most numbers of a head there */
+
+/* One call of attention: q [B, T, H, D], k and v [B, S, H, D] with the strides of B, T, H, D
+   contiguous and a multiple of LANES; `mask` bool [B, T, S] or NULL; `weights` [B, H, T, S padded]
+   (NULL: not kept); o, d_o [B, T, H, D] contiguous; the gradients with the strides of B, T, those of
+   k and v alike. native_attention.py holds the same fields in the same order. */
+struct attention {
+    int64_t batch, queries, keys, heads, size, threads;
+    const void *q, *k, *v;
+    int64_t q_at[3], k_at[3], v_at[3];
+    const unsigned char *mask;
+    void *weights, *o;
+    const void *d_o;
+    void *d_q, *d_k, *d_v;
+    int64_t d_q_at[2], d_k_at[2];
 };
 
 INLINE int64_t padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -65,6 +99,8 @@ void adaptive_sleep_kept(const struct call *call, int64_t out[2])
 
 /* So that native.py can see whether it was built for the same struct. */
 int64_t adaptive_sleep_call_bytes(void) { return sizeof(struct call); }
+int64_t adaptive_sleep_rows_bytes(void) { return sizeof(struct rows); }
+int64_t adaptive_sleep_attention_bytes(void) { return sizeof(struct attention); }
 
 #define JOIN(a, b, c) a##_##b##_##c
 #define NAMED(a, b, c) JOIN(a, b, c)
@@ -72,9 +108,11 @@ int64_t adaptive_sleep_call_bytes(void) { return sizeof(struct call); }
 
 #define ISA plain
 #define TYPE float
+#define WHOLE int32_t
 #define VECTOR 4
 #include "native_rule.h"
 #define TYPE double
+#define WHOLE int64_t
 #define VECTOR 2
 #include "native_rule.h"
 #undef ISA
@@ -85,9 +123,11 @@ int64_t adaptive_sleep_call_bytes(void) { return sizeof(struct call); }
 #pragma GCC target("avx2,fma")
 #define ISA avx2
 #define TYPE float
+#define WHOLE int32_t
 #define VECTOR 8
 #include "native_rule.h"
 #define TYPE double
+#define WHOLE int64_t
 #define VECTOR 4
 #include "native_rule.h"
 #undef ISA
@@ -127,4 +167,48 @@ int adaptive_sleep_rule(const struct call *call, int wide, int way, int level)
     for (int64_t row = 0; row < rows; row++)
         failed |= run(call, row, way == 1);
     return failed;
+}
+
+typedef void (*row_work)(const struct rows *, int way, int64_t block, int64_t first, int64_t last);
+
+/* Work on all rows, a block at a time; returns 0, or 1 where memory ran out. */
+int adaptive_sleep_rows(struct rows *c, int wide, int way, int level)
+{
+    row_work run = wide ? rows_double_plain : rows_float_plain;
+#ifdef HAVE_AVX2
+    if (level)
+        run = wide ? rows_double_avx2 : rows_float_avx2;
+#endif
+    int64_t blocks = padded(c->count, ROWS_AT_ONCE) / ROWS_AT_ONCE;
+    (void)level;
+    if (way == NORM_BACK && !(c->sums = malloc((blocks * c->size + 1) * sizeof(double))))
+        return 1;
+#pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
+    for (int64_t block = 0; block < blocks; block++) {
+        int64_t first = block * ROWS_AT_ONCE, last = first + ROWS_AT_ONCE;
+        run(c, way, block, first, last < c->count ? last : c->count);
+    }
+    if (way == NORM_BACK) {
+        run(c, TOTAL, blocks, 0, 0);
+        free(c->sums);
+    }
+    return 0;
+}
+
+typedef void (*attention_work)(const struct attention *, int64_t row);
+
+/* Attention of every stream and head, forward or `back`. */
+void adaptive_sleep_attention(const struct attention *c, int wide, int back, int level)
+{
+    attention_work run = back ? (wide ? attend_back_double_plain : attend_back_float_plain)
+                              : (wide ? attend_double_plain : attend_float_plain);
+#ifdef HAVE_AVX2
+    if (level)
+        run = back ? (wide ? attend_back_double_avx2 : attend_back_float_avx2)
+                   : (wide ? attend_double_avx2 : attend_float_avx2);
+#endif
+    (void)level;
+#pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
+    for (int64_t row = 0; row < c->batch * c->heads; row++)
+        run(c, row);
 }

@@ -18,29 +18,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .native_structs import GRADIENTS, INPUTS, Attention, Call, Rows, Three
+
 FORWARD, KEEPING, BACKWARD = 0, 1, 2
 # FLOPs below which starting another thread costs more than it saves.
 WORTH_A_THREAD = 400_000
-
-_Three = ctypes.c_int64 * 3
-_SIZES = ("batch", "steps", "heads", "key", "value", "threads")
-_INPUTS = ("q", "k", "v", "g", "beta", "start", "reference")
-_OUTPUTS = ("o", "final", "change", "errors", "states", "d_o", "d_final")
-_GRADIENTS = ("d_q", "d_k", "d_v", "d_g", "d_beta", "d_start")
-
-
-class _Call(ctypes.Structure):
-    """`struct call` of native.c, field for field."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _SIZES),
-        *((name, ctypes.c_void_p) for name in _INPUTS),
-        *((f"{name}_at", _Three) for name in _INPUTS[:5]),
-        ("lengths", ctypes.c_void_p),
-        *((name, ctypes.c_void_p) for name in _OUTPUTS),
-        ("d_o_at", _Three),
-        *((name, ctypes.c_void_p) for name in _GRADIENTS),
-    )
 
 
 class Options(NamedTuple):
@@ -50,6 +32,19 @@ class Options(NamedTuple):
     lengths: Tensor | None
     reference: Tensor
     change: bool
+
+
+# Every struct that a call hands over, by its name in C: a library built for others is not used.
+_STRUCTS: dict[str, type[ctypes.Structure]] = {"call": Call, "rows": Rows, "attention": Attention}
+
+
+def built_for(library: ctypes.CDLL, part: str, struct: type[ctypes.Structure]) -> bool:
+    """Whether a compiled library was built for `struct`, known there as `part`."""
+    size = getattr(library, f"adaptive_sleep_{part}_bytes", None)
+    if size is None:
+        return False
+    size.restype = ctypes.c_int64
+    return bool(size() == ctypes.sizeof(struct))
 
 
 @functools.cache
@@ -67,8 +62,7 @@ def _library() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(found[0]))
     except OSError as error:
         return f"{found[0].name} cannot be loaded ({error})"
-    library.adaptive_sleep_call_bytes.restype = ctypes.c_int64
-    if library.adaptive_sleep_call_bytes() != ctypes.sizeof(_Call):
+    if not all(built_for(library, part, struct) for part, struct in _STRUCTS.items()):
         return f"{found[0].name} was built from other sources; install the package again"
     library.adaptive_sleep_level.restype = ctypes.c_int
     library.adaptive_sleep_rule.restype = ctypes.c_int
@@ -90,7 +84,7 @@ def level() -> int:
     return int(library.adaptive_sleep_level())
 
 
-def _run(call: _Call, way: int, dtype: torch.dtype) -> None:
+def _run(call: Call, way: int, dtype: torch.dtype) -> None:
     library = _library()
     assert not isinstance(library, str)
     wide = int(dtype == torch.float64)
@@ -98,7 +92,7 @@ def _run(call: _Call, way: int, dtype: torch.dtype) -> None:
         raise MemoryError("gated_delta_rule: no memory for the working buffers of its threads")
 
 
-def _kept(call: _Call) -> tuple[int, int]:
+def _kept(call: Call) -> tuple[int, int]:
     """Numbers of E and of states that one sequence keeps for the gradient."""
     library = _library()
     assert not isinstance(library, str)
@@ -117,16 +111,16 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _strides(x: Tensor) -> Any:
-    return _Three(*x.stride()[:3])
+    return Three(*x.stride()[:3])
 
 
-def _call(inputs: Sequence[Tensor], options: Options) -> _Call:
+def _call(inputs: Sequence[Tensor], options: Options) -> Call:
     q, _, v, *_ = inputs
     batch, steps, heads, key = q.shape
     value, rows = v.shape[3], batch * heads
     sizes = (batch, steps, heads, key, value, _threads(rows, 8 * rows * steps * key * value))
-    call = _Call(*sizes, *(x.data_ptr() for x in inputs), options.reference.data_ptr())
-    for name, x in zip(_INPUTS[:5], inputs[:5], strict=True):
+    call = Call(*sizes, *(x.data_ptr() for x in inputs), options.reference.data_ptr())
+    for name, x in zip(INPUTS[:5], inputs[:5], strict=True):
         setattr(call, f"{name}_at", _strides(x))
     if options.lengths is not None:
         call.lengths = options.lengths.data_ptr()
@@ -170,7 +164,7 @@ class _Native(torch.autograd.Function):
         call.errors, call.states = errors.data_ptr(), states.data_ptr()
         call.d_o, call.d_final, call.d_o_at = d_o.data_ptr(), d_final.data_ptr(), _strides(d_o)
         gradients = [x.new_empty(x.shape) for x in inputs]
-        for name, x in zip(_GRADIENTS, gradients, strict=True):
+        for name, x in zip(GRADIENTS, gradients, strict=True):
             setattr(call, name, x.data_ptr())
         _run(call, BACKWARD, d_final.dtype)
         return None, *gradients

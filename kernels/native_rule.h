@@ -1,4 +1,5 @@
-/* The arithmetic of native.c for one TYPE and one instruction set; included once for each.
+/* The arithmetic of native.c for one TYPE (WHOLE: integers as wide) and one instruction set; included
+   once for each.
 
    A panel is a matrix of LANES columns, rows LANES apart; a state is laid out as V / LANES panels
    of K rows, or transposed as K / LANES panels of V rows. Matrices of a chunk (16 rows) have rows
@@ -74,12 +75,28 @@ INLINE void NAME(gather)(R *to, int64_t wide, const R *from, int64_t apart, int6
         memset(to + t * wide, 0, D * sizeof(R));
 }
 
-/* to[d][t] = from[t][d] for 16 rows t and n columns d. */
+/* to[d][t] = from[t][d] for 16 rows t and n columns d: squares of 4 by 4, each turned in registers. */
+typedef TYPE NAME(four) __attribute__((vector_size(4 * sizeof(TYPE))));
+typedef TYPE NAME(loose_four) __attribute__((vector_size(4 * sizeof(TYPE)), aligned(sizeof(TYPE)), may_alias));
+typedef WHOLE NAME(places) __attribute__((vector_size(4 * sizeof(TYPE))));
 INLINE void NAME(turn)(R *to, const R *from, int64_t wide, int64_t n)
 {
+    const NAME(places) evens = {0, 4, 2, 6}, odds = {1, 5, 3, 7}, low = {0, 1, 4, 5}, high = {2, 3, 6, 7};
     for (int64_t d = 0; d < n; d += 4)
-        for (int64_t t = 0; t < CHUNK; t++)
-            UNROLL for (int i = 0; i < 4; i++) to[(d + i) * CHUNK + t] = from[t * wide + d + i];
+        UNROLL for (int t = 0; t < CHUNK; t += 4) {
+            NAME(four) row[4], pair[4];
+            UNROLL for (int i = 0; i < 4; i++)
+                row[i] = *(const NAME(loose_four) *)(from + (t + i) * wide + d);
+            pair[0] = __builtin_shuffle(row[0], row[1], evens);
+            pair[1] = __builtin_shuffle(row[0], row[1], odds);
+            pair[2] = __builtin_shuffle(row[2], row[3], evens);
+            pair[3] = __builtin_shuffle(row[2], row[3], odds);
+            R *into = to + d * CHUNK + t;
+            *(NAME(loose_four) *)into = __builtin_shuffle(pair[0], pair[2], low);
+            *(NAME(loose_four) *)(into + CHUNK) = __builtin_shuffle(pair[1], pair[3], low);
+            *(NAME(loose_four) *)(into + 2 * CHUNK) = __builtin_shuffle(pair[0], pair[2], high);
+            *(NAME(loose_four) *)(into + 3 * CHUNK) = __builtin_shuffle(pair[1], pair[3], high);
+        }
 }
 
 static void NAME(events)(struct NAME(chunk) *c, const struct call *call, int64_t row)
@@ -300,6 +317,8 @@ static int NAME(forward)(const struct call *call, int64_t row, int keep)
 }
 
 #include "native_gradient.h"
+#include "native_rows.h"
+#include "native_attention.h"
 
 #undef R
 #undef VEC
@@ -310,4 +329,5 @@ static int NAME(forward)(const struct call *call, int64_t row, int keep)
 #undef AT
 #undef GET
 #undef TYPE
+#undef WHOLE
 #undef VECTOR

@@ -18,7 +18,8 @@ from adaptive_sleep.streams.errors import InputError
 COMMANDS = [
     ("demo",), ("replay",), ("run",), ("train",), ("report",), ("inspect",), ("policies",),
     ("reproduce",),
-    ("bench", "kernels"), ("record", "host"), ("record", "text"), ("record", "csv"),
+    ("bench", "kernels"), ("bench", "training"),
+    ("record", "host"), ("record", "text"), ("record", "csv"),
     ("record", "parquet"), ("record", "eventlog"), ("record", "task"),
 ]  # fmt: skip
 

@@ -1,0 +1,55 @@
+"""What calls hand over to the compiled library: the structs of `native.c`, field for field.
+
+`native`, `native_rows` and `native_attention` fill them in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+Three = ctypes.c_int64 * 3
+Two = ctypes.c_int64 * 2
+_SIZES = ("batch", "steps", "heads", "key", "value", "threads")
+INPUTS = ("q", "k", "v", "g", "beta", "start", "reference")
+_OUTPUTS = ("o", "final", "change", "errors", "states", "d_o", "d_final")
+GRADIENTS = ("d_q", "d_k", "d_v", "d_g", "d_beta", "d_start")
+
+
+class Call(ctypes.Structure):
+    """`struct call`: the gated delta rule."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in _SIZES),
+        *((name, ctypes.c_void_p) for name in INPUTS),
+        *((f"{name}_at", Three) for name in INPUTS[:5]),
+        ("lengths", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in _OUTPUTS),
+        ("d_o_at", Three),
+        *((name, ctypes.c_void_p) for name in GRADIENTS),
+    )
+
+
+class Rows(ctypes.Structure):
+    """`struct rows`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("count", "size", "heads", "value", "threads")),
+        ("epsilon", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("x", "gate", "gain", "d_y", "d_q", "d_k")),
+        *((name, ctypes.c_void_p) for name in ("y", "q", "k", "scale")),
+        *((name, ctypes.c_void_p) for name in ("d_x", "d_gate", "d_gain", "sums")),
+    )
+
+
+class Attention(ctypes.Structure):
+    """`struct attention`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("batch", "queries", "keys", "heads", "size")),
+        ("threads", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v")),
+        *((name, Three) for name in ("q_at", "k_at", "v_at")),
+        *((name, ctypes.c_void_p) for name in ("mask", "weights", "o", "d_o")),
+        *((name, ctypes.c_void_p) for name in ("d_q", "d_k", "d_v")),
+        *((name, Two) for name in ("d_q_at", "d_k_at")),
+    )
