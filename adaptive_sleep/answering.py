@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -42,7 +43,8 @@ class Answers:
         """Boolean `[samples]`: which samples have every question of theirs right (classes alone:
         a real number is never right)."""
         wrong = (self.logits.argmax(-1) != self.targets).long()
-        return torch.zeros(samples, dtype=torch.int64).index_add(0, self.rows, wrong) == 0
+        right = torch.zeros(samples, dtype=torch.int64, device=wrong.device)
+        return right.index_add(0, self.rows, wrong) == 0
 
 
 def fall_asleep(
@@ -82,6 +84,11 @@ def fall_asleep(
     return after, cache
 
 
+def _on(model: Model, array: NDArray[Any]) -> Tensor:
+    """An array where the model is."""
+    return torch.from_numpy(array).to(model.device)
+
+
 def _reach(model: Model, held: KVCache | None) -> int | None:
     """How far a query sees: over a sliding window, or over all there is."""
     return None if held is None else model.config.window_positions
@@ -113,14 +120,14 @@ def go_on(
     boundaries, instead of nothing (it holds nothing at the start). `recompute` as in `fall_asleep`.
     """
     states = [start]
-    held = empty_cache(model.config, len(batch)) if sliding else None
+    held = empty_cache(model.config, len(batch), model.device) if sliding else None
     found = []
     for window, asked in enumerate(batch.asked()):
         words, valid, targets = (
-            torch.from_numpy(x[window]) for x in (batch.tokens, batch.lengths, batch.targets)
+            _on(model, x[window]) for x in (batch.tokens, batch.lengths, batch.targets)
         )
-        values = torch.from_numpy(batch.values[window]) if batch.values else None
-        rows, places = torch.nonzero(torch.from_numpy(asked), as_tuple=True)
+        values = _on(model, batch.values[window]) if batch.values else None
+        rows, places = torch.nonzero(_on(model, asked), as_tuple=True)
         if not len(rows):
             last = states[-1]
             states, cache = fall_asleep(
@@ -136,7 +143,7 @@ def go_on(
             done = model.run(embedded, valid, weights, held, seen=seen, reach=reach)
             logits = model.tokens.logits(done.hidden[rows, places])
             rung = number * climb
-            wanted = torch.from_numpy(rungs[rung - 1]) if rung <= len(rungs) else targets
+            wanted = _on(model, rungs[rung - 1]) if rung <= len(rungs) else targets
             found.append(Answers(logits, wanted[rows, places], rows))
         states = [done.weights]
         held = held and held.extended(done.new, model.config.window_positions)

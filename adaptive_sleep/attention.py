@@ -15,6 +15,7 @@ from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.kernels import attend, attend_packed, torch_attend
 from adaptive_sleep.ragged import append_index, take
 
+CPU = torch.device("cpu")
 Visibility = Literal["causal", "bidirectional", "diagonal"]
 
 
@@ -53,7 +54,7 @@ class KVCache:
         )
 
 
-def empty_cache(config: ModelConfig, streams: int, device: str = "cpu") -> KVCache:
+def empty_cache(config: ModelConfig, streams: int, device: torch.device = CPU) -> KVCache:
     """A cache that holds nothing."""
     names = [str(i) for i, layer in enumerate(config.layers) if layer == "attention"]
     shape = (streams, 0, config.heads, config.width // config.heads)

@@ -279,7 +279,7 @@ def gradient(
     start = model.fresh(len(mine))
     if left is not None:
         rows = np.flatnonzero(random.random(len(mine)) < training.carry_over)
-        kept = torch.from_numpy(rows)
+        kept = torch.from_numpy(rows).to(model.device)
         start = start.put(kept, left.select(kept))
     found, after = go_on(
         model,

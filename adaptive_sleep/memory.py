@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adaptive_sleep.config import ModelConfig
 
+CPU = torch.device("cpu")
 EPSILON = 1e-6  # of the relative state change (design, section 4)
 
 
@@ -90,7 +91,9 @@ def _square_sum(tensors: list[Tensor]) -> Tensor:
     return torch.stack([t.flatten(1).square().sum(1) for t in tensors]).sum(0)
 
 
-def empty_fast_weights(config: ModelConfig, streams: int, device: str = "cpu") -> FastWeights:
+def empty_fast_weights(
+    config: ModelConfig, streams: int, device: torch.device = CPU
+) -> FastWeights:
     """Fast weights of streams that have seen nothing: all zero, float32."""
     heads, key, value = config.fast_heads, config.key_dim, config.value_dim
     names = [str(i) for i, layer in enumerate(config.layers) if layer == "deltanet"]

@@ -134,6 +134,11 @@ class Model(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return next(self.parameters()).device
+
+    @property
     def hash(self) -> str:
         """SHA-256 over configuration and weights: what a snapshot belongs to.
 
@@ -153,7 +158,7 @@ class Model(nn.Module):
 
     def fresh(self, streams: int) -> FastWeights:
         """Fast weights of streams that have seen nothing."""
-        return empty_fast_weights(self.config, streams)
+        return empty_fast_weights(self.config, streams, self.device)
 
     def placed(self, embedded: Tensor, past: Tensor) -> Tensor:
         """Add learned absolute positions, if any, behind `past` (int64 `[B]`) held ones."""
@@ -179,7 +184,7 @@ class Model(nn.Module):
         Under `seen` "diagonal" the positions are questions: each reads what is held and the fast
         weights alone, and leaves the fast weights as they are.
         """
-        cache = cache or empty_cache(self.config, len(lengths))
+        cache = cache or empty_cache(self.config, len(lengths), embedded.device)
         past = next((int(t.shape[1]) for t in cache.keys.values()), 0)
         look = view(cache.lengths, past, lengths, embedded.shape[1], seen, reach)
         padded = None if look.full else lengths

@@ -36,10 +36,10 @@ from adaptive_sleep.learning import (
     gradient,
     task_of,
 )
-from adaptive_sleep.memory import FastWeights
+from adaptive_sleep.memory import CPU, FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.side_by_side import Share
-from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.errors import InputError, nearest
 
 Progress = Callable[[float, float | None, str], None]
 RECIPE, LOG, STATE, MODEL = "recipe.json", "log.parquet", "state.safetensors", "model.safetensors"
@@ -74,16 +74,18 @@ def learn(
     *,
     seed: int = 0,
     share: Share = ALONE,
+    device: str = "cpu",
     on_progress: Progress | None = None,
 ) -> Learned:
     """Train a model on a task; `out` is made, or, where a run of the same recipe and seed was
     killed, taken up again.
 
-    With several processes (`share`) each works on its part of every batch, and the first alone
+    `device` "cuda" trains on a GPU (under torchrun, on the one of this process's local rank). With
+    several processes (`share`) each works on its part of every batch, and the first alone
     writes; they must see one file system to resume. Raises InputError for a folder that holds
     something else.
     """
-    folder, task = Path(out), task_of(recipe)
+    folder, task, where = Path(out), task_of(recipe), _device(device)
     writes = share.rank == 0
     described = {
         "recipe": asdict(recipe),
@@ -91,11 +93,13 @@ def learn(
         "threads": torch.get_num_threads(),
         "processes": share.world,
     }
+    if device != "cpu":
+        described["device"] = device
     if writes:
         _claim(folder, described)
     share.wait()
     torch.manual_seed(seed)
-    model = Model(config_of(recipe))
+    model = Model(config_of(recipe)).to(where)
     optimiser = Optimiser(model, recipe.training)
     loop = _read_state(folder / STATE, model, optimiser)
     training, begun = recipe.training, time.perf_counter() - loop.seconds
@@ -127,6 +131,15 @@ def learn(
     provenance = {"task": json.dumps(recipe.task), "seed": str(seed), "steps": str(training.steps)}
     path = save_model(model, folder / MODEL, provenance=provenance)
     return Learned(model, path, log, loop.seconds, loop.tokens)
+
+
+def _device(name: str) -> torch.device:
+    """The CPU, or the GPU of this process. Raises InputError."""
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"device={name!r}: 'cpu' or 'cuda'{nearest(name, ('cpu', 'cuda'))}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("device='cuda': torch sees no GPU here; use 'cpu'")
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else CPU
 
 
 def _claim(folder: Path, described: dict[str, Any]) -> None:

@@ -77,6 +77,7 @@ def train(
         typer.Option(help="The model to write, name.safetensors; for a task, the run's folder."),
     ] = Path("model.safetensors"),
     seed: Annotated[int, typer.Option(help="Of a task's recipe; a recording's holds its own.")] = 0,
+    device: Annotated[str, typer.Option(help="Of a task's training: cpu, or cuda.")] = "cpu",
     as_json: Json = False,
 ) -> None:
     """Train a model from a recipe, or on a recording with a preset. Takes minutes.
@@ -92,7 +93,7 @@ def train(
     if recipe is not None and preset is not None:
         raise InputError("--preset: goes with --recording; a recipe says everything itself")
     if recipe is not None and _is_of_a_task(recipe):
-        _train_task(recipe, out, seed, as_json)
+        _train_task(recipe, out, seed, device, as_json)
         return
     if out.exists():
         raise InputError(f"--out {out}: exists already; choose another name")
@@ -125,7 +126,7 @@ def _is_of_a_task(recipe: str) -> bool:
     return "task" in read_toml(find_recipe(recipe))
 
 
-def _train_task(recipe: str, out: Path, seed: int, as_json: bool) -> None:
+def _train_task(recipe: str, out: Path, seed: int, device: str, as_json: bool) -> None:
     from adaptive_sleep.experiments.finding import find_recipe
     from adaptive_sleep.learning import read_task_recipe
     from adaptive_sleep.side_by_side import joined
@@ -135,9 +136,8 @@ def _train_task(recipe: str, out: Path, seed: int, as_json: bool) -> None:
         raise InputError(f"--out {out}: a task is trained in a folder; name one")
     with joined() as share, progress("training") as advance:
         shown = advance if share.rank == 0 else None
-        learned = learn(
-            read_task_recipe(find_recipe(recipe)), out, seed=seed, share=share, on_progress=shown
-        )
+        read = read_task_recipe(find_recipe(recipe))
+        learned = learn(read, out, seed=seed, share=share, device=device, on_progress=shown)
     if share.rank:
         return
     last = learned.log.row(-1, named=True)

@@ -267,6 +267,22 @@ def test_a_killed_run_ends_with_the_same_losses_to_the_bit(tmp_path: Path) -> No
     assert again.model.hash == whole.model.hash
 
 
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="device='gpu': 'cpu' or 'cuda'"):
+        learn(small(), tmp_path / "run", device="gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="sees no GPU"):
+            learn(small(), tmp_path / "run", device="cuda")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_finds_what_the_cpu_does(tmp_path: Path) -> None:
+    runs = [learn(small(), tmp_path / name, device=name) for name in ("cpu", "cuda")]
+    for here, there in zip(*(run.log["loss"] for run in runs), strict=True):
+        assert there == pytest.approx(here, rel=1e-3)
+
+
 def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     learn(small(steps=2), tmp_path / "run", seed=0)
     with pytest.raises(InputError, match="begun with another seed"):
