@@ -35,8 +35,8 @@ class Chain:
     shuffled, are spread evenly over `windows` windows; then every node is asked, as
     (node + 1, blank). The longest path has `shortest`..`longest` edges (None: as few, as many as
     fit); the other nodes make the other paths, none longer, each way to share them out equally
-    likely. With `rung` above 0, rung n of a sample asks for the node n * rung hops on, or the end
-    if that is nearer. Raises InputError for bad parameters.
+    likely. With `rung` above 0, rung n of a sample asks for the node 1 + n * rung hops on, or the
+    end if that is nearer: an edge shows the first hop. Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "chain"
@@ -112,7 +112,7 @@ class Chain:
         end, place = taken(last, path), np.arange(self.nodes)
         rungs = [
             placed(taken(node, np.minimum(place + level, end)), node)
-            for level in rung_levels(self.rung, self.space.difficulties[-1])
+            for level in rung_levels(self.rung, self.space.difficulties[-1], shown=1)
         ]
         return asked_last([*windows, questions], placed(taken(node, end), node), hops, rungs)
 

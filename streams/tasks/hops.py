@@ -38,7 +38,8 @@ class Hops:
     (node + 1, blank, k). With `show="last"`, k is blank before the last of those windows. With
     `absent`, the windows after the first also list the nodes whose edges they lack, with a blank
     successor, so that every node has a place there. With `rung` above 0, rung n of a sample asks
-    for the node min(k, n * rung) hops on. Raises InputError for bad parameters.
+    for the node min(k, 1 + n * rung) hops on: an edge shows the first hop, and each rung composes
+    `rung` more. Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "hops"
@@ -86,7 +87,8 @@ class Hops:
         _, cycle = draw_in_part(random, part, k, self._cycles)
         questions = self.space.pack(np.arange(1, self.nodes + 1), 0, k[:, None])
         windows = self._listed(random, cycle, k[:, None])
-        rungs = [_reached(cycle, np.minimum(k, n)) for n in rung_levels(self.rung, self.max_hops)]
+        levels = rung_levels(self.rung, self.max_hops, shown=1)
+        rungs = [_reached(cycle, np.minimum(k, level)) for level in levels]
         return asked_last([*windows, questions], _reached(cycle, k), k, rungs)
 
     def _cycles(self, random: np.random.Generator, k: IntArray) -> tuple[IntArray, IntArray]:

@@ -244,9 +244,12 @@ def asked_last(
     )
 
 
-def rung_levels(rung: int, hardest: int) -> range:
-    """Return the difficulty that rung 1, 2, ... asks for, up to the hardest; none for `rung` 0."""
-    return range(rung, hardest + rung, rung) if rung else range(0)
+def rung_levels(rung: int, hardest: int, shown: int = 0) -> range:
+    """Return the difficulty that rung 1, 2, ... asks for, up to the hardest; none for `rung` 0.
+
+    Each is `rung` above the one before, the first above what is `shown` in the window itself.
+    """
+    return range(shown + rung, hardest + rung, rung) if rung else range(0)
 
 
 def check_whole(task: str, name: str, value: object, low: int, high: int) -> None:
