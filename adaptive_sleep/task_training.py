@@ -29,11 +29,13 @@ from adaptive_sleep.checkpoint import save_model
 from adaptive_sleep.learning import (
     ALONE,
     Accuracy,
+    LearningRecipe,
     Optimiser,
     TaskRecipe,
     accuracy,
     config_of,
     gradient,
+    stage_after,
     task_of,
 )
 from adaptive_sleep.memory import CPU, FastWeights
@@ -65,7 +67,16 @@ class _Loop:
     running: float = 0.0
     seconds: float = 0.0
     tokens: int = 0
+    stage: int = 0  # of the recipe's `climb`
     rows: list[dict[str, float]] = field(default_factory=list)
+
+    def advance(self, loss: float, training: LearningRecipe) -> None:
+        """Count a step; its loss may end the stage, and then counts no longer."""
+        self.running = 0.98 * self.running + 0.02 * loss if self.running else loss
+        stage = stage_after(training, self.step, self.stage, self.running)
+        if stage != self.stage:
+            self.stage, self.running = stage, 0.0
+        self.step += 1
 
 
 def learn(
@@ -107,11 +118,18 @@ def learn(
     left: FastWeights | None = None
     while loop.step < training.steps:
         loss, tokens, left = gradient(
-            model, task, training, seed, loop.step, share, left, recipe.eviction
+            model,
+            task,
+            training,
+            seed,
+            loop.step,
+            share,
+            left,
+            stage=loop.stage,
+            eviction=recipe.eviction,
         )
         optimiser.step(loop.step)
-        loop.running = 0.98 * loop.running + 0.02 * loss if loop.step else loss
-        loop.step += 1
+        loop.advance(loss, training)
         loop.tokens += tokens
         if loop.step % training.validate_every == 0 or loop.step == training.steps:
             loop.seconds = time.perf_counter() - begun
