@@ -15,7 +15,11 @@ from adaptive_sleep.signals import IntArray, WindowSignals
 @policy("cache_pressure")
 @dataclass(frozen=True)
 class CachePressure:
-    """Sleep when the KV cache is nearly full (never without a KV budget)."""
+    """Sleep when the KV cache is nearly full (never without a KV budget).
+
+    A window that the runtime closes early to make room is so slept on, as long as no step brings
+    more than 1 - `threshold` of the budget.
+    """
 
     threshold: Annotated[float, Range(0.1, 1.0)] = 0.8
     passes: Annotated[int, Range(2, 8)] = 4

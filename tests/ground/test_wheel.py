@@ -16,6 +16,7 @@ from checkout import PACKAGES, ROOT, copy, files, module_name, python
 POLICIES = {
     "fixed", "surprise", "uncertainty", "state_change", "cache_pressure",
     "event_density", "capped", "either", "both", "budgeted",
+    "random", "periodic", "drift", "linear", "bandit", "cooldown", "warmup", "per_stream",
 }  # fmt: skip
 
 
