@@ -48,15 +48,27 @@ from adaptive_sleep.wake import Predictions, wake
 PHASES = ("wake", "signals", "policy", "sleep")
 
 
+@dataclass(frozen=True, eq=False)
+class Boundary:
+    """A batch of windows that a policy planned for, as they closed, and what was decided."""
+
+    closed: ClosedWindow
+    decision: Decision
+
+
 @dataclass
 class Draft:
-    """What a step has worked out so far; becomes the runtime's state when the step commits."""
+    """What a step has worked out so far; becomes the runtime's state when the step commits.
+
+    `predictions` and `boundaries` are kept only where they are lists.
+    """
 
     step: int
     ledger: Ledger
     pending: Pending
     allow_sleep: bool
     predictions: list[Predictions] | None
+    boundaries: list[Boundary] | None = None
     rows: list[TraceRow] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
@@ -216,6 +228,8 @@ def slept_on(works: Works, closed: ClosedWindow, closing: Closing, draft: Draft)
     decision = decide(works.model, works.policy, closed, closing, limits, draft.pending)
     if works.learns:
         draft.pending = told(closing, decision, draft.pending)
+    if draft.boundaries is not None:
+        draft.boundaries.append(Boundary(closed, decision))
     return decision
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from adaptive_sleep import snapshot
-from adaptive_sleep.advancing import Draft, Works, advance
+from adaptive_sleep.advancing import Boundary, Draft, Works, advance
 from adaptive_sleep.arena import Arena, blank_row
 from adaptive_sleep.bookkeeping import closed_early, read_start
 from adaptive_sleep.boundary import Pending
@@ -43,12 +43,14 @@ from adaptive_sleep.whole import advance_whole
 @dataclass(frozen=True)
 class StepResult:
     """What one step did: a trace row per closed window, streams closed early by the KV budget,
-    predictions if asked for, and seconds by phase ("wake", "signals", "policy", "sleep")."""
+    predictions and boundaries if asked for, and seconds by phase ("wake", "signals", "policy",
+    "sleep")."""
 
     rows: list[TraceRow]
     forced: tuple[str, ...]
     predictions: list[Predictions]
     seconds: dict[str, float]
+    boundaries: tuple[Boundary, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,15 +137,26 @@ class Runtime:
         """The policy as a spec string."""
         return format_spec(self.policy)
 
+    @property
+    def works(self) -> Works:
+        """What every step works with, the store included: for what runs beside (read only)."""
+        return self._works
+
     def step(
-        self, pieces: Sequence[Piece], *, allow_sleep: bool = True, predictions: bool = False
+        self,
+        pieces: Sequence[Piece],
+        *,
+        allow_sleep: bool = True,
+        predictions: bool = False,
+        boundaries: bool = False,
     ) -> StepResult:
         """Read at most one piece per stream; close, measure, sleep and evict where a window ends.
 
         A model with `answers` holds the events of a window until it ends, then runs it whole: one
         in which something is asked (`Events.targets`) is answered and no policy is asked about it.
-        With `allow_sleep` false (overload) policies are asked, but nothing sleeps. If anything
-        raises, the runtime and the policy are as they were before.
+        With `allow_sleep` false (overload) policies are asked, but nothing sleeps. `predictions`
+        and `boundaries` (windows as they closed) are kept only if asked for. If anything raises,
+        the runtime and the policy are as they were before.
         """
         pieces = tuple(pieces)  # read more than once
         check_pieces(pieces, self.model.config, self.columns)
@@ -151,13 +164,16 @@ class Runtime:
         closing = any(p.closes for p in pieces) or self.settings.kv_budget is not None
         memento = policy_state(self.policy) if closing else None
         kept: list[Predictions] | None = [] if predictions else None
-        draft = Draft(self._steps, self.ledger, self._pending, allow_sleep, kept)
+        closed: list[Boundary] | None = [] if boundaries else None
+        draft = Draft(self._steps, self.ledger, self._pending, allow_sleep, kept, closed)
         self._in_flight = _Before(self.ledger, self._pending, self._steps, memento)
         try:
             with torch.no_grad():
                 forced = self._close_early(pieces, draft)
                 self._advance(pieces, draft)
-            result = StepResult(draft.rows, forced, draft.predictions or [], draft.seconds)
+            result = StepResult(
+                draft.rows, forced, draft.predictions or [], draft.seconds, tuple(closed or ())
+            )
             self.ledger, self._pending = draft.ledger, draft.pending
             self._steps += 1
             self._in_flight = None  # from here on the step is real; nothing may be called after it

@@ -5,7 +5,7 @@ State goes in, state comes out; nothing here knows of streams, policies or files
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,19 @@ class Slept:
     weights: FastWeights
     passes: Tensor
     last_change: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A batch of windows after so many passes: the fast weights as a boundary would keep them, the
+    relative changes by the last pass `[B]` (`hidden_change` is NaN after pass 1) and the summary
+    of its hidden states `[B, 2d]`."""
+
+    passes: int
+    weights: FastWeights
+    state_change: Tensor
+    hidden_change: Tensor
+    summary: Tensor
 
 
 KeepGoing = Callable[[PassReport], Tensor]  # -> bool [n]: which of `rows` go on
@@ -131,6 +144,24 @@ def consolidate(
     return Slept(weights, done, last)
 
 
+def stages(model: Model, window: ClosedWindow, most: int) -> Iterator[Stage]:
+    """Closed windows after 1, 2, ..., `most` passes, each pass going on from the one before it.
+
+    After N passes the weights are those of `consolidate` with N for every window, to the bit.
+    """
+    hidden, current = window.hidden, window.after
+    change = current.change_since(window.before)
+    moved = torch.full_like(change, torch.nan)
+    yield Stage(1, current, change, moved, summary(hidden, window.lengths))
+    for passes in range(2, most + 1):
+        fresh_hidden, fresh = sleep_pass(model, window, hidden, current)
+        change = fresh.change_since(current)
+        moved = _hidden_change(hidden, fresh_hidden, window.lengths)
+        hidden, current = fresh_hidden, fresh
+        kept = current.with_tails(window.after)
+        yield Stage(passes, kept, change, moved, summary(hidden, window.lengths))
+
+
 def _ask(
     keep_going: KeepGoing,
     rows: Tensor,
@@ -144,10 +175,15 @@ def _ask(
     """Report the windows that have passes left and spread the answers over all of `rows`."""
     ask = torch.nonzero(more)[:, 0]
     lengths = part.lengths[ask]
-    moved = _masked_norm(after[ask] - before[ask], lengths)
-    moved = moved / (_masked_norm(after[ask], lengths) + EPSILON)
+    moved = _hidden_change(before[ask], after[ask], lengths)
     report = PassReport(rows[ask], count, change[ask], moved, summary(after[ask], lengths))
     return more.index_copy(0, ask, keep_going(report))
+
+
+def _hidden_change(before: Tensor, after: Tensor, lengths: Tensor) -> Tensor:
+    """Relative change of hidden states `[n, L, d]` over the valid positions, `[n]`."""
+    moved = _masked_norm(after - before, lengths)
+    return moved / (_masked_norm(after, lengths) + EPSILON)
 
 
 def _masked_norm(x: Tensor, lengths: Tensor) -> Tensor:

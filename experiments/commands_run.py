@@ -1,6 +1,6 @@
-"""`adaptive-sleep replay` and `run`: drive the runtime, from a recording or live.
+"""`adaptive-sleep replay`, `counterfactual` and `run`: drive the runtime, from a recording or live.
 
-The work is done in replay.py and live.py; here are only the options and the result.
+The work is done in replay.py, counterfactual.py and live.py; here are the options and the result.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from adaptive_sleep.experiments.console import note, print_facts, print_json, pr
 from adaptive_sleep.streams.errors import InputError
 
 if TYPE_CHECKING:
+    from adaptive_sleep.experiments.counterfactual import Counterfactuals
     from adaptive_sleep.experiments.runs import RunSummary
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -29,6 +30,8 @@ Budget = Annotated[float | None, typer.Option(help="Sleep FLOPs per event, per s
 Burst = Annotated[float, typer.Option(help="Windows' worth of budget that may be saved up.")]
 MaxPasses = Annotated[int, typer.Option(help="Most passes over one window.")]
 Seed = Annotated[int, typer.Option(help="The seed of the run.")]
+Start = Annotated[float, typer.Option(help="Where to begin, a fraction of the rows.")]
+Stop = Annotated[float, typer.Option(help="Where to end, a fraction of the rows.")]
 
 
 def replay(
@@ -49,17 +52,15 @@ def replay(
     burst: Burst = 4.0,
     max_passes: MaxPasses = 8,
     seed: Seed = 0,
-    start: Annotated[float, typer.Option(help="Where to begin, a fraction of the rows.")] = 0.0,
-    stop: Annotated[float, typer.Option(help="Where to end, a fraction of the rows.")] = 1.0,
+    start: Start = 0.0,
+    stop: Stop = 1.0,
     as_json: Json = False,
 ) -> None:
     """Run a recording through a model and a policy; write a trace and print its summary.
 
     A run that was interrupted or killed goes on with --resume and ends in the same trace.
     """
-    for name, value in (("--start", start), ("--stop", stop)):
-        if not 0.0 <= value <= 1.0:
-            raise InputError(f"{name} {value}: a fraction of the recording, from 0 to 1")
+    _check_fractions(start, stop)
     pace = _speed(speed)
     from adaptive_sleep.experiments.replay import replay as run_replay
 
@@ -76,6 +77,102 @@ def replay(
             note(f"{out}: what was committed is kept; the same command with --resume goes on")
         raise
     _say(summary, as_json)
+
+
+def counterfactual(
+    recording: Annotated[str, typer.Argument(help="The recording: a path or bundled:NAME.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The folder to write: run, table and facts.")],
+    policy: Policy = "fixed(1)",
+    most: Annotated[int, typer.Option(help="Most passes to try at a window.")] = 4,
+    horizon: Annotated[int, typer.Option(help="Scored windows that a fork reads on for.")] = 1,
+    tolerance: Annotated[
+        float, typer.Option(help="Loss above the best that the oracle takes for fewer passes.")
+    ] = 0.01,
+    window: Window = None,
+    gap: Gap = None,
+    eviction: Eviction = "hard",
+    budget: Budget = None,
+    burst: Burst = 4.0,
+    max_passes: MaxPasses = 8,
+    seed: Seed = 0,
+    start: Start = 0.0,
+    stop: Stop = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Replay, and ask at every window what 1, 2, ... passes would have cost and saved.
+
+    The run is what replay makes, to the byte. Beside it lies table.parquet, a row for each window
+    and number of passes. Printed: the oracle's passes, and what the policy lost against them.
+    """
+    _check_fractions(start, stop)
+    if not tolerance >= 0.0:
+        raise InputError(f"--tolerance {tolerance}: a loss from 0 on")
+    from adaptive_sleep.experiments.counterfactual import counterfactuals
+
+    with progress("replaying with forks") as advance:
+        found = counterfactuals(
+            recording, model, policy, out, most=most, horizon=horizon, start=start, stop=stop,
+            window=window, gap_seconds=gap, eviction=eviction, budget=budget, burst=burst,
+            max_passes=max_passes, seed=seed,
+            on_progress=lambda at: advance(at.rows, at.total, f"{at.windows:,} windows"),
+        )  # fmt: skip
+    told = _told(found, out, tolerance)
+    if as_json:
+        print_json(told)
+        return
+    print_facts({name.replace("_", " "): _shown(value) for name, value in told.items()})
+
+
+def _told(found: Counterfactuals, out: Path, tolerance: float) -> dict[str, Any]:
+    """The figures of a counterfactual replay; the oracle's only where a window is finished."""
+    import polars as pl
+
+    from adaptive_sleep.experiments.counterfactual import RUN, TABLE
+    from adaptive_sleep.experiments.oracle import oracle, regret
+
+    table = found.table
+    by_passes = table.group_by("passes").agg(pl.col("loss").mean()).sort("passes")
+    told: dict[str, Any] = {
+        "windows": table.select("stream", "window").n_unique(),
+        "unfinished": found.unfinished,
+        "loss_by_passes": by_passes["loss"].to_list(),
+        "drift": found.drift,
+        "forked_flops": found.forked_flops,
+        "table": str(out / TABLE),
+        "trace_sha256": found.trace_sha256,
+    }
+    of_oracle = ("oracle_passes", "oracle_loss", "optimistic", "left_out")
+    told |= dict.fromkeys((*of_oracle, "regret", "extra_passes", "all_right_lost"))
+    if not len(table):
+        return told
+    halves = table["asked"].null_count() == 0
+    best = oracle(table, tolerance=tolerance, halves=halves)
+    if not len(best.passes):
+        return told
+    told |= {"oracle_passes": best.mean_passes, "oracle_loss": best.loss}
+    told |= {"optimistic": best.optimistic, "left_out": best.left_out}
+    if table["chosen"].max() <= table["passes"].max():  # type: ignore[operator]  # both are numbers
+        lost = regret(table, out / RUN, tolerance=tolerance, halves=halves)
+        told |= {"regret": lost.loss, "extra_passes": lost.extra_passes}
+        told |= {"all_right_lost": lost.all_right}
+    return told
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_shown(one) for one in value)
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _check_fractions(start: float, stop: float) -> None:
+    for name, value in (("--start", start), ("--stop", stop)):
+        if not 0.0 <= value <= 1.0:
+            raise InputError(f"{name} {value}: a fraction of the recording, from 0 to 1")
 
 
 def _speed(text: str) -> Any:
@@ -183,6 +280,10 @@ def add_to(parent: typer.Typer) -> None:
         epilog="Example: adaptive-sleep replay bundled:telemetry --model bundled:telemetry "
         "--policy 'surprise(threshold=0.3)' --out run-a"
     )(replay)
+    parent.command(
+        epilog="Example: adaptive-sleep counterfactual bundled:chain --model bundled:chain "
+        "--gap 0.5 --policy 'state_change(tolerance=0.45, max_passes=4)' --most 4 --out what-if"
+    )(counterfactual)
     parent.command(
         epilog="Example: adaptive-sleep run host --model bundled:telemetry --policy 'fixed(2)'"
     )(run)

@@ -42,7 +42,7 @@ from adaptive_sleep.experiments.runs import (
     open_run,
 )
 from adaptive_sleep.model import Model
-from adaptive_sleep.runtime import Runtime
+from adaptive_sleep.runtime import Runtime, StepResult
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.cutting import Cutter, Windower
 from adaptive_sleep.streams.errors import InputError
@@ -51,6 +51,7 @@ from adaptive_sleep.streams.recording import Recording
 
 MAX_ROWS = 8192  # of one step, over all streams
 Speed = float | str  # "max", or a multiple of real time
+Watch = Callable[[Runtime, Sequence[Piece], StepResult], None]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def replay(
     speed: Speed = "max",
     predictions: str | Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    watch: Watch | None = None,
 ) -> RunSummary:
     """Run rows `start` to `stop` of a recording into the new run folder `out`.
 
@@ -91,8 +93,9 @@ def replay(
     `gap_seconds` in seconds, `budget` in sleep FLOPs per event, `commit_every` in steps; `speed` is
     "max" or a multiple of real time, and changes nothing but the clock. `predictions` names a new
     .parquet or .csv file. With `resume`, goes on after the last commit; a finished run gives its
-    summary. `on_progress` is told after each step. Whatever is raised, `out` stays resumable;
-    refused input writes nothing.
+    summary. `on_progress` is told after each step; `watch` is shown each step's runtime, pieces and
+    result, boundaries included, and must change none of them. Whatever is raised, `out` stays
+    resumable; refused input writes nothing.
     Raises InputError for bad input, an existing `out`, or a resume of what is another run;
     IntegrityError for damaged files; AdaptiveSleepError for a full disk.
     """
@@ -130,7 +133,7 @@ def replay(
     else:
         begin(out, manifest)
     with held(out):
-        summary = _go_on(open_run(out), runtime, windower, source, clock, on_progress)
+        summary = _go_on(open_run(out), runtime, windower, source, clock, on_progress, watch)
         if target is not None:
             write_predictions(open_run(out), target)
     return summary
@@ -143,6 +146,7 @@ def _go_on(
     recording: Recording,
     clock: _Clock,
     on_progress: Callable[[Progress], None] | None,
+    watch: Watch | None,
 ) -> RunSummary:
     """Do what is not yet done of a run; `runtime` and `windower` are fresh."""
     if run.summary is not None:
@@ -152,7 +156,7 @@ def _go_on(
     if run.last is not None:
         runtime = Runtime.resume(run.last, runtime.model, runtime.policy)
         windower.load_state_dict(run.positions[-1].windower)
-    _steps(run, runtime, windower, recording, clock, on_progress)
+    _steps(run, runtime, windower, recording, clock, on_progress, watch)
     return finish(run.path, runtime.ledger)
 
 
@@ -163,6 +167,7 @@ def _steps(
     recording: Recording,
     clock: _Clock,
     on_progress: Callable[[Progress], None] | None,
+    watch: Watch | None,
 ) -> None:
     """Step through what of the recording is not yet committed, to its end."""
     log = Log(run, runtime.model.config)
@@ -175,11 +180,14 @@ def _steps(
     cutter = Cutter(recording, windower, start=begun, stop=ref.stop, max_rows=most)
     for row, pieces in cutter:
         waited = clock.wait(pieces)
-        result = runtime.step(pieces, predictions=settings.predictions)
+        watched = watch is not None
+        result = runtime.step(pieces, predictions=settings.predictions, boundaries=watched)
         tell_forced(windower, result.forced, pieces)
         events = sum(len(piece.events) for piece in pieces)
         log.add(result, events, time.perf_counter() - since - waited)
         windows += len(result.rows)
+        if watch is not None:
+            watch(runtime, pieces, result)
         if log.due:
             log.commit(runtime, row, windower.state_dict())
         if on_progress is not None:

@@ -17,7 +17,7 @@ from adaptive_sleep.streams.errors import InputError
 
 COMMANDS = [
     ("demo",), ("replay",), ("run",), ("train",), ("report",), ("inspect",), ("policies",),
-    ("reproduce",),
+    ("reproduce",), ("counterfactual",),
     ("bench", "kernels"), ("bench", "training"),
     ("record", "host"), ("record", "text"), ("record", "csv"),
     ("record", "parquet"), ("record", "eventlog"), ("record", "task"),
@@ -42,6 +42,8 @@ def test_every_command_has_help_with_an_example(
         ["replay", "R", "--model", "m", "--out", "o", "--speed", "fast"],
         ["replay", "R", "--model", "m", "--out", "o", "--start", "1.5"],
         ["replay", "nowhere", "--model", "bundled:telemetry", "--out", "o"],
+        ["counterfactual", "R", "--model", "m", "--out", "o", "--tolerance", "-1"],
+        ["counterfactual", "nowhere", "--model", "bundled:telemetry", "--out", "o"],
         ["run", "nowhere", "--model", "bundled:telemetry"],
         ["train"],
         ["train", "a.toml", "--recording", "R"],
