@@ -5,7 +5,7 @@ No token tells how long the longest path is: a policy must find out what a windo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -23,7 +23,7 @@ from .task import (
     asked_last,
     check_shared_out,
     check_whole,
-    rung_levels,
+    checked_rungs,
 )
 
 
@@ -35,8 +35,8 @@ class Chain:
     shuffled, are spread evenly over `windows` windows; then every node is asked, as
     (node + 1, blank). The longest path has `shortest`..`longest` edges (None: as few, as many as
     fit); the other nodes make the other paths, none longer, each way to share them out equally
-    likely. With `rung` above 0, rung n of a sample asks for the node 1 + n * rung hops on, or the
-    end if that is nearer: an edge shows the first hop. Raises InputError for bad parameters.
+    likely. With `rungs`, rung n of a sample asks for the node rungs[n - 1] hops on, or the end if
+    that is nearer. Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "chain"
@@ -45,14 +45,14 @@ class Chain:
     windows: int = 1
     shortest: int | None = None
     longest: int | None = None
-    rung: int = 0
+    rungs: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         check_whole("chain", "nodes", self.nodes, 4, 64)  # what the tables stay small for
         check_whole("chain", "paths", self.paths, 1, self.nodes // 2)
         check_shared_out("chain", "nodes", self.nodes, self.windows)
-        check_whole("chain", "rung", self.rung, 0, self.nodes)
         least, most = self._bounds()
+        object.__setattr__(self, "rungs", checked_rungs("chain", self.rungs, most))
         for name in ("shortest", "longest"):
             value = getattr(self, name)
             if value is None:
@@ -110,10 +110,7 @@ class Chain:
         last = np.cumsum(sizes, axis=1) - 1
         path = (last[:, :, None] < np.arange(self.nodes)).sum(axis=1)
         end, place = taken(last, path), np.arange(self.nodes)
-        rungs = [
-            placed(taken(node, np.minimum(place + level, end)), node)
-            for level in rung_levels(self.rung, self.space.difficulties[-1], shown=1)
-        ]
+        rungs = [placed(taken(node, np.minimum(place + level, end)), node) for level in self.rungs]
         return asked_last([*windows, questions], placed(taken(node, end), node), hops, rungs)
 
     def _paths(self, random: np.random.Generator, hops: IntArray) -> tuple[IntArray, ...]:

@@ -5,7 +5,7 @@ Paths of which only the end is asked, with no k to be seen, are in `chain`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal, get_args
@@ -23,7 +23,7 @@ from .task import (
     check_shared_out,
     check_switch,
     check_whole,
-    rung_levels,
+    checked_rungs,
 )
 
 Show = Literal["window", "last"]
@@ -37,9 +37,8 @@ class Hops:
     `windows` windows, each of which ends with (blank, blank, k); then every node is asked, as
     (node + 1, blank, k). With `show="last"`, k is blank before the last of those windows. With
     `absent`, the windows after the first also list the nodes whose edges they lack, with a blank
-    successor, so that every node has a place there. With `rung` above 0, rung n of a sample asks
-    for the node min(k, 1 + n * rung) hops on: an edge shows the first hop, and each rung composes
-    `rung` more. Raises InputError for bad parameters.
+    successor, so that every node has a place there. With `rungs`, rung n of a sample asks for the
+    node min(k, rungs[n - 1]) hops on. Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "hops"
@@ -48,13 +47,13 @@ class Hops:
     max_hops: int = 8
     show: Show = "window"
     absent: bool = False
-    rung: int = 0
+    rungs: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         check_whole("hops", "nodes", self.nodes, 4, 4096)
         check_whole("hops", "max_hops", self.max_hops, 1, self.nodes - 1)
         check_switch("hops", "absent", self.absent)
-        check_whole("hops", "rung", self.rung, 0, self.max_hops)
+        object.__setattr__(self, "rungs", checked_rungs("hops", self.rungs, self.max_hops))
         if self.windows not in (1, 2, 4):
             raise InputError(f"hops: windows={self.windows!r}: expected 1, 2 or 4")
         check_shared_out("hops", "nodes", self.nodes, self.windows)
@@ -87,8 +86,7 @@ class Hops:
         _, cycle = draw_in_part(random, part, k, self._cycles)
         questions = self.space.pack(np.arange(1, self.nodes + 1), 0, k[:, None])
         windows = self._listed(random, cycle, k[:, None])
-        levels = rung_levels(self.rung, self.max_hops, shown=1)
-        rungs = [_reached(cycle, np.minimum(k, level)) for level in levels]
+        rungs = [_reached(cycle, np.minimum(k, level)) for level in self.rungs]
         return asked_last([*windows, questions], _reached(cycle, k), k, rungs)
 
     def _cycles(self, random: np.random.Generator, k: IntArray) -> tuple[IntArray, IntArray]:

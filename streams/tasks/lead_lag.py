@@ -7,7 +7,7 @@ A cycle whose edges are written down is in `hops`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ from .task import (
     TaskSpace,
     asked_last,
     check_whole,
-    rung_levels,
+    checked_rungs,
 )
 
 Panel = NDArray[Any]  # classes, int64, or real values, float64
@@ -46,8 +46,8 @@ class LeadLag:
     NaN. The first are uniform in -1..1; every copy shown adds normal noise of deviation `noise`.
     The target is then what is to be expected: the last value shown of channel p^h(c).
 
-    Parts are parts of the cycles. With `rung` above 0, rung n of a sample asks for min(h, n * rung)
-    steps ahead. Raises InputError for bad parameters.
+    Parts are parts of the cycles. With `rungs`, rung n of a sample asks for
+    min(h, rungs[n - 1]) steps ahead. Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "lead_lag"
@@ -56,7 +56,7 @@ class LeadLag:
     steps: int = 2
     max_horizon: int = 6
     noise: float = 0.0
-    rung: int = 0
+    rungs: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         check_whole("lead_lag", "channels", self.channels, 4, 1024)
@@ -70,7 +70,7 @@ class LeadLag:
         most = 64 if not self.levels else int(40 / math.log2(self.levels + 1))
         check_whole("lead_lag", "steps", self.steps, 2, most)
         check_whole("lead_lag", "max_horizon", self.max_horizon, 1, self.channels - 1)
-        check_whole("lead_lag", "rung", self.rung, 0, self.max_horizon)
+        object.__setattr__(self, "rungs", checked_rungs("lead_lag", self.rungs, self.max_horizon))
         if type(self.noise) not in (int, float) or not 0 <= self.noise <= 1:
             raise InputError(f"lead_lag: noise={self.noise!r}: expected a number in 0..1")
         if self.noise and self.levels:
@@ -121,7 +121,7 @@ class LeadLag:
             [self._tokens(order, read, h), self._tokens(asked, None, h)],
             after(self.max_horizon),
             h,
-            [after(level) for level in rung_levels(self.rung, self.max_horizon)],
+            [after(level) for level in self.rungs],
             () if self.levels else (read.astype(np.float32), np.full(read.shape, np.nan, "f4")),
         )
 

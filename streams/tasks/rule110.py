@@ -5,7 +5,7 @@ Nothing has to be found in the window here; what grows with t is the computation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -21,7 +21,7 @@ from .task import (
     asked_last,
     check_shared_out,
     check_whole,
-    rung_levels,
+    checked_rungs,
 )
 
 # The new value of a cell, by 4 * left + 2 * itself + right: the binary digits of 110.
@@ -35,7 +35,7 @@ class Rule110:
     A token packs (value + 1, depth, position + 1). The cells, in order, are spread evenly over
     `windows` windows, the depth in every token; then every position is asked, value and depth
     blank. An answer is exact if all cells are right. Parts are parts of the 2**width rows. With
-    `rung` above 0, rung n of a sample asks for the row after min(t, n * rung) steps. Raises
+    `rungs`, rung n of a sample asks for the row after min(t, rungs[n - 1]) steps. Raises
     InputError for bad parameters.
     """
 
@@ -43,13 +43,13 @@ class Rule110:
     width: int = 10
     max_depth: int = 6
     windows: int = 1
-    rung: int = 0
+    rungs: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         check_whole("rule110", "width", self.width, 8, 62)
         check_whole("rule110", "max_depth", self.max_depth, 1, 4096)
         check_shared_out("rule110", "width", self.width, self.windows)
-        check_whole("rule110", "rung", self.rung, 0, self.max_depth)
+        object.__setattr__(self, "rungs", checked_rungs("rule110", self.rungs, self.max_depth))
 
     @cached_property
     def space(self) -> TaskSpace:
@@ -85,7 +85,7 @@ class Rule110:
         def after(most: int) -> IntArray:
             return found[np.minimum(depth, most), np.arange(count)]
 
-        rungs = [after(level) for level in rung_levels(self.rung, self.max_depth)]
+        rungs = [after(level) for level in self.rungs]
         windows = [*np.split(cells, self.windows, axis=1), questions]
         return asked_last(windows, after(self.max_depth), depth, rungs)
 

@@ -244,14 +244,6 @@ def asked_last(
     )
 
 
-def rung_levels(rung: int, hardest: int, shown: int = 0) -> range:
-    """Return the difficulty that rung 1, 2, ... asks for, up to the hardest; none for `rung` 0.
-
-    Each is `rung` above the one before, the first above what is `shown` in the window itself.
-    """
-    return range(shown + rung, hardest + rung, rung) if rung else range(0)
-
-
 def check_whole(task: str, name: str, value: object, low: int, high: int) -> None:
     """Raise InputError unless the parameter `name` of `task` is an integer in low..high."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -272,3 +264,16 @@ def check_shared_out(task: str, name: str, value: int, windows: int) -> None:
             f"{task}: windows={windows}: expected a divisor of {name}={value}, so that each window "
             "holds equally many"
         )
+
+
+def checked_rungs(task: str, rungs: Sequence[int], hardest: int) -> tuple[int, ...]:
+    """Return the difficulties that rung 1, 2, ... of `task` ask for, as a tuple.
+
+    Raises InputError unless they rise from at least 1 to at most the hardest.
+    """
+    found = tuple(rungs) if isinstance(rungs, list | tuple) else (rungs,)
+    for value in found:
+        check_whole(task, "rungs", value, 1, hardest)
+    if list(found) != sorted(set(found)):
+        raise InputError(f"{task}: rungs={list(found)}: expected rising difficulties, none twice")
+    return found

@@ -97,19 +97,21 @@ def test_no_cycle_of_real_values_is_in_two_parts():
     assert sum(map(len, seen.values())) > 0.9 * 120
 
 
-@pytest.mark.parametrize("task", [LeadLag(rung=2), make_task("lead_lag_continuous", rung=1)])
+@pytest.mark.parametrize(
+    "task", [LeadLag(rungs=[2, 4]), make_task("lead_lag_continuous", rungs=(1, 2, 3))]
+)
 def test_a_rung_asks_for_fewer_steps_ahead(task):
     hardest = task.max_horizon
     batch = task.sample(np.random.default_rng(6), 30, part="train")
-    assert len(batch.rungs) == -(-hardest // task.rung)
+    assert len(batch.rungs) == len(task.rungs)
     plain = {
         h: task.sample(np.random.default_rng(6), 30, part="train", difficulty=h).targets[-1]
         for h in range(hardest + 1)
     }
     fixed = task.sample(np.random.default_rng(6), 30, part="train", difficulty=hardest)
-    for number, rung in enumerate(fixed.rungs, 1):
-        np.testing.assert_array_equal(rung, plain[min(hardest, number * task.rung)])
-    easy = batch.difficulty <= task.rung
+    for level, rung in zip(task.rungs, fixed.rungs, strict=True):
+        np.testing.assert_array_equal(rung, plain[level])
+    easy = batch.difficulty <= task.rungs[0]
     np.testing.assert_array_equal(batch.rungs[0][easy], batch.targets[-1][easy])
 
 
