@@ -12,18 +12,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from adaptive_sleep.contract import (
-    Range,
-    SleepPolicy,
-    keep_going,
-    load_policy_state,
-    observe,
-    plan_passes,
-    policy,
-    policy_flops,
-    policy_state,
-    reset_policy,
-)
+from adaptive_sleep.contract import Range, SleepPolicy, plan_passes, policy
+from adaptive_sleep.policies.follower import Follower
 from adaptive_sleep.signals import BoolArray, IntArray, SleepProgress, WindowOutcome, WindowSignals
 from adaptive_sleep.spec import resolve
 from adaptive_sleep.streams.errors import InputError
@@ -48,7 +38,7 @@ class _Account:
 
 @policy("budgeted")
 @dataclass(frozen=True)
-class Budgeted:
+class Budgeted(Follower):
     """Follow another policy within a budget of sleep FLOPs per event, saved up by each stream.
 
     At each of its windows a stream earns `flops_per_event` for every event, and keeps at most
@@ -94,7 +84,7 @@ class Budgeted:
 
     def keep_going(self, progress: SleepProgress) -> BoolArray:
         """Return what the other says; passes that it forgoes are paid back."""
-        going = keep_going(self.policy, progress)
+        going = super().keep_going(progress)
         for row in np.flatnonzero(~going):
             account = self._accounts.get(progress.stream[row])
             if account is not None:
@@ -106,25 +96,21 @@ class Budgeted:
         for row, stream in enumerate(outcome.stream):
             if stream in self._accounts:
                 self._accounts[stream].settle(int(outcome.window[row]), int(outcome.passes[row]))
-        observe(self.policy, outcome)
+        super().observe(outcome)
 
     def reset(self, seed: int) -> None:
         """Empty all accounts and reset the other."""
         self._accounts.clear()
-        reset_policy(self.policy, seed)
+        super().reset(seed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the accounts by stream, and the other's state."""
         accounts = {stream: dict(vars(account)) for stream, account in self._accounts.items()}
-        return {"accounts": accounts, "policy": policy_state(self.policy)}
+        return {"accounts": accounts, "policy": super().state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the accounts, and load the other's state."""
         self._accounts.clear()
         for stream, account in state.get("accounts", {}).items():
             self._accounts[stream] = _Account(**account)
-        load_policy_state(self.policy, state.get("policy", {}))
-
-    def flops(self, streams: int) -> int:
-        """Return the other's FLOPs; the accounts take no matrix product."""
-        return policy_flops(self.policy, streams)
+        super().load_state_dict(state.get("policy", {}))

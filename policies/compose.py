@@ -23,6 +23,7 @@ from adaptive_sleep.contract import (
     policy_state,
     reset_policy,
 )
+from adaptive_sleep.policies.follower import Follower
 from adaptive_sleep.policies.threshold import at_least_one
 from adaptive_sleep.signals import BoolArray, IntArray, SleepProgress, WindowOutcome, WindowSignals
 from adaptive_sleep.spec import resolve
@@ -30,7 +31,7 @@ from adaptive_sleep.spec import resolve
 
 @policy("capped")
 @dataclass(frozen=True)
-class Capped:
+class Capped(Follower):
     """Follow another policy, but never for more than `max_passes`."""
 
     policy: SleepPolicy
@@ -43,30 +44,6 @@ class Capped:
     def plan(self, signals: WindowSignals) -> IntArray:
         """Return the other's plan, cut off at `max_passes`."""
         return np.minimum(plan_passes(self.policy, signals), self.max_passes)
-
-    def keep_going(self, progress: SleepProgress) -> BoolArray:
-        """Return what the other says."""
-        return keep_going(self.policy, progress)
-
-    def observe(self, outcome: WindowOutcome) -> None:
-        """Tell the other."""
-        observe(self.policy, outcome)
-
-    def reset(self, seed: int) -> None:
-        """Reset the other."""
-        reset_policy(self.policy, seed)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the other's state."""
-        return policy_state(self.policy)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the other's state."""
-        load_policy_state(self.policy, state)
-
-    def flops(self, streams: int) -> int:
-        """Return the other's FLOPs."""
-        return policy_flops(self.policy, streams)
 
 
 @policy("both")

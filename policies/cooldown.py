@@ -7,26 +7,16 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from adaptive_sleep.contract import (
-    Range,
-    SleepPolicy,
-    keep_going,
-    load_policy_state,
-    observe,
-    plan_passes,
-    policy,
-    policy_flops,
-    policy_state,
-    reset_policy,
-)
+from adaptive_sleep.contract import Range, SleepPolicy, plan_passes, policy
 from adaptive_sleep.policies.checks import whole
-from adaptive_sleep.signals import BoolArray, IntArray, SleepProgress, WindowOutcome, WindowSignals
+from adaptive_sleep.policies.follower import Follower
+from adaptive_sleep.signals import IntArray, WindowOutcome, WindowSignals
 from adaptive_sleep.spec import resolve
 
 
 @policy("cooldown")
 @dataclass(frozen=True)
-class Cooldown:
+class Cooldown(Follower):
     """Follow another policy, but after a sleep leave at least `windows` windows of that stream.
 
     The other is asked all the same, so that it sees every window. A plan to sleep counts as a
@@ -55,33 +45,25 @@ class Cooldown:
                 self._slept[stream] = window
         return passes
 
-    def keep_going(self, progress: SleepProgress) -> BoolArray:
-        """Return what the other says."""
-        return keep_going(self.policy, progress)
-
     def observe(self, outcome: WindowOutcome) -> None:
         """End the rests that follow no sleep, then tell the other."""
         for row in np.flatnonzero(outcome.passes == 1):
             stream = outcome.stream[row]
             if self._slept.get(stream) == outcome.window[row]:
                 del self._slept[stream]
-        observe(self.policy, outcome)
+        super().observe(outcome)
 
     def reset(self, seed: int) -> None:
         """Forget all sleeps and reset the other."""
         self._slept.clear()
-        reset_policy(self.policy, seed)
+        super().reset(seed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return each stream's last sleep, and the other's state."""
-        return {"slept": dict(self._slept), "policy": policy_state(self.policy)}
+        return {"slept": dict(self._slept), "policy": super().state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the sleeps, and load the other's state."""
         self._slept.clear()
         self._slept.update(state.get("slept", {}))
-        load_policy_state(self.policy, state.get("policy", {}))
-
-    def flops(self, streams: int) -> int:
-        """Return the other's FLOPs."""
-        return policy_flops(self.policy, streams)
+        super().load_state_dict(state.get("policy", {}))

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
-from adaptive_sleep.contract import (
-    Range,
-    SleepPolicy,
-    keep_going,
-    load_policy_state,
-    observe,
-    plan_passes,
-    policy,
-    policy_flops,
-    policy_state,
-    reset_policy,
-)
+from adaptive_sleep.contract import Range, SleepPolicy, keep_going, plan_passes, policy
 from adaptive_sleep.policies.checks import whole
+from adaptive_sleep.policies.follower import Follower
 from adaptive_sleep.policies.threshold import at_least_one
-from adaptive_sleep.signals import BoolArray, IntArray, SleepProgress, WindowOutcome, WindowSignals
+from adaptive_sleep.signals import BoolArray, IntArray, SleepProgress, WindowSignals
 from adaptive_sleep.spec import resolve
 
 
 @policy("warmup")
 @dataclass(frozen=True)
-class Warmup:
+class Warmup(Follower):
     """Give a stream's first `windows` windows `passes` each, then follow another policy.
 
     The other is asked from the start, so that it may learn; it has no say in the first windows,
@@ -56,23 +46,3 @@ class Warmup:
         if later.size:
             going[later] = keep_going(self.policy, progress.select(later))
         return going
-
-    def observe(self, outcome: WindowOutcome) -> None:
-        """Tell the other."""
-        observe(self.policy, outcome)
-
-    def reset(self, seed: int) -> None:
-        """Reset the other."""
-        reset_policy(self.policy, seed)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the other's state."""
-        return policy_state(self.policy)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the other's state."""
-        load_policy_state(self.policy, state)
-
-    def flops(self, streams: int) -> int:
-        """Return the other's FLOPs."""
-        return policy_flops(self.policy, streams)

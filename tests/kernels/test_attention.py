@@ -4,7 +4,7 @@ serve."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,31 +14,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from adaptive_sleep.kernels import attend, attend_packed, native, native_attention, torch_attend
+from adaptive_sleep.kernels import attend, attend_packed, native_attention, torch_attend
 from adaptive_sleep.streams.errors import InputError
 
 SIZES = [(1, 1, 16), (17, 17, 16), (4, 21, 32), (64, 64, 64), (5, 64, 48)]  # T, S, D
 Call = Callable[..., Tensor]
-
-
-@pytest.fixture(params=[0, 1], ids=["plain", "avx2"])
-def _level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if native.unavailable():
-        pytest.skip("not compiled here")
-    if request.param > native.level():
-        pytest.skip("this processor has no AVX2")
-    monkeypatch.setattr(native, "level", lambda: request.param)
-
-
-@pytest.fixture
-def _poisoned() -> Iterator[None]:
-    """Every new buffer starts as NaN, so that an element nobody wrote shows."""
-    kept = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = kept
 
 
 def draw(

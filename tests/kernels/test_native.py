@@ -4,7 +4,6 @@ why it refuses."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,24 +14,13 @@ from adaptive_sleep.kernels import chosen_backend, gated_delta_rule, native
 from adaptive_sleep.streams.errors import InputError
 
 
-@pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Every new buffer starts as NaN, so that an element nobody wrote shows."""
-    kept = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = kept
-
-
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler at installation")
 def test_it_is_built_and_chosen() -> None:
     assert native.unavailable() == ""
     assert chosen_backend(torch.device("cpu"), torch.float32) == "native"
 
 
-@pytest.mark.usefixtures("poisoned")
+@pytest.mark.usefixtures("_poisoned")
 @pytest.mark.parametrize("level", [0, 1])
 @pytest.mark.parametrize("lengths", [False, True])
 @pytest.mark.parametrize("sizes", [(1, 4, 4), (16, 16, 16), (100, 5, 19), (131, 32, 64)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 from adaptive_sleep.kernels import (
     gated_norm,
     keys_and_values,
-    native,
     native_rows,
     rms_norm,
     rows,
@@ -44,26 +43,6 @@ FORMS = [
     pytest.param(squared_relu, rows.torch_squared_relu, [(3, 50, 8)], id="squared_relu"),
     pytest.param(split, torch_split, [(3, 7, 64)], id="keys_and_values"),
 ]
-
-
-@pytest.fixture(params=[0, 1], ids=["plain", "avx2"])
-def _level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if native.unavailable():
-        pytest.skip("not compiled here")
-    if request.param > native.level():
-        pytest.skip("this processor has no AVX2")
-    monkeypatch.setattr(native, "level", lambda: request.param)
-
-
-@pytest.fixture
-def _poisoned() -> Iterator[None]:
-    """Every new buffer starts as NaN, so that an element nobody wrote shows."""
-    kept = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = kept
 
 
 def draw(shapes: list[tuple[int, ...]], dtype: torch.dtype, size: float = 1.0) -> list[Tensor]:
