@@ -42,8 +42,7 @@ class LearningRecipe:
     ramp: float = 0.0  # share over which the highest N grows from the lowest
     loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each of the most
     settle: float = 0.0  # share, at the end, that is asked after the last pass only
-    climb: tuple[int, ...] = (1,)  # rungs of the task that a pass climbs, one stage after another
-    climb_below: float = 0.0  # running loss that ends a stage; 0: stages share what is not settle
+    climb: tuple[int, ...] = (1,)  # rungs of the task that a pass climbs; equal shares before that
     carry_over: float = 0.0  # share of samples that begin with what the step before left behind
     power: tuple[float, float] = (1.0, 0.3)  # d is drawn by d^-p (from 0: (1 + d)^-p), p from .. to
     matrix_rate: float = 0.02  # Muon, for the matrices of blocks
@@ -117,8 +116,6 @@ def _check(training: LearningRecipe) -> None:
     for name in ("ramp", "decay", "carry_over", "settle"):
         if not 0.0 <= getattr(training, name) <= 1.0:
             raise InputError(f"[training] {name}={getattr(training, name)}: a share from 0 to 1")
-    if training.climb_below < 0:
-        raise InputError(f"[training] climb_below={training.climb_below}: a loss in nats, from 0")
     if not training.climb or min(training.climb) < 1:
         raise InputError(f"[training] climb={training.climb}: at least one number of rungs, from 1")
     parse_passes(training.passes)
@@ -177,15 +174,10 @@ def asks_every(training: LearningRecipe, step: int) -> bool:
     return training.loss == "every" and step < (1 - training.settle) * training.steps
 
 
-def stage_after(training: LearningRecipe, step: int, stage: int, running: float) -> int:
-    """The stage of `climb` that begins after a step (from 0) of `stage` whose running loss is
-    `running`."""
-    last = len(training.climb) - 1
-    if training.climb_below:  # once every pass is trained
-        ended = running < training.climb_below and step >= training.ramp * training.steps
-        return min(stage + ended, last)
-    share = (step + 1) / max((1 - training.settle) * training.steps, 1e-9)
-    return min(int(share * len(training.climb)), last)
+def climbed(training: LearningRecipe, step: int) -> int:
+    """How many rungs of the task a pass is to climb at a step (from 0)."""
+    share = step / max((1 - training.settle) * training.steps, 1e-9)
+    return training.climb[min(int(share * len(training.climb)), len(training.climb) - 1)]
 
 
 def drawn_passes(training: LearningRecipe, random: np.random.Generator, step: int) -> int:
@@ -268,7 +260,6 @@ def gradient(
     share: Share = ALONE,
     left: FastWeights | None = None,
     *,
-    stage: int = 0,
     eviction: Eviction = "hard",
 ) -> tuple[float, int, FastWeights]:
     """Accumulate the gradient of one step's batch and clip it; returns the loss (nats a question),
@@ -276,7 +267,6 @@ def gradient(
 
     Of several processes each works on its share of the batch, and all end with the gradient of the
     whole. `left` is what the step before left: a share `carry_over` of the streams go on from it.
-    `stage` says which of `climb` holds.
 
     Raises InputError where the loss is not finite.
     """
@@ -298,7 +288,7 @@ def gradient(
         passes,
         start,
         every=every,
-        climb=training.climb[stage],
+        climb=climbed(training, step),
         sliding=eviction == "sliding",
         recompute=training.recompute,
     )

@@ -29,13 +29,11 @@ from adaptive_sleep.checkpoint import save_model
 from adaptive_sleep.learning import (
     ALONE,
     Accuracy,
-    LearningRecipe,
     Optimiser,
     TaskRecipe,
     accuracy,
     config_of,
     gradient,
-    stage_after,
     task_of,
 )
 from adaptive_sleep.memory import CPU, FastWeights
@@ -67,16 +65,7 @@ class _Loop:
     running: float = 0.0
     seconds: float = 0.0
     tokens: int = 0
-    stage: int = 0  # of the recipe's `climb`
     rows: list[dict[str, float]] = field(default_factory=list)
-
-    def advance(self, loss: float, training: LearningRecipe) -> None:
-        """Count a step; its loss may end the stage, and then counts no longer."""
-        self.running = 0.98 * self.running + 0.02 * loss if self.running else loss
-        stage = stage_after(training, self.step, self.stage, self.running)
-        if stage != self.stage:
-            self.stage, self.running = stage, 0.0
-        self.step += 1
 
 
 def learn(
@@ -125,11 +114,11 @@ def learn(
             loop.step,
             share,
             left,
-            stage=loop.stage,
             eviction=recipe.eviction,
         )
         optimiser.step(loop.step)
-        loop.advance(loss, training)
+        loop.running = 0.98 * loop.running + 0.02 * loss if loop.step else loss
+        loop.step += 1
         loop.tokens += tokens
         if loop.step % training.validate_every == 0 or loop.step == training.steps:
             loop.seconds = time.perf_counter() - begun

@@ -28,13 +28,13 @@ from adaptive_sleep.learning import (
     Optimiser,
     TaskRecipe,
     asks_every,
+    climbed,
     config_of,
     difficulty_weights,
     drawn_passes,
     gradient,
     rate_factor,
     read_task_recipe,
-    stage_after,
     task_of,
 )
 from adaptive_sleep.model import Model
@@ -68,13 +68,7 @@ def draw(task: Task, training: LearningRecipe, seed: int, step: int) -> Drawn:
     passes = drawn_passes(training, random, step)
     weights = difficulty_weights(training, task, step)
     batch = task.sample(random, training.batch, part="train", weights=weights)
-    climb = training.climb[_stage(training, step)]
-    return Drawn(batch, passes, asks_every(training, step), climb)
-
-
-def _stage(training: LearningRecipe, step: int) -> int:
-    """The stage of a step; one that ends by its loss is taken to end by its share."""
-    return stage_after(replace(training, climb_below=0.0), step - 1, 0, 0.0)
+    return Drawn(batch, passes, asks_every(training, step), climbed(training, step))
 
 
 class Contenders:
@@ -95,8 +89,7 @@ class Contenders:
 
     def our_gradient(self, step: int, training: LearningRecipe) -> float:
         """Accumulate the clipped gradient of a step; its loss."""
-        stage = _stage(training, step)
-        return gradient(self.model, self.task, training, self.seed, step, stage=stage)[0]
+        return gradient(self.model, self.task, training, self.seed, step)[0]
 
     def plain_gradient(self, form: Form, step: int, training: LearningRecipe) -> float:
         """The same, in plain torch."""

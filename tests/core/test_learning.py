@@ -26,13 +26,13 @@ from adaptive_sleep.learning import (
     TaskRecipe,
     accuracy,
     asks_every,
+    climbed,
     config_of,
     difficulty_weights,
     drawn_passes,
     gradient,
     rate_factor,
     read_task_recipe,
-    stage_after,
     task_of,
 )
 from adaptive_sleep.model import Model
@@ -213,11 +213,7 @@ def test_schedules() -> None:
     assert {drawn_passes(every, random, 60) for _ in range(30)} == {4}
     assert {drawn_passes(every, random, 80) for _ in range(80)} == {1, 2, 3, 4}
     stages = dataclasses.replace(every, climb=(1, 2, 4))
-    assert [stage_after(stages, step, 0, 9.0) for step in (0, 23, 24, 49, 99)] == [0, 0, 1, 2, 2]
-    below = dataclasses.replace(stages, climb_below=0.5)
-    assert [stage_after(below, 99, stage, 0.4) for stage in (0, 1, 2)] == [1, 2, 2]
-    assert stage_after(below, 99, 1, 0.6) == 1
-    assert stage_after(below, 49, 1, 0.4) == 1  # passes are still being added
+    assert [climbed(stages, step) for step in (0, 24, 25, 50, 74, 99)] == [1, 1, 2, 4, 4, 4]
     assert [asks_every(every, step) for step in (0, 74, 75)] == [True, True, False]
     assert rate_factor(training, 0) == pytest.approx(0.1)
     assert rate_factor(training, 50) == 1.0
