@@ -107,7 +107,6 @@ def go_on(
     start: FastWeights,
     *,
     every: bool = False,
-    climb: int = 1,
     sliding: bool = False,
     recompute: bool = False,
 ) -> tuple[list[Answers], FastWeights]:
@@ -115,7 +114,7 @@ def go_on(
     at the end.
 
     There is one for each window of questions, or, with `every`, for it after each pass over the
-    window before, pass n being asked for rung n * `climb` where the batch has rungs. Later windows
+    window before, pass n being asked for rung n where the batch has rungs. Later windows
     go on from the last pass. `sliding`: attention holds the last window's worth of positions over
     boundaries, instead of nothing (it holds nothing at the start). `recompute` as in `fall_asleep`.
     """
@@ -142,8 +141,7 @@ def go_on(
             reach = _reach(model, held)
             done = model.run(embedded, valid, weights, held, seen=seen, reach=reach)
             logits = model.tokens.logits(done.hidden[rows, places])
-            rung = number * climb
-            wanted = _on(model, rungs[rung - 1]) if rung <= len(rungs) else targets
+            wanted = _on(model, rungs[number - 1]) if number <= len(rungs) else targets
             found.append(Answers(logits, wanted[rows, places], rows))
         states = [done.weights]
         held = held and held.extended(done.new, model.config.window_positions)

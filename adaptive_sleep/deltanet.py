@@ -32,10 +32,11 @@ class DeltaNet(nn.Module):
             self.taps_weight = nn.Parameter(torch.zeros(mixed, self.taps))
             with torch.no_grad():  # starts as the identity on the newest input
                 self.taps_weight[:, -1] = 1.0
-        # Decay exp(-A softplus(a + dt)): A spread over heads, dt so that softplus(dt) is in
-        # 0.001 .. 0.1, as in Mamba-2 and Gated DeltaNet.
-        self.log_rate = nn.Parameter(torch.linspace(1.0, 8.0, self.heads).log())
-        start = torch.exp(torch.linspace(math.log(1e-3), math.log(1e-1), self.heads))
+        # Decay exp(-A softplus(a + dt)), as in Mamba-2 and Gated DeltaNet; but there are few heads
+        # here, and none may start by forgetting the window: a is small at first (`Model`), A is 1,
+        # and softplus(dt) is in 0.001 .. 0.01.
+        self.log_rate = nn.Parameter(torch.zeros(self.heads))
+        start = torch.exp(torch.linspace(math.log(1e-3), math.log(1e-2), self.heads))
         self.rate_bias = nn.Parameter(start + torch.log(-torch.expm1(-start)))
 
     def forward(

@@ -1,7 +1,8 @@
 """Learning to sleep: a recipe for a task, how a batch becomes a gradient, how well a model does.
 
-Windows go through the model in `answering`; the loop over steps, with its run folder, is in
-`task_training`. What a step draws depends on (seed, step) alone, so that a run resumes exactly.
+Windows go through the model in `answering`; what a step draws and asks is in `curriculum`; the loop
+over steps, with its run folder, in `task_training`. What a step draws depends on (seed, step,
+stage) alone, so that a run resumes exactly.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptive_sleep.answering import Answers, go_on
+from adaptive_sleep.answering import Answers, go_on, window_positions
 from adaptive_sleep.config import Eviction, ModelConfig, decode, read_toml
+from adaptive_sleep.curriculum import LearningRecipe, check_training, draw, staged
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.muon import Muon, matrices
@@ -26,35 +28,9 @@ from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import Part, Task, TaskSpace
-from adaptive_sleep.training import parse_passes
 
 ALONE = Share()
 Accuracy = dict[int, dict[int, float]]  # passes -> difficulty -> share that is right, or R2
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearningRecipe:
-    """How to train on a task. Rates are per step; shares are of all steps."""
-
-    steps: int = 4000
-    batch: int = 64  # samples side by side
-    passes: str = "1-4"  # N per batch: drawn from a range, or one number
-    ramp: float = 0.0  # share over which the highest N grows from the lowest
-    loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each of the most
-    settle: float = 0.0  # share, at the end, that is asked after the last pass only
-    climb: tuple[int, ...] = (1,)  # rungs of the task that a pass climbs; equal shares before that
-    carry_over: float = 0.0  # share of samples that begin with what the step before left behind
-    power: tuple[float, float] = (1.0, 0.3)  # d is drawn by d^-p (from 0: (1 + d)^-p), p from .. to
-    matrix_rate: float = 0.02  # Muon, for the matrices of blocks
-    rate: float = 2e-3  # AdamW, for all else
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.0
-    warmup: int = 100  # steps
-    decay: float = 0.4  # share over which the rates fall to zero, at the end
-    clip: float = 1.0
-    recompute: bool = False  # gradient checkpointing: the blocks of each pass are run again
-    validate_every: int = 500
-    validation: int = 64  # samples per difficulty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +66,8 @@ def read_task_recipe(path: str | Path, changes: Sequence[str] = ()) -> TaskRecip
     for change in changes:
         _change(data, change)
     recipe = decode(TaskRecipe, data, where=str(path))
-    _check(recipe.training)
-    task_of(recipe)
+    check_training(recipe.training)
+    staged(task_of(recipe), recipe.training)
     config_of(recipe)
     return recipe
 
@@ -107,18 +83,6 @@ def _change(data: dict[str, Any], change: str) -> None:
     except tomllib.TOMLDecodeError:
         read = value
     data.setdefault(table, {})[name] = read
-
-
-def _check(training: LearningRecipe) -> None:
-    for name in ("steps", "batch", "validate_every", "validation"):
-        if getattr(training, name) < 1:
-            raise InputError(f"[training] {name}={getattr(training, name)}: at least 1")
-    for name in ("ramp", "decay", "carry_over", "settle"):
-        if not 0.0 <= getattr(training, name) <= 1.0:
-            raise InputError(f"[training] {name}={getattr(training, name)}: a share from 0 to 1")
-    if not training.climb or min(training.climb) < 1:
-        raise InputError(f"[training] climb={training.climb}: at least one number of rungs, from 1")
-    parse_passes(training.passes)
 
 
 def task_of(recipe: TaskRecipe) -> Task:
@@ -167,35 +131,6 @@ def _check_measure(test: TestRecipe, space: TaskSpace) -> None:
         raise InputError(
             f"[test] measure={test.measure!r}: this task asks for {asked}, measured as {right}"
         )
-
-
-def asks_every(training: LearningRecipe, step: int) -> bool:
-    """Whether a step (from 0) asks after every pass."""
-    return training.loss == "every" and step < (1 - training.settle) * training.steps
-
-
-def climbed(training: LearningRecipe, step: int) -> int:
-    """How many rungs of the task a pass is to climb at a step (from 0)."""
-    share = step / max((1 - training.settle) * training.steps, 1e-9)
-    return training.climb[min(int(share * len(training.climb)), len(training.climb) - 1)]
-
-
-def drawn_passes(training: LearningRecipe, random: np.random.Generator, step: int) -> int:
-    """N of a step (from 0), the highest growing over `ramp`; where every pass is asked about, the
-    highest itself."""
-    low, high = parse_passes(training.passes)
-    grown = (step + 1) / (training.ramp * training.steps) if training.ramp else 1.0
-    top = min(high, low + int((high - low + 1) * grown))
-    return top if asks_every(training, step) else int(random.integers(low, top + 1))
-
-
-def difficulty_weights(training: LearningRecipe, task: Task, step: int) -> dict[int, float]:
-    """Weights of the difficulties at a step: d^-p, or (1 + d)^-p where they begin at 0, p going
-    from one end of `power` to the other."""
-    first, last = training.power
-    p = first + (last - first) * step / training.steps
-    least = 0 in task.space.difficulties
-    return {d: float(least + d) ** -p for d in task.space.difficulties}
 
 
 def rate_factor(training: LearningRecipe, step: int) -> float:
@@ -251,6 +186,18 @@ class Optimiser:
             optimiser.load_state_dict(whole)
 
 
+class Step(NamedTuple):
+    """One step's `loss` (nats a question) and that of the `last` pass, the `tokens` of its batch,
+    the `work`, positions that the blocks read in it, all passes counted, and the fast weights that
+    the batch `left`."""
+
+    loss: float
+    last: float
+    tokens: int
+    work: float
+    left: FastWeights
+
+
 def gradient(
     model: Model,
     task: Task,
@@ -260,22 +207,19 @@ def gradient(
     share: Share = ALONE,
     left: FastWeights | None = None,
     *,
+    stage: int = 0,
     eviction: Eviction = "hard",
-) -> tuple[float, int, FastWeights]:
-    """Accumulate the gradient of one step's batch and clip it; returns the loss (nats a question),
-    the tokens of the batch and the fast weights that it leaves.
+) -> Step:
+    """Accumulate the gradient of one step's batch and clip it.
 
-    Of several processes each works on its share of the batch, and all end with the gradient of the
-    whole. `left` is what the step before left: a share `carry_over` of the streams go on from it.
+    `task` is that of the `stage` (`staged`). Of several processes each works on its share of the
+    batch, and all end with the gradient of the whole. `left` is what the step before left: a share
+    `carry_over` of the streams go on from it.
 
     Raises InputError where the loss is not finite.
     """
     random = np.random.default_rng([seed, step])
-    passes = drawn_passes(training, random, step)
-    batch = task.sample(
-        random, training.batch, part="train", weights=difficulty_weights(training, task, step)
-    )
-    every = asks_every(training, step)
+    batch, passes, every = draw(task, training, random, step, stage)
     mine = share.of(batch)
     start = model.fresh(len(mine))
     if left is not None:
@@ -288,18 +232,20 @@ def gradient(
         passes,
         start,
         every=every,
-        climb=climbed(training, step),
         sliding=eviction == "sliding",
         recompute=training.recompute,
     )
-    loss = torch.stack([a.loss() for a in found]).mean()
+    losses = torch.stack([a.loss() for a in found])
+    loss = losses.mean()
     loss.backward()
-    value = share.average(model, loss.detach())
+    value, last = share.average(model, torch.stack([loss, losses[-1]]).detach())
     if not np.isfinite(value):
         raise InputError(f"rate={training.rate}: the loss is {value} at step {step}")
     nn.utils.clip_grad_norm_(model.parameters(), training.clip)
     tokens = sum(int(lengths.sum()) for lengths in batch.lengths)
-    return value, tokens, after.detach()
+    read, asked = window_positions(batch)
+    work = len(batch) * (read * passes + asked * (passes if every else 1))
+    return Step(value, last, tokens, work, after.detach())
 
 
 def accuracy(

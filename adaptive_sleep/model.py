@@ -110,7 +110,7 @@ class Model(nn.Module):
                 std = module.in_features**-0.5
                 if name.endswith((".out", ".down")):
                     std *= (2 * len(config.layers)) ** -0.5
-                if name == "face.write":
+                if name == "face.write" or name.endswith(".gates"):
                     std *= 0.1
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:

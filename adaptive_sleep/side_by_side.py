@@ -50,19 +50,19 @@ class Share:
         if self.world > 1:
             torch.distributed.barrier()
 
-    def average(self, model: nn.Module, loss: Tensor) -> float:
-        """Make every process's gradients their mean; returns the mean of the losses."""
+    def average(self, model: nn.Module, losses: Tensor) -> list[float]:
+        """Make every process's gradients their mean; returns the means of the losses `[n]`."""
         if self.world == 1:
-            return float(loss)
+            return losses.tolist()
         grads = [p.grad for p in model.parameters() if p.grad is not None]
-        whole = torch.cat([loss.view(1), *(g.flatten() for g in grads)])
+        whole = torch.cat([losses, *(g.flatten() for g in grads)])
         torch.distributed.all_reduce(whole)
         whole /= self.world
-        sizes = [1, *(g.numel() for g in grads)]
-        mean, *parts = whole.split(sizes)
+        sizes = [len(losses), *(g.numel() for g in grads)]
+        means, *parts = whole.split(sizes)
         for grad, part in zip(grads, parts, strict=True):
             grad.copy_(part.view_as(grad))
-        return float(mean)
+        return means.tolist()
 
 
 @contextmanager

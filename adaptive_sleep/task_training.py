@@ -26,6 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adaptive_sleep.checkpoint import save_model
+from adaptive_sleep.curriculum import Place, staged
 from adaptive_sleep.learning import (
     ALONE,
     Accuracy,
@@ -48,13 +49,15 @@ RECIPE, LOG, STATE, MODEL = "recipe.json", "log.parquet", "state.safetensors", "
 @dataclass(frozen=True, eq=False)
 class Learned:
     """A trained model, the file it lies in, the validations, and what training took: seconds (of
-    this process and of those before it) and tokens read (each once, however many passes)."""
+    this process and of those before it), tokens read (each once, however many passes), and work:
+    positions that the blocks read, all passes counted."""
 
     model: Model
     path: Path
     log: pl.DataFrame
     seconds: float
     tokens: int
+    work: float
 
 
 @dataclass
@@ -65,6 +68,8 @@ class _Loop:
     running: float = 0.0
     seconds: float = 0.0
     tokens: int = 0
+    work: float = 0.0
+    place: Place = field(default_factory=Place)
     rows: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -99,6 +104,7 @@ def learn(
         _claim(folder, described)
     share.wait()
     torch.manual_seed(seed)
+    tasks = staged(task, recipe.training)
     model = Model(config_of(recipe)).to(where)
     optimiser = Optimiser(model, recipe.training)
     loop = _read_state(folder / STATE, model, optimiser)
@@ -106,20 +112,24 @@ def learn(
     model.train()
     left: FastWeights | None = None
     while loop.step < training.steps:
-        loss, tokens, left = gradient(
+        stage = loop.place.stage
+        loss, last, tokens, work, left = gradient(
             model,
-            task,
+            tasks[stage],
             training,
             seed,
             loop.step,
             share,
             left,
+            stage=stage,
             eviction=recipe.eviction,
         )
         optimiser.step(loop.step)
         loop.running = 0.98 * loop.running + 0.02 * loss if loop.step else loss
+        loop.place = loop.place.after(training, last)
         loop.step += 1
         loop.tokens += tokens
+        loop.work += work
         if loop.step % training.validate_every == 0 or loop.step == training.steps:
             loop.seconds = time.perf_counter() - begun
             found = _validate(model, recipe)
@@ -133,11 +143,11 @@ def learn(
     log = pl.DataFrame(loop.rows)
     model.eval()
     if not writes:
-        return Learned(model, folder / MODEL, log, loop.seconds, loop.tokens)
+        return Learned(model, folder / MODEL, log, loop.seconds, loop.tokens, loop.work)
     log.write_parquet(folder / LOG)
     provenance = {"task": json.dumps(recipe.task), "seed": str(seed), "steps": str(training.steps)}
     path = save_model(model, folder / MODEL, provenance=provenance)
-    return Learned(model, path, log, loop.seconds, loop.tokens)
+    return Learned(model, path, log, loop.seconds, loop.tokens, loop.work)
 
 
 def _device(name: str) -> torch.device:
@@ -184,7 +194,8 @@ def _read_state(file: Path, model: Model, optimiser: Optimiser) -> _Loop:
     if not file.is_file():
         return _Loop()
     with safe_open(file, framework="pt") as held:
-        loop = _Loop(**json.loads(held.metadata()["loop"]))
+        written = json.loads(held.metadata()["loop"])
+        loop = _Loop(**written | {"place": Place(**written["place"])})
         tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
     weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
     model.load_state_dict(weights)
@@ -216,6 +227,7 @@ def _validate(model: Model, recipe: TaskRecipe) -> Accuracy:
 
 def _row(loop: _Loop, found: Accuracy) -> dict[str, float]:
     row = {"step": loop.step, "loss": loop.running, "seconds": loop.seconds, "tokens": loop.tokens}
+    row["stage"] = loop.place.stage
     for passes, by_difficulty in found.items():
         row |= {f"N={passes} d={d}": share for d, share in by_difficulty.items()}
     return row

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,17 +21,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from adaptive_sleep.curriculum import Drawn, LearningRecipe, draw
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.plain_step import RULES, Form, PlainHybrid, PlainOptimiser
 from adaptive_sleep.learning import (
-    LearningRecipe,
     Optimiser,
     TaskRecipe,
-    asks_every,
-    climbed,
     config_of,
-    difficulty_weights,
-    drawn_passes,
     gradient,
     rate_factor,
     read_task_recipe,
@@ -39,7 +35,7 @@ from adaptive_sleep.learning import (
 )
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import AdaptiveSleepError
-from adaptive_sleep.streams.tasks.task import Task, TaskBatch
+from adaptive_sleep.streams.tasks.task import Task
 from adaptive_sleep.training import parse_passes
 
 RECIPE = "hops"
@@ -51,31 +47,21 @@ PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 Step = Callable[[int], object]  # one whole training step, by number
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What a step draws: a batch, N, whether every pass is asked about, and the rungs that each is
-    to climb."""
-
-    batch: TaskBatch
-    passes: int
-    every: bool
-    climb: int
+def unstaged(training: LearningRecipe) -> LearningRecipe:
+    """The training after its stages, if it has any: how long those last is not known beforehand."""
+    return replace(training, stages=(), loss="last") if training.stages else training
 
 
-def draw(task: Task, training: LearningRecipe, seed: int, step: int) -> Drawn:
+def drawn_at(task: Task, training: LearningRecipe, seed: int, step: int) -> Drawn:
     """What `learning.gradient` draws for (seed, step)."""
-    random = np.random.default_rng([seed, step])
-    passes = drawn_passes(training, random, step)
-    weights = difficulty_weights(training, task, step)
-    batch = task.sample(random, training.batch, part="train", weights=weights)
-    return Drawn(batch, passes, asks_every(training, step), climbed(training, step))
+    return draw(task, training, np.random.default_rng([seed, step]), step)
 
 
 class Contenders:
     """The shipped step and the plain ones, all from the same weights."""
 
     def __init__(self, recipe: TaskRecipe, seed: int = 0) -> None:
-        self.task, self.training, self.seed = task_of(recipe), recipe.training, seed
+        self.task, self.training, self.seed = task_of(recipe), unstaged(recipe.training), seed
         torch.manual_seed(seed)
         config = config_of(recipe)
         self.model = Model(config)
@@ -89,12 +75,12 @@ class Contenders:
 
     def our_gradient(self, step: int, training: LearningRecipe) -> float:
         """Accumulate the clipped gradient of a step; its loss."""
-        return gradient(self.model, self.task, training, self.seed, step)[0]
+        return gradient(self.model, self.task, training, self.seed, step).loss
 
     def plain_gradient(self, form: Form, step: int, training: LearningRecipe) -> float:
         """The same, in plain torch."""
-        model, drawn = self.plain[form], draw(self.task, training, self.seed, step)
-        loss = model.loss(drawn.batch, drawn.passes, every=drawn.every, climb=drawn.climb)
+        model, drawn = self.plain[form], drawn_at(self.task, training, self.seed, step)
+        loss = model.loss(drawn.batch, drawn.passes, every=drawn.every)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), training.clip)
         return float(loss.detach())
@@ -224,7 +210,8 @@ def run_bench(
         numbers = [0] * WARM + spread(recipe.training.steps, steps)
         ours, *plain = interleaved(calls, numbers, WARM)
         share = _products_share(contenders, spread(recipe.training.steps, 5))
-    drawn = [draw(contenders.task, recipe.training, 0, n) for n in numbers[WARM:]]
+    training = contenders.training
+    drawn = [drawn_at(contenders.task, training, 0, n) for n in numbers[WARM:]]
     tokens = sum(int(lengths.sum()) for d in drawn for lengths in d.batch.lengths)
     found = {
         form: beside(ours, times) | {"tokens_per_second": tokens / sum(times)}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaptive_sleep.config import ModelConfig
-from adaptive_sleep.learning import LearningRecipe
+from adaptive_sleep.curriculum import LearningRecipe
 from adaptive_sleep.muon import COEFFICIENTS, STEPS
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.task import TaskBatch
@@ -227,9 +227,9 @@ class PlainHybrid(nn.Module):
             after.append(left)
         return x, after
 
-    def loss(self, batch: TaskBatch, passes: int, *, every: bool, climb: int = 1) -> Tensor:
+    def loss(self, batch: TaskBatch, passes: int, *, every: bool) -> Tensor:
         """Mean loss of a batch read with `passes` passes, nats a question; `every` asks after each
-        of them, pass n for rung n * `climb` where the batch has rungs."""
+        of them, pass n for rung n where the batch has rungs."""
         config = self.config
         shape = (len(batch), config.fast_heads, config.key_dim, config.value_dim)
         states: list[Tensor | None] = [
@@ -252,8 +252,7 @@ class PlainHybrid(nn.Module):
                 normal = F.rms_norm(hidden, hidden.shape[-1:], self.face.gain, eps=1e-6)
                 logits = F.linear(normal, self.face.answer)
                 rungs = batch.rungs if every else ()
-                rung = number * climb
-                wanted = torch.from_numpy(rungs[rung - 1] if rung <= len(rungs) else targets)
+                wanted = torch.from_numpy(rungs[number - 1] if number <= len(rungs) else targets)
                 losses.append(F.cross_entropy(logits.flatten(0, 1), wanted.flatten()))
         return torch.stack(losses).mean()
 

@@ -26,19 +26,19 @@ from scipy import stats
 
 from adaptive_sleep.answering import window_positions
 from adaptive_sleep.checkpoint import load_model
+from adaptive_sleep.curriculum import LearningRecipe, draw
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.learning import (
     Accuracy,
     TaskRecipe,
     accuracy,
-    asks_every,
     config_of,
-    drawn_passes,
     read_task_recipe,
     task_of,
 )
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.streams.tasks.task import Task
 from adaptive_sleep.task_training import learn
 
 EXPERIMENTS = (
@@ -68,26 +68,21 @@ def recipe_of(name: str, changes: Sequence[str] = ()) -> TaskRecipe:
     return read_task_recipe(file, changes)
 
 
-def mean_work(recipe: TaskRecipe, seed: int) -> float:
-    """Positions that the blocks read in a sample of training, all passes counted, on average."""
-    batch = task_of(recipe).sample(np.random.default_rng(seed), 64, part="train")
-    read, asked = window_positions(batch)
-    work = []
-    for step in range(recipe.training.steps):
-        passes = drawn_passes(recipe.training, np.random.default_rng([seed, step]), step)
-        work.append(read * passes + asked * (passes if asks_every(recipe.training, step) else 1))
-    return float(np.mean(work))
-
-
-def variant(recipe: TaskRecipe, kind: str, seed: int) -> TaskRecipe:
-    """The recipe of the model, or of a control: N = 1 on as many tokens or at as much compute."""
+def variant(recipe: TaskRecipe, kind: str, work: float = 0.0) -> TaskRecipe:
+    """The recipe of the model, or of a control: N = 1 on as many tokens, or with as much compute,
+    `work`: the positions that the model's blocks read in training, all passes counted."""
     if kind == "model":
         return recipe
-    plain = replace(recipe, training=replace(recipe.training, passes="1", ramp=0.0, loss="last"))
-    if kind == "control":
-        return plain
-    steps = recipe.training.steps * mean_work(recipe, seed) / mean_work(plain, seed)
-    return replace(plain, training=replace(plain.training, steps=round(steps)))
+    training = replace(recipe.training, passes="1", ramp=0.0, loss="last", stages=(), settle=0.0)
+    if kind == "control_compute":
+        training = replace(training, steps=round(work / _step_work(task_of(recipe), training)))
+    return replace(recipe, training=training)
+
+
+def _step_work(task: Task, training: LearningRecipe, drawn: int = 256) -> float:
+    """Positions of a step at N = 1, on average over some."""
+    batches = [draw(task, training, np.random.default_rng(n), n).batch for n in range(drawn)]
+    return float(np.mean([len(batch) * sum(window_positions(batch)) for batch in batches]))
 
 
 def _train(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
@@ -102,6 +97,7 @@ def _train(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
     return {
         "accuracy": found,
         "tokens": learned.tokens,
+        "work": learned.work,
         "seconds": learned.seconds,
         "steps": recipe.training.steps,
     }
@@ -131,16 +127,21 @@ def reproduce(
     """
     recipe = recipe_of(name, changes)
     folder, begun = Path(out), time.perf_counter()
-    work = {
-        (kind, seed): (variant(recipe, kind, seed), str(folder / f"seed-{seed}" / kind), seed)
-        for kind in kinds
-        for seed in seeds
-    }
     found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
-    for done, ((kind, seed), job) in enumerate(_done(work, jobs or os.cpu_count() or 1), 1):
-        found[kind][seed] = job
-        if on_progress is not None:
-            on_progress(done, len(work), f"{kind}, seed {seed}")
+    count = 0
+    # how much compute a model took is known when it is trained
+    for later in (False, True):
+        jobs_now = {}
+        for kind in (k for k in kinds if (k == "control_compute") == later):
+            for seed in seeds:
+                work = found["model"][seed]["work"] if later else 0.0
+                where = str(folder / f"seed-{seed}" / kind)
+                jobs_now[kind, seed] = variant(recipe, kind, work), where, seed
+        for (kind, seed), job in _done(jobs_now, jobs or os.cpu_count() or 1):
+            found[kind][seed] = job
+            count += 1
+            if on_progress is not None:
+                on_progress(count, len(kinds) * len(seeds), f"{kind}, seed {seed}")
     return summary(name, recipe, found, time.perf_counter() - begun)
 
 
@@ -148,7 +149,7 @@ def _done(
     work: Mapping[tuple[str, int], tuple[TaskRecipe, str, int]], jobs: int
 ) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
     """Do the jobs, side by side in processes of their own where there are to be several."""
-    if min(jobs, len(work)) == 1:
+    if min(jobs, len(work)) <= 1:
         for key, given in work.items():
             yield key, _train(*given)
         return

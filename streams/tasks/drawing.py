@@ -79,6 +79,16 @@ def permutations(
     return np.argsort(keys, axis=1, kind="stable")
 
 
+def draw_size(random: np.random.Generator, least: int, most: int, multiple: int = 1) -> int:
+    """Return a size of least..most, a multiple of `multiple`: `most` once in four times, otherwise
+    m with a weight of 1 / (m + sqrt(most)), as Depo draws its sizes."""
+    if random.random() < 0.25:
+        return most
+    sizes = np.arange(most, least - 1, -multiple)
+    weights = 1.0 / (sizes + math.sqrt(most))
+    return int(random.choice(sizes, p=weights / weights.sum()))
+
+
 def distinct(rows: int, wanted: int, draw: Callable[[int, int], IntArray]) -> IntArray:
     """Return `[rows, wanted]`: of an endless row of draws, the first that differ from all before.
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
 from ..errors import InputError
-from .drawing import draw_difficulties, draw_in_part, permutations, placed, taken
+from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
 from .task import (
     IntArray,
     Part,
@@ -38,7 +38,9 @@ class Hops:
     (node + 1, blank, k). With `show="last"`, k is blank before the last of those windows. With
     `absent`, the windows after the first also list the nodes whose edges they lack, with a blank
     successor, so that every node has a place there. With `rungs`, rung n of a sample asks for the
-    node min(k, rungs[n - 1]) hops on. Raises InputError for bad parameters.
+    node min(k, rungs[n - 1]) hops on. With `least`, a cycle of the part "train" leaves nodes out:
+    each batch draws how many nodes it has, `least` to `nodes` (`draw_size`), since what is to be
+    found among few is learned sooner. Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "hops"
@@ -48,6 +50,7 @@ class Hops:
     show: Show = "window"
     absent: bool = False
     rungs: Sequence[int] = ()
+    least: int = 0
 
     def __post_init__(self) -> None:
         check_whole("hops", "nodes", self.nodes, 4, 4096)
@@ -57,6 +60,8 @@ class Hops:
         if self.windows not in (1, 2, 4):
             raise InputError(f"hops: windows={self.windows!r}: expected 1, 2 or 4")
         check_shared_out("hops", "nodes", self.nodes, self.windows)
+        if self.least:
+            check_whole("hops", "least", self.least, 2 * self.windows, self.nodes)
         if self.show not in get_args(Show):
             raise InputError(f"hops: show={self.show!r}: expected 'window' or 'last'")
 
@@ -83,29 +88,35 @@ class Hops:
     ) -> TaskBatch:
         """Draw `count` samples; see `Task.sample`. Nodes are asked in rising order."""
         k = draw_difficulties(random, count, self.space.difficulties, weights, difficulty)
-        _, cycle = draw_in_part(random, part, k, self._cycles)
-        questions = self.space.pack(np.arange(1, self.nodes + 1), 0, k[:, None])
+        size = self.nodes
+        if self.least and part == "train":
+            size = draw_size(random, self.least, self.nodes, self.windows)
+        _, cycle = draw_in_part(random, part, k, partial(self._cycles, size))
+        questions = self.space.pack(np.sort(cycle, axis=1) + 1, 0, k[:, None])
         windows = self._listed(random, cycle, k[:, None])
         rungs = [_reached(cycle, np.minimum(k, level)) for level in self.rungs]
         return asked_last([*windows, questions], _reached(cycle, k), k, rungs)
 
-    def _cycles(self, random: np.random.Generator, k: IntArray) -> tuple[IntArray, IntArray]:
-        """The edges as integers, and the nodes in the order of the cycle, both `[R, nodes]`."""
-        cycle = permutations(random, len(k), self.nodes)
-        return cycle * self.nodes + cycle[:, np.arange(1, self.nodes + 1) % self.nodes], cycle
+    def _cycles(
+        self, size: int, random: np.random.Generator, k: IntArray
+    ) -> tuple[IntArray, IntArray]:
+        """The edges as integers, and the nodes in the order of the cycle, both `[R, size]`."""
+        cycle = permutations(random, len(k), self.nodes)[:, :size]
+        return cycle * self.nodes + np.roll(cycle, -1, axis=1), cycle
 
     def _listed(self, random: np.random.Generator, cycle: IntArray, k: IntArray) -> list[IntArray]:
         """The windows that hold the edges, as tokens `[B, L]`; `k` is `[B, 1]`."""
-        share = self.nodes // self.windows
-        order = permutations(random, len(cycle), self.nodes)  # places on the cycle, as read
+        size = cycle.shape[1]
+        share = size // self.windows
+        order = permutations(random, len(cycle), size)  # places on the cycle, as read
         windows = []
         for number in range(self.windows):
             place = order[:, number * share : (number + 1) * share]
             held = np.ones(place.shape, np.bool_)
             if self.absent and number:
-                turn = permutations(random, len(cycle), self.nodes)  # place[turn], as read
+                turn = permutations(random, len(cycle), size)  # place[turn], as read
                 place, held = taken(order, turn), turn // share == number
-            after = np.where(held, taken(cycle, (place + 1) % self.nodes) + 1, 0)
+            after = np.where(held, taken(cycle, (place + 1) % size) + 1, 0)
             shown = k if self.show == "window" or number == self.windows - 1 else np.zeros_like(k)
             edges = self.space.pack(taken(cycle, place) + 1, after, shown)
             windows.append(np.concatenate([edges, self.space.pack(0, 0, shown)], axis=1))
@@ -113,6 +124,6 @@ class Hops:
 
 
 def _reached(cycle: IntArray, k: IntArray) -> IntArray:
-    """The node k `[B]` hops on from each node, `[B, nodes]`."""
-    nodes = cycle.shape[1]
-    return placed(taken(cycle, (np.arange(nodes) + k[:, None]) % nodes), cycle)
+    """The node k `[B]` hops on from each node of the cycle `[B, size]`, in rising order of them."""
+    place = np.argsort(cycle, axis=1)
+    return taken(cycle, (place + k[:, None]) % cycle.shape[1])

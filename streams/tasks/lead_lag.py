@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .drawing import draw_difficulties, draw_in_part, permutations, placed, taken
+from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, placed, taken
 from .task import (
     IntArray,
     Part,
@@ -47,7 +47,9 @@ class LeadLag:
     The target is then what is to be expected: the last value shown of channel p^h(c).
 
     Parts are parts of the cycles. With `rungs`, rung n of a sample asks for
-    min(h, rungs[n - 1]) steps ahead. Raises InputError for bad parameters.
+    min(h, rungs[n - 1]) steps ahead. With `least`, a panel of the part "train" leaves channels out:
+    each batch draws how many it has, `least` to `channels` (`draw_size`), since what is to be found
+    among few is learned sooner. Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "lead_lag"
@@ -57,6 +59,7 @@ class LeadLag:
     max_horizon: int = 6
     noise: float = 0.0
     rungs: Sequence[int] = ()
+    least: int = 0
 
     def __post_init__(self) -> None:
         check_whole("lead_lag", "channels", self.channels, 4, 1024)
@@ -71,6 +74,8 @@ class LeadLag:
         check_whole("lead_lag", "steps", self.steps, 2, most)
         check_whole("lead_lag", "max_horizon", self.max_horizon, 1, self.channels - 1)
         object.__setattr__(self, "rungs", checked_rungs("lead_lag", self.rungs, self.max_horizon))
+        if self.least:
+            check_whole("lead_lag", "least", self.least, 2, self.channels)
         if type(self.noise) not in (int, float) or not 0 <= self.noise <= 1:
             raise InputError(f"lead_lag: noise={self.noise!r}: expected a number in 0..1")
         if self.noise and self.levels:
@@ -103,7 +108,10 @@ class LeadLag:
     ) -> TaskBatch:
         """Draw `count` samples; see `Task.sample`."""
         h = draw_difficulties(random, count, self.space.difficulties, weights, difficulty)
-        _, before = draw_in_part(random, part, h, self._cycles)
+        size = self.channels
+        if self.least and part == "train":
+            size = draw_size(random, self.least, self.channels)
+        _, channel, before = draw_in_part(random, part, h, partial(self._cycles, size))
         panel = self._panel(random, before)
         ahead: list[Panel] = [panel[:, :, -1]]
         for _ in range(self.max_horizon):
@@ -114,30 +122,36 @@ class LeadLag:
             reached: Targets = found[np.minimum(h, most), np.arange(count)]
             return reached
 
-        order = permutations(random, count, self.channels)
+        order = permutations(random, count, size)
         read = np.take_along_axis(panel, order[:, :, None], axis=1)
-        asked = np.broadcast_to(np.arange(self.channels), order.shape)
         return asked_last(
-            [self._tokens(order, read, h), self._tokens(asked, None, h)],
+            [self._tokens(taken(channel, order), read, h), self._tokens(channel, None, h)],
             after(self.max_horizon),
             h,
             [after(level) for level in self.rungs],
             () if self.levels else (read.astype(np.float32), np.full(read.shape, np.nan, "f4")),
         )
 
-    def _cycles(self, random: np.random.Generator, h: IntArray) -> tuple[IntArray, IntArray]:
-        """The edges of p as integers, and p of every channel, both `[R, channels]`."""
-        cycle = permutations(random, len(h), self.channels)
+    def _cycles(
+        self, size: int, random: np.random.Generator, h: IntArray
+    ) -> tuple[IntArray, IntArray, IntArray]:
+        """The edges of p as integers, the channels that are there, in rising order, and the place
+        there of p of each, all `[R, size]`."""
+        channel = np.broadcast_to(np.arange(size), (len(h), size))
+        if size < self.channels:
+            some = permutations(random, len(h), self.channels)[:, :size]
+            channel = np.sort(some, axis=1)
+        cycle = permutations(random, len(h), size)
         before = placed(np.roll(cycle, -1, axis=1), cycle)
-        return np.arange(self.channels) * self.channels + before, before
+        return channel * self.channels + taken(channel, before), channel, before
 
     def _panel(self, random: np.random.Generator, before: IntArray) -> Panel:
-        """What is shown, `[B, channels, steps]`, the oldest first; real values as float32 has them.
+        """What is shown, `[B, size, steps]`, the oldest first; real values as float32 has them.
 
-        `before` is p, `[B, channels]`.
+        `before` is p, `[B, size]`.
         """
         if self.levels:
-            shown = [permutations(random, len(before), self.levels)[:, : self.channels]]
+            shown = [permutations(random, len(before), self.levels)[:, : before.shape[1]]]
             for _ in range(self.steps - 1):
                 shown.append(taken(shown[-1], before))
             return np.stack(shown, axis=-1)

@@ -19,17 +19,13 @@ import torch
 
 from adaptive_sleep.answering import Answers, answer, fall_asleep, go_on
 from adaptive_sleep.config import decode
+from adaptive_sleep.curriculum import LearningRecipe
 from adaptive_sleep.deltanet import DeltaNet
 from adaptive_sleep.learning import (
-    LearningRecipe,
     Optimiser,
     TaskRecipe,
     accuracy,
-    asks_every,
-    climbed,
     config_of,
-    difficulty_weights,
-    drawn_passes,
     gradient,
     rate_factor,
     read_task_recipe,
@@ -131,9 +127,6 @@ def test_a_pass_is_asked_for_its_rung(model: Model) -> None:
     )
     assert (found[0].targets == 1).all()
     assert found[1].targets.tolist() == batch.targets[1][batch.targets[1] >= 0].tolist()
-    rungs = dataclasses.replace(batch, rungs=(batch.targets[1], rung))
-    found, _ = go_on(model, rungs, 2, model.fresh(5), every=True, climb=2)
-    assert (found[0].targets == 1).all()
     (last,), _ = go_on(model, dataclasses.replace(batch, rungs=(rung, rung)), 2, model.fresh(5))
     assert last.targets.tolist() == batch.targets[1][batch.targets[1] >= 0].tolist()
 
@@ -190,9 +183,9 @@ def test_what_slides_far_enough_is_evicted() -> None:
 def test_a_share_of_the_streams_goes_on(model: Model) -> None:
     recipe = small(carry_over=1.0)
     task = task_of(recipe)
-    loss, _, left = gradient(model, task, recipe.training, 0, 0)
-    again, _, _ = gradient(model, task, recipe.training, 0, 1)
-    on, _, _ = gradient(model, task, recipe.training, 0, 1, left=left)
+    loss, *_, left = gradient(model, task, recipe.training, 0, 0)
+    again, *_ = gradient(model, task, recipe.training, 0, 1)
+    on, *_ = gradient(model, task, recipe.training, 0, 1, left=left)
     assert np.isfinite(loss)
     assert on != again
     assert all(not t.requires_grad for _, t in left)
@@ -204,24 +197,22 @@ def test_a_sample_is_right_only_where_all_its_questions_are() -> None:
     assert found.right(2).tolist() == [True, False]
 
 
-def test_schedules() -> None:
-    training = LearningRecipe(steps=100, passes="1-4", ramp=0.5, warmup=10, decay=0.4)
-    random = np.random.default_rng(0)
-    assert {drawn_passes(training, random, 0) for _ in range(30)} == {1}
-    assert {drawn_passes(training, random, 60) for _ in range(80)} == {1, 2, 3, 4}
-    every = dataclasses.replace(training, loss="every", settle=0.25)
-    assert {drawn_passes(every, random, 60) for _ in range(30)} == {4}
-    assert {drawn_passes(every, random, 80) for _ in range(80)} == {1, 2, 3, 4}
-    stages = dataclasses.replace(every, climb=(1, 2, 4))
-    assert [climbed(stages, step) for step in (0, 24, 25, 50, 74, 99)] == [1, 1, 2, 4, 4, 4]
-    assert [asks_every(every, step) for step in (0, 74, 75)] == [True, True, False]
+def test_the_rates_warm_up_and_fall() -> None:
+    training = LearningRecipe(steps=100, warmup=10, decay=0.4)
     assert rate_factor(training, 0) == pytest.approx(0.1)
     assert rate_factor(training, 50) == 1.0
     assert rate_factor(training, 80) == pytest.approx(0.5)
-    task = task_of(small())
-    first, last = (difficulty_weights(training, task, step) for step in (0, 100))
-    assert first[4] / first[2] == pytest.approx(0.5)
-    assert last[4] / last[2] == pytest.approx(0.5**0.3)
+
+
+def test_a_step_counts_its_tokens_once_and_its_work_for_every_pass(model: Model) -> None:
+    recipe = small(passes="3")
+    last = gradient(model, task_of(recipe), recipe.training, 0, 0)
+    assert last.tokens == 8 * 12  # 6 edges and 6 questions a sample
+    assert last.work == 8 * (6 * 3 + 6)
+    assert last.last == last.loss
+    every = gradient(model, task_of(recipe), small(passes="3", loss="every").training, 0, 0)
+    assert every.work == 8 * (6 + 6) * 3
+    assert every.last != every.loss
 
 
 def test_parts_are_not_mixed(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:

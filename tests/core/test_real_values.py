@@ -15,12 +15,12 @@ import torch
 import adaptive_sleep as asl
 from adaptive_sleep.answering import Answers, answer, go_on, window_positions
 from adaptive_sleep.config import decode
+from adaptive_sleep.curriculum import difficulty_weights
 from adaptive_sleep.learning import (
     Optimiser,
     TaskRecipe,
     accuracy,
     config_of,
-    difficulty_weights,
     gradient,
     read_task_recipe,
     task_of,

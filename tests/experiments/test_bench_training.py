@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from adaptive_sleep.curriculum import LearningRecipe
 from adaptive_sleep.experiments import bench_training, plain_step
 from adaptive_sleep.experiments.bench_training import (
     Contenders,
@@ -19,7 +20,7 @@ from adaptive_sleep.experiments.bench_training import (
 from adaptive_sleep.experiments.cli import main
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.kernels import gated_delta_rule_reference
-from adaptive_sleep.learning import LearningRecipe, TaskRecipe, read_task_recipe
+from adaptive_sleep.learning import TaskRecipe, read_task_recipe
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 
 TINY = TaskRecipe(

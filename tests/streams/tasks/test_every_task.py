@@ -225,6 +225,62 @@ def test_rungs_ask_for_what_a_slow_walk_finds_after_fewer_steps(name, params):
             assert rung[row].tolist() == stepped(task, batch, row, steps)
 
 
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("hops", {"least": 4}),
+        ("hops", {"windows": 2, "least": 4, "absent": True}),
+        ("lead_lag", {"least": 3}),
+        ("lead_lag_continuous", {"least": 2}),
+    ],
+)
+def test_only_training_leaves_things_out(name, params):
+    task = make_task(name, **params)
+    random = np.random.default_rng(5)
+    drawn = [task.sample(random, 6, part="train") for _ in range(24)]
+    asked = [batch.tokens[-1].shape[1] for batch in drawn]
+    most = task.sample(random, 6, part="test").tokens[-1].shape[1]
+    assert min(asked) >= params["least"]
+    assert max(asked) == most
+    assert len(set(asked)) > 4
+    assert task.sample(random, 6, part="validation").tokens[-1].shape[1] == most
+    fixed = make_task(name, **{**params, "least": 0})
+    assert all(fixed.sample(random, 2, part="train").tokens[-1].shape[1] == most for _ in range(9))
+
+
+@pytest.mark.parametrize("windows", [1, 2])
+def test_a_small_cycle_is_followed_as_a_slow_walk_does(windows):
+    task = make_task("hops", nodes=12, max_hops=9, windows=windows, least=4)
+    random = np.random.default_rng(8)
+    for batch in (task.sample(random, 5, part="train") for _ in range(12)):
+        for row in range(5):
+            edges = task.space.unpack(np.concatenate([w[row] for w in batch.tokens[:-1]]))
+            after = {int(s): int(t) for s, t in zip(*edges[:2], strict=True) if s}
+            asked = task.space.unpack(batch.tokens[-1][row])[0].tolist()
+            assert asked == sorted(after)
+            for node, target in zip(asked, batch.targets[-1][row].tolist(), strict=True):
+                for _ in range(int(batch.difficulty[row])):
+                    node = after[node]
+                assert target == node - 1
+
+
+def test_a_small_panel_is_forecast_as_its_own_copies_say():
+    task = make_task("lead_lag", least=3)
+    random = np.random.default_rng(9)
+    for batch in (task.sample(random, 5, part="train") for _ in range(12)):
+        for row in range(5):
+            channel, old, new, _ = task.space.unpack(batch.tokens[0][row])
+            last = dict(zip(old.tolist(), new.tolist(), strict=True))  # a value, one step on
+            value = dict(zip(channel.tolist(), new.tolist(), strict=True))
+            asked = task.space.unpack(batch.tokens[-1][row])[0].tolist()
+            assert asked == sorted(value)
+            for each, target in zip(asked, batch.targets[-1][row].tolist(), strict=True):
+                found = value[each]
+                for _ in range(int(batch.difficulty[row])):
+                    found = last[found]
+                assert target == found - 1
+
+
 def stepped(task, batch, row, steps):
     """The answers after `steps` of what the sample's own windows show."""
     tokens, _ = listed(batch, row)

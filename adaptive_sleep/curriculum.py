@@ -1,0 +1,151 @@
+"""What training asks of a model, step by step: how to train, stages, passes, difficulties.
+
+A composed task stalls where nothing says what one pass should achieve. Stages say it: pass n is
+asked for what few steps of the task give, and a stage ends once that is learned, not before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.tasks.task import Task, TaskBatch
+from adaptive_sleep.training import parse_passes
+
+KEPT = 0.98  # of a stage's running loss, a step
+SHORTEST = 50  # steps of a stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRecipe:
+    """How to train on a task. Rates are per step; shares are of all steps."""
+
+    steps: int = 4000
+    batch: int = 64  # samples side by side
+    passes: str = "1-4"  # N per batch: drawn from a range, or one number
+    ramp: float = 0.0  # share over which the highest N grows from the lowest
+    loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each of the most
+    settle: float = 0.0  # share, at the end, that is asked after the last pass only
+    # with loss "every": per stage the rungs that pass 1, 2, ... are asked for, as many passes as
+    # rungs; a stage ends where the running loss of its last pass falls below `learned`, and after
+    # the last stage only the last pass is asked, about all
+    stages: tuple[tuple[int, ...], ...] = ()
+    learned: float = 0.1  # nats a question, or squared error
+    carry_over: float = 0.0  # share of samples that begin with what the step before left behind
+    power: tuple[float, float] = (1.0, 0.3)  # d is drawn by d^-p (from 0: (1 + d)^-p), p from .. to
+    matrix_rate: float = 0.02  # Muon, for the matrices of blocks
+    rate: float = 2e-3  # AdamW, for all else
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.0
+    warmup: int = 100  # steps
+    decay: float = 0.4  # share over which the rates fall to zero, at the end
+    clip: float = 1.0
+    recompute: bool = False  # gradient checkpointing: the blocks of each pass are run again
+    validate_every: int = 500
+    validation: int = 64  # samples per difficulty
+
+
+def check_training(training: LearningRecipe) -> None:
+    """Raise InputError, naming the field, for what cannot be trained."""
+    for name in ("steps", "batch", "validate_every", "validation"):
+        if getattr(training, name) < 1:
+            raise InputError(f"[training] {name}={getattr(training, name)}: at least 1")
+    for name in ("ramp", "decay", "carry_over", "settle"):
+        if not 0.0 <= getattr(training, name) <= 1.0:
+            raise InputError(f"[training] {name}={getattr(training, name)}: a share from 0 to 1")
+    if not training.learned > 0.0:
+        raise InputError(f"[training] learned={training.learned}: a loss above 0")
+    _, most = parse_passes(training.passes)
+    if training.stages and training.loss != "every":
+        raise InputError(f"[training] loss={training.loss!r}: stages ask every pass; use 'every'")
+    if training.stages and training.ramp:
+        raise InputError(
+            f"[training] ramp={training.ramp}: stages say how the passes grow; leave it out"
+        )
+    for stage in training.stages:
+        if not 1 <= len(stage) <= most:
+            raise InputError(
+                f"[training] stages: {list(stage)} is for {len(stage)} passes; 1 to {most} "
+                f"(passes={training.passes!r})"
+            )
+
+
+def staged(task: Task, training: LearningRecipe) -> list[Task]:
+    """The task of each stage, which asks for its rungs, and the one of what follows.
+
+    Raises InputError for a task without rungs, and for rungs that are none of its.
+    """
+    if training.stages and not hasattr(task, "rungs"):
+        raise InputError(f"[training] stages: the task {task.name} has no rungs; leave them out")
+    given: Any = task
+    return [*(dataclasses.replace(given, rungs=stage) for stage in training.stages), task]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training is in its stages: the `stage` from 0 on, the `steps` spent in it and their
+    running `loss` of the last pass."""
+
+    stage: int = 0
+    steps: int = 0
+    loss: float = 0.0
+
+    def after(self, training: LearningRecipe, loss: float) -> Place:
+        """The place after a step whose last pass had this loss."""
+        if self.stage >= len(training.stages):
+            return self
+        running = KEPT * self.loss + (1 - KEPT) * loss if self.steps else loss
+        if self.steps + 1 >= SHORTEST and running < training.learned:
+            return Place(self.stage + 1)
+        return Place(self.stage, self.steps + 1, running)
+
+
+class Drawn(NamedTuple):
+    """What a step works on: a batch, N, and whether every pass is asked about."""
+
+    batch: TaskBatch
+    passes: int
+    every: bool
+
+
+def draw(
+    task: Task, training: LearningRecipe, random: np.random.Generator, step: int, stage: int = 0
+) -> Drawn:
+    """What a step (from 0) works on; `task` is that of the stage."""
+    passes = drawn_passes(training, random, step, stage)
+    weights = difficulty_weights(training, task, step)
+    batch = task.sample(random, training.batch, part="train", weights=weights)
+    return Drawn(batch, passes, asks_every(training, step, stage))
+
+
+def asks_every(training: LearningRecipe, step: int, stage: int = 0) -> bool:
+    """Whether a step (from 0) asks after every pass."""
+    if training.loss != "every" or step >= (1 - training.settle) * training.steps:
+        return False
+    return not training.stages or stage < len(training.stages)
+
+
+def drawn_passes(
+    training: LearningRecipe, random: np.random.Generator, step: int, stage: int = 0
+) -> int:
+    """N of a step (from 0), the highest growing over `ramp`; where every pass is asked about, the
+    highest itself, or that of the stage."""
+    low, high = parse_passes(training.passes)
+    grown = (step + 1) / (training.ramp * training.steps) if training.ramp else 1.0
+    top = min(high, low + int((high - low + 1) * grown))
+    if not asks_every(training, step, stage):
+        return int(random.integers(low, top + 1))
+    return len(training.stages[stage]) if training.stages else top
+
+
+def difficulty_weights(training: LearningRecipe, task: Task, step: int) -> dict[int, float]:
+    """Weights of the difficulties at a step: d^-p, or (1 + d)^-p where they begin at 0, p going
+    from one end of `power` to the other."""
+    first, last = training.power
+    p = first + (last - first) * step / training.steps
+    least = 0 in task.space.difficulties
+    return {d: float(least + d) ** -p for d in task.space.difficulties}

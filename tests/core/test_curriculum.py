@@ -1,0 +1,152 @@
+"""What training asks: stages that end when they are learned, passes, difficulties; exact resume."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from adaptive_sleep.config import decode
+from adaptive_sleep.curriculum import (
+    SHORTEST,
+    LearningRecipe,
+    Place,
+    asks_every,
+    check_training,
+    difficulty_weights,
+    draw,
+    drawn_passes,
+    staged,
+)
+from adaptive_sleep.learning import TaskRecipe, task_of
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.tasks.registry import make_task
+from adaptive_sleep.task_training import learn
+
+STAGES = ((1,), (1, 2), (1, 3))
+
+
+def test_passes_and_what_is_asked_without_stages() -> None:
+    training = LearningRecipe(steps=100, passes="1-4", ramp=0.5)
+    random = np.random.default_rng(0)
+    assert {drawn_passes(training, random, 0) for _ in range(30)} == {1}
+    assert {drawn_passes(training, random, 60) for _ in range(80)} == {1, 2, 3, 4}
+    every = dataclasses.replace(training, loss="every", settle=0.25)
+    assert {drawn_passes(every, random, 60) for _ in range(30)} == {4}
+    assert {drawn_passes(every, random, 80) for _ in range(80)} == {1, 2, 3, 4}
+    assert [asks_every(every, step) for step in (0, 74, 75)] == [True, True, False]
+
+
+def test_passes_and_what_is_asked_in_stages() -> None:
+    training = LearningRecipe(steps=100, loss="every", stages=STAGES, settle=0.25)
+    random = np.random.default_rng(0)
+    for stage, passes in enumerate((1, 2, 2)):
+        assert {drawn_passes(training, random, 10, stage) for _ in range(20)} == {passes}
+    assert {drawn_passes(training, random, 10, 3) for _ in range(80)} == {1, 2, 3, 4}
+    assert {drawn_passes(training, random, 80, 0) for _ in range(80)} == {1, 2, 3, 4}
+    asked = [asks_every(training, step, stage) for step, stage in ((10, 0), (10, 3), (75, 0))]
+    assert asked == [True, False, False]
+
+
+def test_a_stage_asks_for_its_rungs() -> None:
+    task = make_task("hops", nodes=8, max_hops=4)
+    training = LearningRecipe(loss="every", stages=STAGES, batch=6)
+    tasks = staged(task, training)
+    assert len(tasks) == 4
+    for stage, (rungs, each) in enumerate(zip((*STAGES, ()), tasks, strict=True)):
+        batch, passes, every = draw(each, training, np.random.default_rng(1), 0, stage)
+        assert len(batch.rungs) == len(rungs)
+        assert every == bool(rungs)
+        assert passes == len(rungs) or not rungs
+    wanted, *_ = draw(tasks[2], training, np.random.default_rng(1), 0, 2)
+    alike = draw(tasks[1], training, np.random.default_rng(1), 0, 1).batch
+    few = wanted.difficulty <= 3
+    assert 0 < few.sum() < 6
+    assert (wanted.rungs[1][few] == wanted.targets[1][few]).all()
+    assert (wanted.rungs[0] == alike.rungs[0]).all()
+
+
+def test_a_stage_ends_where_its_running_loss_is_low_but_not_at_once() -> None:
+    training = LearningRecipe(loss="every", stages=STAGES, learned=0.1)
+    place, steps = Place(), 0
+    while place.stage == 0:
+        place, steps = place.after(training, 0.01), steps + 1
+    assert steps == SHORTEST
+    assert place == Place(1)
+    place = place.after(training, 2.0)
+    assert (place.steps, place.loss) == (1, 2.0)
+    steps = 1
+    while place.stage == 1:
+        place, steps = place.after(training, 0.0), steps + 1
+    assert 2.0 * 0.98 ** (steps - 1) < 0.1 <= 2.0 * 0.98 ** (steps - 2)
+    for _ in range(1000):
+        place = place.after(training, 0.2)
+    assert place.stage == 2
+    for _ in range(1000):
+        place = place.after(training, 0.0)
+    assert place == Place(3)
+
+
+def test_weights_of_difficulties() -> None:
+    training, task = LearningRecipe(steps=100), make_task("hops", nodes=8, max_hops=4)
+    first, last = (difficulty_weights(training, task, step) for step in (0, 100))
+    assert first[4] / first[2] == pytest.approx(0.5)
+    assert last[4] / last[2] == pytest.approx(0.5**0.3)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"stages": STAGES}, r"loss='last': stages ask every pass; use 'every'"),
+        ({"stages": STAGES, "loss": "every", "ramp": 0.5}, r"ramp=0.5: stages say how"),
+        ({"stages": ((1, 2, 3, 4, 5),), "loss": "every"}, r"\[1, 2, 3, 4, 5\] is for 5 passes; 1"),
+        ({"stages": ((),), "loss": "every"}, r"\[\] is for 0 passes"),
+        ({"learned": 0.0}, r"learned=0.0: a loss above 0"),
+        ({"settle": 1.5}, r"settle=1.5: a share from 0 to 1"),
+        ({"batch": 0}, r"batch=0: at least 1"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_training(LearningRecipe(**given))
+
+
+def test_rungs_that_are_none_are_refused() -> None:
+    training = LearningRecipe(loss="every", stages=((1,), (1, 9)))
+    with pytest.raises(InputError, match=r"rungs=9: expected an integer in 1\.\.4"):
+        staged(make_task("hops", nodes=8, max_hops=4), training)
+    with pytest.raises(InputError, match="the task depo has no rungs; leave them out"):
+        staged(make_task("depo"), training)
+
+
+def test_a_run_that_is_taken_up_goes_on_in_its_stage(tmp_path: Path) -> None:
+    recipe = decode(
+        TaskRecipe,
+        {
+            "task": {"name": "hops", "nodes": 5, "max_hops": 3, "least": 3},
+            "model": {"width": 16, "heads": 1, "key_dim": 8, "value_dim": 8, "conv": 0,
+                      "positions": "learned", "sleep_attention": "bidirectional"},
+            "training": {"steps": 130, "batch": 4, "validate_every": 65, "validation": 2,
+                         "passes": "1-2", "loss": "every", "stages": [[1], [1, 2], [1, 3]],
+                         "learned": 50.0, "settle": 0.1},
+            "test": {"passes": [1], "samples": 2, "measure": "question"},
+        },
+    )  # fmt: skip
+    whole = learn(recipe, tmp_path / "whole", seed=1)
+    assert whole.log["stage"].to_list() == [1, 2]
+
+    def stop(done: float, total: float | None, note: str) -> None:
+        if done == 100:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        learn(recipe, tmp_path / "cut", seed=1, on_progress=stop)
+    again = learn(recipe, tmp_path / "cut", seed=1)
+    assert again.log.drop("seconds").equals(whole.log.drop("seconds"))
+    assert (again.tokens, again.work) == (whole.tokens, whole.work)
+    assert isinstance(again.log, pl.DataFrame)
+    assert task_of(recipe).space.difficulties == (1, 2, 3)
