@@ -31,8 +31,8 @@ class LearningRecipe:
     loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each of the most
     settle: float = 0.0  # share, at the end, that is asked after the last pass only
     # with loss "every": per stage the rungs that pass 1, 2, ... are asked for, as many passes as
-    # rungs; a stage ends where the running loss of its last pass falls below `learned`, and after
-    # the last stage only the last pass is asked, about all
+    # rungs; a stage ends where the running loss of its last pass falls below `learned`, the last
+    # one with `settle`
     stages: tuple[tuple[int, ...], ...] = ()
     learned: float = 0.1  # nats a question, or squared error
     carry_over: float = 0.0  # share of samples that begin with what the step before left behind
@@ -75,14 +75,14 @@ def check_training(training: LearningRecipe) -> None:
 
 
 def staged(task: Task, training: LearningRecipe) -> list[Task]:
-    """The task of each stage, which asks for its rungs, and the one of what follows.
+    """The task of each stage, which asks for its rungs; without stages the task alone.
 
     Raises InputError for a task without rungs, and for rungs that are none of its.
     """
     if training.stages and not hasattr(task, "rungs"):
         raise InputError(f"[training] stages: the task {task.name} has no rungs; leave them out")
     given: Any = task
-    return [*(dataclasses.replace(given, rungs=stage) for stage in training.stages), task]
+    return [dataclasses.replace(given, rungs=stage) for stage in training.stages] or [task]
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,11 @@ class Place:
 
     def after(self, training: LearningRecipe, loss: float) -> Place:
         """The place after a step whose last pass had this loss."""
-        if self.stage >= len(training.stages):
+        if not training.stages:
             return self
         running = KEPT * self.loss + (1 - KEPT) * loss if self.steps else loss
-        if self.steps + 1 >= SHORTEST and running < training.learned:
+        another = self.stage + 1 < len(training.stages) and self.steps + 1 >= SHORTEST
+        if another and running < training.learned:
             return Place(self.stage + 1)
         return Place(self.stage, self.steps + 1, running)
 
@@ -119,14 +120,12 @@ def draw(
     passes = drawn_passes(training, random, step, stage)
     weights = difficulty_weights(training, task, step)
     batch = task.sample(random, training.batch, part="train", weights=weights)
-    return Drawn(batch, passes, asks_every(training, step, stage))
+    return Drawn(batch, passes, asks_every(training, step))
 
 
-def asks_every(training: LearningRecipe, step: int, stage: int = 0) -> bool:
+def asks_every(training: LearningRecipe, step: int) -> bool:
     """Whether a step (from 0) asks after every pass."""
-    if training.loss != "every" or step >= (1 - training.settle) * training.steps:
-        return False
-    return not training.stages or stage < len(training.stages)
+    return training.loss == "every" and step < (1 - training.settle) * training.steps
 
 
 def drawn_passes(
@@ -137,7 +136,7 @@ def drawn_passes(
     low, high = parse_passes(training.passes)
     grown = (step + 1) / (training.ramp * training.steps) if training.ramp else 1.0
     top = min(high, low + int((high - low + 1) * grown))
-    if not asks_every(training, step, stage):
+    if not asks_every(training, step):
         return int(random.integers(low, top + 1))
     return len(training.stages[stage]) if training.stages else top
 

@@ -53,16 +53,18 @@ class Share:
     def average(self, model: nn.Module, losses: Tensor) -> list[float]:
         """Make every process's gradients their mean; returns the means of the losses `[n]`."""
         if self.world == 1:
-            return losses.tolist()
+            alone: list[float] = losses.tolist()
+            return alone
         grads = [p.grad for p in model.parameters() if p.grad is not None]
         whole = torch.cat([losses, *(g.flatten() for g in grads)])
         torch.distributed.all_reduce(whole)
         whole /= self.world
         sizes = [len(losses), *(g.numel() for g in grads)]
-        means, *parts = whole.split(sizes)
+        mean, *parts = whole.split(sizes)
         for grad, part in zip(grads, parts, strict=True):
             grad.copy_(part.view_as(grad))
-        return means.tolist()
+        means: list[float] = mean.tolist()
+        return means
 
 
 @contextmanager
