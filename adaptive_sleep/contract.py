@@ -41,6 +41,9 @@ class SleepPolicy(Protocol):
     `state_dict() -> dict` ({}) and `load_state_dict(state) -> None`: what a resumed run needs;
     str keys, finite numbers, strings, booleans, None, lists and dicts only.
     `flops(streams: int) -> int` (0): what one call of `plan` for so many streams costs.
+
+    A policy that was fitted to one model has an attribute `model_hash: str`, that model's hash:
+    a runtime with another model refuses it (`fitted.check_fitted`).
     """
 
     def plan(self, signals: WindowSignals) -> int | IntArray:

@@ -27,6 +27,7 @@ from adaptive_sleep.contract import (
     policy_state,
     reset_policy,
 )
+from adaptive_sleep.fitted import check_fitted
 from adaptive_sleep.forecasting import Forecast, Sampling, as_events, forecast
 from adaptive_sleep.ledger import Ledger, costs
 from adaptive_sleep.model import Model
@@ -100,6 +101,7 @@ class Runtime:
             seed=seed,
         )
         check_settings(self.settings, model.config)
+        check_fitted(self.policy, self.model)
         self.columns = None if columns is None else tuple(columns)
         slots = -(-self.settings.window // model.config.patch)
         reach = slots if eviction == "sliding" else None

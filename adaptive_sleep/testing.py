@@ -43,21 +43,61 @@ def check_policy(policy: PolicyLike | str) -> None:
     a spec string names nothing.
     """
     tried = resolve(policy)
-    reset_policy(tried, 0)
+    # the batch last: a state that is not declared would be taken for a glance aside
+    for check in (
+        _check_answers, _check_ranges, _check_seed, _check_spec, _check_state, _check_batch
+    ):  # fmt: skip
+        _try(tried, check)
+
+
+class Conformance:
+    """`check_policy` as tests to inherit, one for each thing that the contract asks.
+
+    Derive a test class from it whose `policy` returns the policy, afresh each time:
+
+        class TestMine(asl.testing.Conformance):
+            def policy(self):
+                return Mine(threshold=2.0)
+    """
+
+    def policy(self) -> PolicyLike | str:
+        """Return what is to be tried."""
+        raise NotImplementedError(f"{type(self).__name__}: define policy(self)")
+
+    def test_answers(self) -> None:
+        """Allowed passes, stops and FLOPs; hands off the signals."""
+        _try(resolve(self.policy()), _check_answers)
+
+    def test_ranges(self) -> None:
+        """Defaults lie within their ranges."""
+        _try(resolve(self.policy()), _check_ranges)
+
+    def test_seed(self) -> None:
+        """All chance comes from `reset`."""
+        _try(resolve(self.policy()), _check_seed)
+
+    def test_spec(self) -> None:
+        """The spec string leads back to the policy."""
+        _try(resolve(self.policy()), _check_spec)
+
+    def test_state(self) -> None:
+        """A run that was saved goes on as it would have."""
+        _try(resolve(self.policy()), _check_state)
+
+    def test_batch(self) -> None:
+        """Without a state, no stream changes another's passes."""
+        _try(resolve(self.policy()), _check_batch)
+
+
+def _try(policy: SleepPolicy, check: Callable[[SleepPolicy], None]) -> None:
+    """Check a policy from a fresh start; what the contract refuses has failed, too."""
+    reset_policy(policy, 0)
     try:
-        for streams in _STREAMS:
-            policy_flops(tried, streams)
-            for seed in range(8):
-                _check_answers(tried, make_signals(streams, seed))
-        _check_ranges(tried)
-        _check_seed(tried)
-        _check_spec(tried)
-        _check_state(tried)
-        _check_batch(tried)  # last: a state that is not declared would be taken for a glance aside
+        check(policy)
     except PolicyError as error:
         raise AssertionError(str(error)) from error
     finally:
-        reset_policy(tried, 0)
+        reset_policy(policy, 0)
 
 
 def make_signals(
@@ -145,7 +185,14 @@ def _check_ranges(policy: SleepPolicy) -> None:
                 _fail(policy, f"{field.name}: the default {default!r} lies outside {mark}")
 
 
-def _check_answers(policy: SleepPolicy, signals: WindowSignals) -> None:
+def _check_answers(policy: SleepPolicy) -> None:
+    for streams in _STREAMS:
+        policy_flops(policy, streams)
+        for seed in range(8):
+            _check_answer(policy, make_signals(streams, seed))
+
+
+def _check_answer(policy: SleepPolicy, signals: WindowSignals) -> None:
     """Allowed answers to plan and keep_going, and hands off the signals."""
     passes = _unchanged(policy, signals, lambda: plan_passes(policy, signals))
     asleep = np.flatnonzero(passes > 2)
@@ -175,6 +222,7 @@ def _unchanged(
 
 def _check_batch(policy: SleepPolicy) -> None:
     """Without a state, a stream's passes depend on its own signals only."""
+    _course(policy, 0, 6)  # at first there may be nothing to remember
     if policy_state(policy):
         return
     for seed in range(8):

@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from adaptive_sleep.experiments import (
+    commands_compare,
+    commands_fit,
     commands_learn,
     commands_look,
     commands_make,
@@ -56,7 +58,15 @@ def options(
     """Hold what stands before the command."""
 
 
-for part in (commands_run, commands_record, commands_make, commands_learn, commands_look):
+for part in (
+    commands_run,
+    commands_record,
+    commands_make,
+    commands_learn,
+    commands_fit,
+    commands_compare,
+    commands_look,
+):
     part.add_to(app)
 
 

@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import adaptive_sleep.experiments.controls
 import adaptive_sleep.policies  # noqa: F401  (registers the policies that we ship)
 from adaptive_sleep.bundled import PREFIX
 from adaptive_sleep.checkpoint import load_model
-from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.experiments.commits import (
     Log,
@@ -41,6 +38,7 @@ from adaptive_sleep.experiments.runs import (
     open_recording,
     open_run,
 )
+from adaptive_sleep.intake import check_fits, row_range
 from adaptive_sleep.model import Model
 from adaptive_sleep.runtime import Runtime, StepResult
 from adaptive_sleep.spec import format_spec, resolve
@@ -232,30 +230,6 @@ def same_run(run: Run, manifest: Manifest) -> None:
         )
 
 
-def row_range(start: float | int, stop: float | int, rows: int) -> tuple[int, int]:
-    """Rows [first, last) of a recording of `rows`; a float is a fraction (rounded), an int a row.
-
-    Raises InputError for what lies outside, and for a range without a row.
-    """
-    first, last = _row("start", start, rows), _row("stop", stop, rows)
-    if first >= last:
-        raise InputError(
-            f"start={start}, stop={stop}: no row of {rows} lies between them "
-            "(whole numbers count rows, numbers with a point are fractions)"
-        )
-    return first, last
-
-
-def _row(name: str, value: float | int, rows: int) -> int:
-    if isinstance(value, (float, np.floating)):
-        if not 0.0 <= value <= 1.0:
-            raise InputError(f"{name}={value}: a fraction from 0.0 to 1.0, or a whole row number")
-        return round(float(value) * rows)
-    if not 0 <= (row := operator.index(value)) <= rows:
-        raise InputError(f"{name}={value}: the recording has rows 0 to {rows}")
-    return row
-
-
 def where(given: Any) -> str:
     """How run.json names a recording or model: "bundled:NAME", its path, or "" for an object."""
     if isinstance(given, Recording):
@@ -263,30 +237,6 @@ def where(given: Any) -> str:
     if not isinstance(given, (str, Path)):
         return ""
     return str(given) if str(given).startswith(PREFIX) else str(Path(given).resolve())
-
-
-def check_fits(recording: Recording, config: ModelConfig) -> None:
-    """Refuse a recording of another kind, a larger vocabulary, or channels in other roles.
-
-    Which channels there are, and their order, the runtime checks. Raises InputError.
-    """
-    if recording.kind != config.kind:
-        raise InputError(
-            f"recording: holds {recording.kind}, but the model reads {config.kind}; "
-            "use a model that was trained on such a recording"
-        )
-    vocabulary = recording.manifest.vocabulary or 0
-    if vocabulary > config.vocabulary:
-        raise InputError(
-            f"recording: vocabulary={vocabulary}, but the model knows {config.vocabulary} ids"
-        )
-    wanted = dict.fromkeys(config.channels, "observed") | dict.fromkeys(config.actions, "action")
-    for channel in recording.channels:
-        if channel.role != wanted.get(channel.name, channel.role):
-            raise InputError(
-                f"channel {channel.name!r}: {channel.role} in the recording, "
-                f"but {wanted[channel.name]} to the model"
-            )
 
 
 def tell_forced(windower: Windower, forced: Sequence[str], pieces: Sequence[Piece]) -> None:

@@ -109,14 +109,14 @@ class Mixed:
                 if len(here):
                     rows.append(here)
                     batches.append(task.sample(random, len(here), part=part, weights=table))
-        return _in_order(rows, batches)
+        return in_order(rows, batches)
 
 
 def _shape(space: TaskSpace) -> tuple[tuple[int, ...], int, int, str, int]:
     return space.fields, space.answers, space.windows, space.questions, space.values
 
 
-def _in_order(rows: Sequence[IntArray], batches: Sequence[TaskBatch]) -> TaskBatch:
+def in_order(rows: Sequence[IntArray], batches: Sequence[TaskBatch]) -> TaskBatch:
     """Put the samples of each batch at its rows; windows are padded to the longest."""
     if len({batch.diagonal for batch in batches}) > 1:
         raise InputError("parts: all tasks ask in the same windows, all diagonal or none")

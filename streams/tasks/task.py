@@ -269,11 +269,11 @@ def check_shared_out(task: str, name: str, value: int, windows: int) -> None:
 def checked_rungs(task: str, rungs: Sequence[int], hardest: int) -> tuple[int, ...]:
     """Return the difficulties that rung 1, 2, ... of `task` ask for, as a tuple.
 
-    Raises InputError unless they rise from at least 1 to at most the hardest.
+    Raises InputError unless they are from 1 to the hardest and none is below the one before.
     """
     found = tuple(rungs) if isinstance(rungs, list | tuple) else (rungs,)
     for value in found:
         check_whole(task, "rungs", value, 1, hardest)
-    if list(found) != sorted(set(found)):
-        raise InputError(f"{task}: rungs={list(found)}: expected rising difficulties, none twice")
+    if list(found) != sorted(found):
+        raise InputError(f"{task}: rungs={list(found)}: expected rising difficulties")
     return found

@@ -113,6 +113,13 @@ def test_what_cannot_be_trained_is_refused(given: dict[str, Any], said: str) -> 
         check_training(LearningRecipe(**given))
 
 
+def test_a_later_pass_may_be_asked_for_no_more() -> None:
+    training = LearningRecipe(loss="every", stages=((1, 3, 3),), batch=6)
+    (task,) = staged(make_task("hops", nodes=8, max_hops=4), training)
+    _, second, third = draw(task, training, np.random.default_rng(1), 0).batch.rungs
+    assert (second == third).all()
+
+
 def test_rungs_that_are_none_are_refused() -> None:
     training = LearningRecipe(loss="every", stages=((1,), (1, 9)))
     with pytest.raises(InputError, match=r"rungs=9: expected an integer in 1\.\.4"):

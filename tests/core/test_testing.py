@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import numpy as np
 import pytest
 
+import adaptive_sleep.testing as kit
 from adaptive_sleep.contract import Choice, Range, policy
 from adaptive_sleep.policies import Capped
 from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.testing import check_policy, make_progress, make_signals
+from adaptive_sleep.testing import Conformance, check_policy, make_progress, make_signals
 
 
 @dataclass
@@ -223,6 +224,30 @@ class WrongStr(Answers):
         return "test_wrong_str()"
 
 
+class StrOfAnother:
+    """No dataclass, so its own str is its spec."""
+
+    def plan(self, signals: WindowSignals) -> Any:
+        return np.minimum(3, signals.max_passes)
+
+    def __str__(self) -> str:
+        return "fixed(passes=3)"
+
+
+class StrOfNothing(StrOfAnother):
+    def __str__(self) -> str:
+        return "three_passes(("
+
+
+@policy("test_unreadable_str")
+@dataclass
+class UnreadableName(Answers):
+    passes: int = 2
+
+    def __str__(self) -> str:
+        return "unreadable(passes=("
+
+
 class HiddenParameter:
     def __init__(self, passes: int = 1) -> None:
         self.passes = passes
@@ -282,6 +307,9 @@ def test_a_sound_policy_passes(sound: Any) -> None:
         (DefaultOutOfRange(), "passes: the default 1 lies outside Range"),
         (DefaultNoChoice(), "pool: the default 'sum' lies outside Choice"),
         (WrongStr(3), "its str is"),
+        (UnreadableName(3), "its str is 'unreadable"),
+        (StrOfAnother(), r"'fixed\(passes=3\)' leads back to another policy"),
+        (StrOfNothing(), "does not lead back"),
         (HiddenParameter(3), "leads back to plans differently"),
         (NoLiteral(), "does not lead back"),
         (ChangesItsParameter(), "leads back to another policy"),
@@ -293,6 +321,46 @@ def test_a_broken_policy_is_found_out(broken: Any, told: str) -> None:
     with pytest.raises(AssertionError, match=told) as raised:
         check_policy(broken)
     assert str(raised.value).startswith("policy ")
+
+
+class TestSound(Conformance):
+    """The kit as tests to inherit, for a policy that holds all of it."""
+
+    def policy(self) -> Any:
+        return Sound(0.3)
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (Zero(), "test_answers"),
+        (NegativeFlops(), "test_answers"),
+        (DefaultOutOfRange(), "test_ranges"),
+        (Unseeded(), "test_seed"),
+        (StrOfNothing(), "test_spec"),
+        (CountsNotLoaded(), "test_state"),
+        (AboveTheMean(), "test_batch"),
+    ],
+    ids=lambda it: it if isinstance(it, str) else type(it).__name__,
+)
+def test_the_test_that_is_inherited_finds_it_out(broken: Any, test: str) -> None:
+    class Inherited(Conformance):
+        def policy(self) -> Any:
+            return broken
+
+    with pytest.raises(AssertionError, match=r"^policy "):
+        getattr(Inherited(), test)()
+
+
+def test_the_kit_has_a_test_for_every_check() -> None:
+    """What is inherited and what is called must not drift apart."""
+    asked = [name for name in vars(Conformance) if name.startswith("test_")]
+    checks = [name for name in vars(kit) if name.startswith("_check_") and name != "_check_answer"]
+    assert {name.removeprefix("test_") for name in asked} == {
+        name.removeprefix("_check_") for name in checks
+    }
+    with pytest.raises(NotImplementedError, match="define policy"):
+        Conformance().test_seed()
 
 
 def test_a_spec_that_names_nothing_is_bad_input() -> None:

@@ -9,8 +9,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from run_cases import (
     POLICY,
     SWITCH,
@@ -23,7 +21,7 @@ from run_cases import (
     token_model,
 )
 
-from adaptive_sleep.experiments.replay import Progress, replay, row_range
+from adaptive_sleep.experiments.replay import Progress, replay
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
@@ -194,15 +192,3 @@ def test_tokens(tmp_path: Path) -> None:
     assert summary.loss == pytest.approx(-frame["logprob"].mean(), rel=1e-6)  # type: ignore[operator]
     assert len(frame) == recording.rows - 1
     assert summary.mean_passes == 2.0
-
-
-@settings(max_examples=50)
-@given(rows=st.integers(1, 10_000), cut=st.floats(0.0, 1.0))
-def test_two_parts_make_a_whole(rows: int, cut: float) -> None:
-    parts = []
-    for start, stop in ((0.0, cut), (cut, 1.0)):
-        try:
-            parts.append(row_range(start, stop, rows))
-        except InputError:  # one part may be empty
-            continue
-    assert sum(last - first for first, last in parts) == rows

@@ -17,6 +17,7 @@ POLICIES = {
     "fixed", "surprise", "uncertainty", "state_change", "cache_pressure",
     "event_density", "capped", "either", "both", "budgeted",
     "random", "periodic", "drift", "linear", "bandit", "cooldown", "warmup", "per_stream",
+    "predicted_gain", "agent",
 }  # fmt: skip
 
 

@@ -1,0 +1,63 @@
+"""Policies that were fitted to one model: which they are, however wrapped, and no other model.
+
+A policy never sees a model, so it only says which one it belongs to: an attribute `model_hash`, the
+hash of that model. Whoever brings the two together asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Protocol
+
+from adaptive_sleep.contract import SleepPolicy, label
+from adaptive_sleep.streams.errors import InputError
+
+_SHOWN = 12  # characters of a hash
+
+
+class Hashed(Protocol):
+    """The part of a model that is asked for; not every policy needs it, so it may be slow."""
+
+    @property
+    def hash(self) -> str:
+        """What the model is known by."""
+        ...
+
+
+def fitted_to(policy: object) -> Iterator[tuple[object, str]]:
+    """The policies that say which model they belong to, with that model's hash.
+
+    `policy` itself, and those that it wraps: policies among the fields of a dataclass, also in a
+    dict, list or tuple there, however deep.
+    """
+    own = getattr(policy, "model_hash", None)
+    if isinstance(own, str):
+        yield policy, own
+    if is_dataclass(policy):
+        for field in fields(policy):
+            if field.init:  # a parameter; the others are what it remembers
+                yield from _within(getattr(policy, field.name, None))
+
+
+def _within(value: object) -> Iterator[tuple[object, str]]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _within(item)
+    elif isinstance(value, SleepPolicy) and not isinstance(value, type):
+        yield from fitted_to(value)
+
+
+def check_fitted(policy: object, model: Hashed) -> None:
+    """Refuse a policy that was fitted to another model, or wraps one.
+
+    Raises InputError naming the policy and both hashes.
+    """
+    for part, hash_ in fitted_to(policy):
+        if hash_ != model.hash:
+            raise InputError(
+                f"policy {label(part)} was fitted to model {hash_[:_SHOWN]}, this is "
+                f"{model.hash[:_SHOWN]}; fit it to this one (adaptive-sleep fit-gain)"
+            )

@@ -1,0 +1,114 @@
+"""`adaptive-sleep compare`: policies against fixed passes, their own passes shuffled and an oracle.
+
+The work is done in compare.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adaptive_sleep.experiments.console import print_json, print_table, progress
+from adaptive_sleep.streams.errors import InputError
+
+
+def compare(
+    recipe: Annotated[
+        str, typer.Argument(help="What to compare: a TOML file, or the name of a shipped one.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of models and runs; default runs/NAME.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One seed on a trained model: a few minutes.")
+    ] = False,
+    results: Annotated[
+        bool, typer.Option("--from-results", help="Show what the last full run found.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes side by side; default one per core.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare policies on one stream, at equal cost, with intervals over trained seeds.
+
+    Parameters are chosen on validation streams. Beside every policy stand fixed passes, its own
+    passes shuffled over the windows, the best mixture of fixed passes, and an oracle. A killed run
+    goes on where it was; a full one may train its models first, and takes hours.
+    """
+    if quick and results:
+        raise InputError("compare: give one of --quick and --from-results")
+    from adaptive_sleep.experiments import compare as work
+
+    if results:
+        found = work.from_results(recipe)
+    else:
+        name = Path(recipe).stem
+        folder = out or Path("runs") / (f"{name}-quick" if quick else name)
+        with progress(f"compare {name}") as advance:
+            found = work.compare(recipe, folder, quick=quick, jobs=jobs, on_progress=advance)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+COLUMNS = ("row", "online", "score", "to fixed", "mean passes", "sleep FLOPs / event", "share",
+           "regret", "to shuffled", "to hull")  # fmt: skip
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    """Print the table, those of the changes, what the signals tell, and the reading."""
+    most = found["max_passes"]
+    parts = {"": found["rows"], **found["changes"]}
+    for name, rows in parts.items():
+        if name:
+            print(f"\n{name}, with all parameters as they were chosen\n")
+        print_table(COLUMNS, [_cells(row, most) for row in rows])
+    print("\nrank correlation of each signal after one pass with the oracle's passes\n")
+    for name, told in found["signals"].items():
+        print(f"{name:<18} {_mean(told['correlation'], told['interval'], '+.3f', 'never changes')}")
+    print()
+    for row in found["rows"]:
+        if row["kind"] == "policy":
+            print(f"{row['name']}: {row['policy']}")
+    for sentence in found["reading"]:
+        print(sentence)
+    print(
+        f"{found['comparison']}: {len(found['seeds'])} seed(s), "
+        f"{sum(found['windows'].values()):,} windows, commit {found['commit']}"
+    )
+
+
+def _cells(row: Mapping[str, Any], most: int) -> list[str]:
+    from adaptive_sleep.experiments.report import quantity
+
+    share = row["sleep_share"]
+    return [
+        ("  " if row["control_of"] else "") + row["name"],
+        "yes" if row["online"] else "no",
+        _mean(row["score"], row["score_interval"], ".4f"),
+        _mean(row[f"difference_to_fixed{most}"], row["difference_interval"], "+.4f"),
+        f"{row['mean_passes']:.2f}",
+        quantity(row["sleep_flops_per_event"]),
+        "" if share is None else f"{share:.0%}",
+        _mean(row["regret"], None, "+.4f"),
+        *(
+            _mean(row[f"difference_to_{to}"], row[f"difference_to_{to}_interval"], "+.4f")
+            for to in ("shuffled", "hull")
+        ),
+    ]
+
+
+def _mean(value: float | None, ends: Sequence[float] | None, form: str, none: str = "") -> str:
+    if value is None:
+        return none
+    return f"{value:{form}}" + ("" if ends is None else f" ±{ends[1] - value:.4f}")
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the command to the application."""
+    parent.command(epilog="Example: adaptive-sleep compare mixed_chain --quick --json")(compare)

@@ -1,0 +1,213 @@
+"""Comparing policies: one job for each trained seed, side by side, and what all of them found.
+
+A killed comparison goes on where it was. The recipe is in comparing.py, what a seed runs in
+compare_seed.py, the statistics in compare_rows.py, the command in commands_compare.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from adaptive_sleep.checkpoint import load_model
+from adaptive_sleep.experiments.compare_bench import Tell
+from adaptive_sleep.experiments.compare_models import models_of, trained
+from adaptive_sleep.experiments.compare_rows import make_rows, read_rows
+from adaptive_sleep.experiments.compare_seed import Found, run_seed
+from adaptive_sleep.experiments.comparing import Comparison, read_comparison
+from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.experiments.report import write_report
+from adaptive_sleep.experiments.reproduce import Report, commit, interval
+from adaptive_sleep.experiments.runs import versions
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.manifest import write_atomically
+
+CLAIM = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed: its number, the folder it lies in, and its model: a file, or (None) the training
+    recipe of the comparison."""
+
+    recipe: Comparison
+    folder: Path
+    seed: int
+    model: str | None
+    quick: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job found, with the model that it was found with."""
+
+    found: Found
+    model: str
+    model_hash: str
+    seconds: float
+
+
+def compare(
+    recipe: str | Path,
+    out: str | Path,
+    *,
+    quick: bool = False,
+    jobs: int | None = None,
+    on_progress: Report | None = None,
+) -> dict[str, Any]:
+    """Run a comparison in the folder `out`, in `jobs` processes of one thread (default: one per
+    core); write NAME.json and NAME.html there, and return what is in the first.
+
+    `quick`: one seed, on the recipe's quick model, fewer samples, one control, no changes. Models
+    of a training recipe are trained where they are not yet, in `out`/seed-S/model, as `reproduce`
+    does. Raises InputError for a wrong recipe, and for a folder that holds something else.
+    """
+    file, begun = find_recipe(recipe), time.perf_counter()
+    plan, folder = read_comparison(file), Path(out)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    models = models_of(plan.models, quick)
+    since = _claim(folder, {"recipe_sha256": sha256, "quick": quick})
+    work = [Job(plan, folder, seed, model, quick) for seed, model in models.items()]
+    done: dict[int, Done] = {}
+
+    def tell(note: str) -> None:
+        if on_progress is not None:
+            on_progress(len(done), len(work), note)
+
+    for seed, one in _results(work, jobs or os.cpu_count() or 1, tell):
+        done[seed] = one
+        tell(f"seed {seed}")
+    result = {
+        "comparison": file.stem,
+        **summary(plan, done),
+        "recipe_sha256": sha256,
+        "commit": commit(),
+        "begun_at_commit": since,
+        "quick": quick,
+        "wall_seconds": time.perf_counter() - begun,
+    }
+    write_atomically(folder / f"{file.stem}.json", (json.dumps(result, indent=1) + "\n").encode())
+    first = done[min(done)]
+    write_report(
+        [Path(run) for run in first.found.runs],
+        folder / f"{file.stem}.html",
+        title=f"{file.stem}: seed {min(done)} of {len(done)}",
+        reading=result["reading"],
+    )
+    return result
+
+
+def from_results(recipe: str | Path) -> dict[str, Any]:
+    """What the last full comparison of this name wrote. Raises InputError where there is none."""
+    name = find_recipe(recipe).stem
+    file = resources.files("adaptive_sleep.experiments") / "results" / f"{name}.json"
+    if not file.is_file():
+        raise InputError(f"compare {name} --from-results: no full run has been kept yet")
+    held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if "rows" not in held:
+        raise InputError(f"compare {name} --from-results: {file} holds no comparison")
+    return held
+
+
+def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
+    """Rows with intervals, the same by change, correlations of signals with the oracle's passes,
+    and where all of it comes from; with stable keys."""
+    most, seeds = plan.max_passes, sorted(done)
+    found = {seed: done[seed].found for seed in seeds}
+    rows = make_rows({seed: one.rows for seed, one in found.items()}, most)
+    changes = {
+        name: make_rows({seed: one.changes[name] for seed, one in found.items()}, most)
+        for name in found[seeds[0]].changes
+    }
+    return {
+        "rows": rows,
+        "changes": changes,
+        "signals": _correlated([one.signals for one in found.values()]),
+        "reading": read_rows(rows, most, plan.within),
+        "seeds": seeds,
+        "max_passes": most,
+        "windows": {str(seed): one.windows for seed, one in found.items()},
+        "models": {str(seed): done[seed].model for seed in seeds},
+        "model_hashes": {str(seed): done[seed].model_hash for seed in seeds},
+        "seconds": {str(seed): done[seed].seconds for seed in seeds},
+        "versions": versions(),
+        "recipe": msgspec.to_builtins(plan),
+    }
+
+
+def _correlated(by_seed: list[dict[str, float | None]]) -> dict[str, dict[str, Any]]:
+    """Mean rank correlation of each signal over seeds, and its interval; None where a seed has
+    none, since the signal never changed."""
+    found = {}
+    for name in by_seed[0]:
+        values = [one[name] for one in by_seed]
+        known = [value for value in values if value is not None]
+        whole = len(known) == len(values)
+        found[name] = {
+            "correlation": sum(known) / len(known) if whole else None,
+            "interval": interval(known) if whole else None,
+        }
+    return found
+
+
+def _claim(folder: Path, what: Mapping[str, Any]) -> str:
+    """Make the folder, or see that it is that of this very comparison; the commit it was begun
+    at. Raises InputError."""
+    file = folder / CLAIM
+    if file.is_file():
+        held = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in what.items():
+            if held.get(name) != value:
+                raise InputError(
+                    f"out={str(folder)!r}: was begun with another {name}; choose another folder"
+                )
+        return str(held["commit"])
+    strange = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if folder.exists() and any(not name.startswith("seed-") for name in strange):
+        raise InputError(f"out={str(folder)!r}: holds something else; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    claimed = {**what, "commit": commit()}
+    write_atomically(file, (json.dumps(claimed, indent=1) + "\n").encode())
+    return str(claimed["commit"])
+
+
+def _results(work: list[Job], jobs: int, tell: Tell) -> Iterator[tuple[int, Done]]:
+    """Do the jobs, side by side in processes of their own where there are to be several."""
+    if min(jobs, len(work)) == 1:
+        for job in work:
+            yield job.seed, _do(job, tell)
+        return
+    # a fork of a process that has run torch's threads may hang: fresh ones
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(work)), mp_context=context) as pool:
+        futures = {pool.submit(_do, job): job.seed for job in work}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def _do(job: Job, tell: Callable[[str], None] = lambda note: None) -> Done:
+    """One job, on one thread: train, or take up, the model, and compare on it."""
+    threads, begun = torch.get_num_threads(), time.perf_counter()
+    torch.set_num_threads(1)
+    folder = job.folder / f"seed-{job.seed}"
+    try:
+        model = job.model
+        if model is None:
+            tell(f"seed {job.seed}: training")
+            model = trained(job.recipe.models, folder / "model", job.seed)
+        found = run_seed(job.recipe, model, folder, job.seed, quick=job.quick, tell=tell)
+        return Done(found, model, load_model(model).hash, time.perf_counter() - begun)
+    finally:
+        torch.set_num_threads(threads)

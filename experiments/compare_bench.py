@@ -1,0 +1,82 @@
+"""Runs of a comparison: a model on a stream under one policy after another, and what each came to.
+
+Every replay lies in a folder of its own and is taken up where it was, so that a killed comparison
+goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from adaptive_sleep import snapshot
+from adaptive_sleep.contract import PolicyLike
+from adaptive_sleep.experiments.compare_rows import Point
+from adaptive_sleep.experiments.compare_streams import Source
+from adaptive_sleep.experiments.comparing import Comparison
+from adaptive_sleep.experiments.counterfactual import counterfactuals, open_counterfactuals
+from adaptive_sleep.experiments.replay import replay
+from adaptive_sleep.experiments.runs import Run, open_run
+from adaptive_sleep.streams.errors import InputError
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a model is run on a stream: the folder of its runs, and the price that policies see."""
+
+    recipe: Comparison
+    model: str
+    source: Source
+    folder: Path
+    tell: Tell
+    price: float = 0.0
+
+    def run(self, name: str, policy: str | PolicyLike) -> Run:
+        """Replay under a policy into `folder`/`name`, or take that run up."""
+        self.tell(f"{self.folder.name}: {name}")
+        out = self.folder / name
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replay(
+            self.source.recording, self.model, policy, out, resume=out.exists(),
+            start=self.source.start, stop=self.source.stop, gap_seconds=self.recipe.gap,
+            max_passes=self.recipe.max_passes, price=self.price, seed=self.recipe.seed,
+        )  # fmt: skip
+        return open_run(out)
+
+    def forks(self, name: str) -> pl.DataFrame:
+        """What 1 to max_passes passes come to at each window of a run that sleeps them all."""
+        self.tell(f"{self.folder.name}: {name}")
+        out, most = self.folder / name, self.recipe.max_passes
+        if out.exists():
+            return open_counterfactuals(out).table
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return counterfactuals(
+            self.source.recording, self.model, f"fixed({most})", out, most=most,
+            start=self.source.start, stop=self.source.stop, gap_seconds=self.recipe.gap,
+            max_passes=most, seed=self.recipe.seed,
+        ).table  # fmt: skip
+
+
+def point(run: Run, *, charged: bool = False) -> Point:
+    """Sleep FLOPs per event, with those of signals and policy where `charged`; and the score."""
+    trace, summary = run.trace().collect(), run.summary
+    assert summary is not None
+    columns = ["sleep_flops", *(("signal_flops", "policy_flops") if charged else ())]
+    flops = sum(int(trace[name].sum()) for name in columns) / max(summary.events, 1)
+    asked = trace.filter(pl.col("right").is_not_null() & (pl.col("scored") > 0))
+    if len(asked):
+        return flops, float((asked["right"] == asked["scored"]).to_numpy().mean())
+    if summary.loss is None:
+        raise InputError(f"{run.path}: nothing was predicted, so there is nothing to compare")
+    return flops, -summary.loss
+
+
+def resident(run: Run) -> int:
+    """The most bytes that a finished run kept between steps."""
+    assert run.last is not None
+    return snapshot.read(run.last)[0].ledger.peak_resident_bytes

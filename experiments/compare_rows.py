@@ -1,0 +1,213 @@
+"""What a comparison says: rows with intervals over trained seeds, and the hull of fixed passes.
+
+Trained seeds are the unit: differences are taken within a seed, and a t-interval is that of their
+mean; one seed has none. Nothing is run here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from adaptive_sleep.experiments.reproduce import interval
+
+Kind = Literal["fixed", "policy", "shuffled", "oracle", "table"]
+Point = tuple[float, float]  # sleep FLOPs per event, score
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRow:
+    """The figures of one row for one trained seed.
+
+    `policy`: the spec run; `written`: as the recipe has it. `control_of`: the row whose passes are
+    shuffled. `score`: the share of windows answered all right, or minus the loss.
+    `sleep_flops_per_event`: of the sleep passes, with signals and policy where a policy reads them
+    (kind "policy"). `regret`: score lost against the oracle on the half of the questions that did
+    not choose its passes, below 0 where those that did led it astray; `regret_optimistic` that
+    against an oracle that sees all that is scored; `regret_loss` as `regret`, in units of loss;
+    `extra_passes` beyond the oracle's. `fixed_score` and `fixed_sleep` are those of
+    fixed(max_passes), `hull_score` that of the best mixture of fixed passes for no more sleep
+    FLOPs, `shuffled_score` that of the policy's own passes shuffled. `within`: whether a point of
+    the grid was near enough to fixed(max_passes) on validation (None: there was no grid).
+    `optimistic`: what chose the passes is in the score.
+    """
+
+    kind: Kind
+    policy: str
+    written: str
+    online: bool
+    control_of: str = ""
+    score: float
+    mean_passes: float
+    sleep_flops_per_event: float
+    flops_per_event: float
+    resident_bytes: int
+    regret: float | None = None
+    regret_optimistic: float | None = None
+    regret_loss: float | None = None
+    extra_passes: float | None = None
+    fixed_score: float | None = None
+    fixed_sleep: float | None = None
+    hull_score: float | None = None
+    shuffled_score: float | None = None
+    validation_score: float | None = None
+    within: bool | None = None
+    optimistic: bool = False
+
+
+def rising_hull(points: Sequence[Point]) -> list[int]:
+    """Which of the points (cost, score) make up the upper convex hull, as far as it rises, by cost.
+
+    It is the least concave function that never falls and is nowhere below a point, so that a
+    mixture of two neighbours is the best to be had for their mean cost or less.
+    """
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    kept: list[int] = []
+    for one in order:
+        if kept and points[one][1] <= points[kept[-1]][1]:
+            continue  # dearer and no better
+        while len(kept) > 1 and not _turns_right(*(points[i] for i in (*kept[-2:], one))):
+            kept.pop()
+        kept.append(one)
+    return kept
+
+
+def _turns_right(a: Point, b: Point, c: Point) -> bool:
+    return (b[1] - a[1]) * (c[0] - b[0]) > (c[1] - b[1]) * (b[0] - a[0])
+
+
+def mixture(validation: Sequence[Point], test: Sequence[Point], flops: float) -> float:
+    """The test score of the mixture of fixed passes for at most `flops`, chosen on validation.
+
+    `validation` and `test` hold the same fixed passes in the same order. Which two are mixed the
+    hull of validation says, how much of each their costs on the test. Below the cheapest it is the
+    cheapest, above the dearest on the hull that one.
+    """
+    hull = rising_hull(validation)
+    return float(np.interp(flops, [test[i][0] for i in hull], [test[i][1] for i in hull]))
+
+
+# what a row is the mean of, and the differences with intervals: name -> value of one seed
+_MEANS = (
+    "score",
+    "mean_passes",
+    "sleep_flops_per_event",
+    "flops_per_event",
+    "resident_bytes",
+    "regret",
+    "regret_optimistic",
+    "regret_loss",
+    "extra_passes",
+)
+_DIFFERENCES: Mapping[str, Callable[[SeedRow], float | None]] = {
+    "difference_to_fixed": lambda row: _less(row.score, row.fixed_score),
+    "difference_to_shuffled": lambda row: _less(row.score, row.shuffled_score),
+    "difference_to_hull": lambda row: _less(row.score, row.hull_score),
+    "sleep_share": lambda row: (
+        row.sleep_flops_per_event / row.fixed_sleep if row.fixed_sleep else None
+    ),
+}
+
+
+def _less(one: float, other: float | None) -> float | None:
+    return None if other is None else one - other
+
+
+def make_rows(by_seed: Mapping[int, Mapping[str, SeedRow]], most: int) -> list[dict[str, Any]]:
+    """One row for each name, in the order of the first seed, with stable keys.
+
+    Means over seeds, their 95 % t-intervals (None for one seed) and, under `seeds_values`, every
+    seed's own. `difference_to_fixed{most}` has `difference_interval`. A figure that a seed lacks is
+    None. `policy` is the spec run where all seeds ran the same, else as the recipe has it.
+    """
+    seeds = sorted(by_seed)
+    return [
+        _row(name, {seed: by_seed[seed][name] for seed in seeds}, most)
+        for name in by_seed[seeds[0]]
+    ]
+
+
+def _row(name: str, rows: Mapping[int, SeedRow], most: int) -> dict[str, Any]:
+    first = next(iter(rows.values()))
+    same = len({row.policy for row in rows.values()}) == 1
+    found: dict[str, Any] = {
+        "name": name,
+        "policy": first.policy if same else first.written,
+        "kind": first.kind,
+        "control_of": first.control_of,
+        "online": first.online,
+        "optimistic": first.optimistic,
+    }
+    for key in _MEANS:
+        values = [getattr(row, key) for row in rows.values()]
+        found[key] = _mean(values)
+        if key == "score":
+            found["score_interval"] = _interval(values)
+    for key, of in _DIFFERENCES.items():
+        values = [of(row) for row in rows.values()]
+        fixed = key == "difference_to_fixed"
+        found[f"{key}{most}" if fixed else key] = _mean(values)
+        found["difference_interval" if fixed else f"{key}_interval"] = _interval(values)
+    found["seeds_values"] = {str(seed): _own(row, most) for seed, row in rows.items()}
+    return found
+
+
+def _own(row: SeedRow, most: int) -> dict[str, Any]:
+    """What one seed found, without what is the same for the row."""
+    left_out = {"kind", "written", "online", "control_of", "optimistic"}
+    own = {key: value for key, value in asdict(row).items() if key not in left_out}
+    for key, of in _DIFFERENCES.items():
+        own[f"{key}{most}" if key == "difference_to_fixed" else key] = of(row)
+    return own
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None
+
+
+def _interval(values: Sequence[float | None]) -> list[float] | None:
+    known = [float(value) for value in values if value is not None]
+    return interval(known) if len(known) == len(values) else None
+
+
+def read_rows(rows: Sequence[Mapping[str, Any]], most: int, within: float) -> list[str]:
+    """Say of each policy what its row shows, in plain sentences that follow from it alone."""
+    said = []
+    for row in rows:
+        if row["kind"] == "policy":
+            said.append(_sentence(row, most, within))
+    seeds = len(rows[0]["seeds_values"])
+    if seeds == 1:
+        said.append("One trained seed, so no interval can be given and nothing is claimed.")
+    return said
+
+
+def _sentence(row: Mapping[str, Any], most: int, within: float) -> str:
+    difference, share = row[f"difference_to_fixed{most}"], row["sleep_share"]
+    ends = row["difference_interval"]
+    parts = [
+        f"{row['name']}: score {_signed(difference)} to fixed({most}){_range(ends)}"
+        + ("" if share is None else f" for {share:.0%} of its sleep FLOPs")
+    ]
+    if ends is not None:
+        near = ends[0] > -within
+        parts.append(f"{'within' if near else 'not shown to be within'} {within:g} of it")
+    for key, words in (("shuffled", "its own passes shuffled"), ("hull", "mixed fixed passes")):
+        value, ends = row[f"difference_to_{key}"], row[f"difference_to_{key}_interval"]
+        if value is None:
+            continue
+        shown = "" if ends is None else (", better" if ends[0] > 0 else ", not shown to be better")
+        parts.append(f"{_signed(value)} to {words}{_range(ends)}{shown}")
+    return "; ".join(parts) + "."
+
+
+def _signed(value: float | None) -> str:
+    return "?" if value is None else f"{value:+.4f}"
+
+
+def _range(ends: Sequence[float] | None) -> str:
+    return "" if ends is None else f" ({ends[0]:+.4f} to {ends[1]:+.4f})"

@@ -1,0 +1,126 @@
+"""The streams of a comparison: recordings of a task drawn for each seed and part, or parts of one.
+
+Parts are disjoint: a task keeps its structures apart by hash, a recording by its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from adaptive_sleep.experiments.comparing import Comparison, RecordedStreams, TaskStreams
+from adaptive_sleep.experiments.runs import open_recording
+from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.streams.tasks.mixed import in_order
+from adaptive_sleep.streams.tasks.recorded import record_batch
+from adaptive_sleep.streams.tasks.task import Part, Task
+
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recording (a path or bundled:NAME) and the fractions of its rows that are run."""
+
+    recording: str
+    start: float = 0.0
+    stop: float = 1.0
+
+    def open(self) -> Recording:
+        """The recording; raises as `Recording.open` does."""
+        return open_recording(self.recording)
+
+
+def mix_weights(task: Task, power: float) -> dict[int, float]:
+    """Weights of the difficulties: d^-power, or (1 + d)^-power where they begin at 0."""
+    least = 0 in task.space.difficulties
+    return {d: float(least + d) ** -power for d in task.space.difficulties}
+
+
+def source(
+    recipe: Comparison, folder: Path, part: Part, seed: int, *, quick: bool = False
+) -> Source:
+    """What is run of a part for the model of a training seed; "train" is what policies are fitted
+    on. A task is recorded in `folder`, unless it is there."""
+    if recipe.recording is not None:
+        return _part_of(recipe.recording, part)
+    assert recipe.task is not None
+    task = recipe.task
+    mix = [(task.power, _samples(task, part, quick))]
+    return _drawn(recipe, folder / part, part, seed, mix)
+
+
+def changed(
+    recipe: Comparison, folder: Path, seed: int, name: str, powers: tuple[float, ...]
+) -> Source:
+    """A test stream of another mix, or of several mixes one after another."""
+    assert recipe.task is not None
+    mixes = [(power, recipe.task.samples // len(powers)) for power in powers]
+    return _drawn(recipe, folder / name, "test", seed, mixes)
+
+
+def difficulties(where: Source) -> pl.DataFrame:
+    """The difficulty of every event of a recorded task: `stream`, `first_time`, `difficulty`."""
+    return (
+        where.open()
+        .scan()
+        .select(
+            pl.col("stream").cast(pl.String),
+            pl.col("time").cast(pl.Int64).alias("first_time"),
+            pl.col("difficulty").cast(pl.Int64),
+        )
+        .collect()
+    )
+
+
+def _part_of(recording: RecordedStreams, part: Part) -> Source:
+    spans = {
+        "train": recording.fit,
+        "validation": recording.validation,
+        "test": recording.test,
+    }
+    span = spans[part]
+    assert span is not None
+    return Source(recording.path, *span)
+
+
+def _samples(task: TaskStreams, part: Part, quick: bool) -> int:
+    if part == "train":
+        return task.quick_fit_samples if quick else task.fit_samples
+    return task.quick_samples if quick else task.samples
+
+
+def _drawn(
+    recipe: Comparison,
+    path: Path,
+    part: Part,
+    seed: int,
+    mixes: Sequence[tuple[float, int]],
+) -> Source:
+    """Record samples of one or more mixes (power, count), one after another on every stream."""
+    assert recipe.task is not None
+    task, where = recipe.made_task(), Source(str(path))
+    if path.exists():
+        return where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    batches = []
+    for number, (power, count) in enumerate(mixes):
+        random = np.random.default_rng([recipe.seed, PARTS.index(part), seed, number])
+        batches.append(task.sample(random, count, part=part, weights=mix_weights(task, power)))
+    provenance = {
+        "source": "task",
+        "task": f"{task.name}({recipe.task.parameters})",
+        "part": part,
+        "seed": f"{recipe.seed}, {seed}",
+        "mixes": str([power for power, _ in mixes]),
+    }
+    ends = np.cumsum([len(batch) for batch in batches])
+    rows = [np.arange(end - len(b), end) for end, b in zip(ends, batches, strict=True)]
+    whole = in_order(rows, batches)
+    streams = len(whole) if recipe.task.fresh else recipe.task.streams
+    record_batch(whole, task.space, path, streams=streams, provenance=provenance)
+    return where

@@ -1,0 +1,81 @@
+"""A small fully connected network in NumPy: what a trained agent is when it runs.
+
+Each row of a batch is computed as if it were alone, so that no stream changes another's passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptive_sleep.streams.errors import InputError, nearest
+
+Floats = NDArray[np.float32]
+
+ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, np.float32(0)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """x -> W_n f(... f(W_1 x + b_1) ...) + b_n, with f the `activation` between layers.
+
+    weights: float32 `[out, in]`, as torch's Linear has them; biases: float32 `[out]`. Raises
+    InputError for layers that do not follow on one another, numbers that are not finite, and an
+    activation that there is not.
+    """
+
+    weights: tuple[Floats, ...]
+    biases: tuple[Floats, ...]
+    activation: str = "tanh"
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise InputError(
+                f"activation={self.activation!r}: expected one of {', '.join(ACTIVATIONS)}"
+                f"{nearest(self.activation, ACTIVATIONS)}"
+            )
+        if not self.weights or len(self.weights) != len(self.biases):
+            raise InputError(
+                f"layers: {len(self.weights)} weights and {len(self.biases)} biases, expected as "
+                "many of each, and at least 1"
+            )
+        width = self.weights[0].shape[-1]
+        for at, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+                raise InputError(
+                    f"layer {at}: weight {weight.shape}, bias {bias.shape}, expected (n, {width}) "
+                    "and (n,)"
+                )
+            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+                raise InputError(f"layer {at}: holds a number that is not finite")
+            width = len(bias)
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that go in."""
+        return int(self.weights[0].shape[1])
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that come out."""
+        return len(self.biases[-1])
+
+    @property
+    def flops(self) -> int:
+        """FLOPs for one row: its matrix products."""
+        return sum(2 * weight.size for weight in self.weights)
+
+    def run(self, x: Floats) -> Floats:
+        """Return what comes out, float32 `[rows, outputs]`, for x float32 `[rows, inputs]`."""
+        between = ACTIVATIONS[self.activation]
+        # a stack of vectors and no matrix, whose product would round differently in other batches
+        x = x[:, None, :]
+        for at, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = (x if at == 0 else between(x)) @ weight.T + bias
+        return x[:, 0]

@@ -1,0 +1,90 @@
+"""Sleep as long as it is predicted to pay: a network reads the summary, before and during a sleep.
+
+It is fitted offline, from counterfactual replays of one model (`adaptive-sleep fit-gain`), and is
+for no other. What it predicts is said in `gain_network`; it learns nothing any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+
+from adaptive_sleep.contract import Range, policy
+from adaptive_sleep.policies.checks import number
+from adaptive_sleep.policies.gain_file import digest, read_gain
+from adaptive_sleep.policies.gain_network import Gain, planned
+from adaptive_sleep.signals import BoolArray, FloatArray, IntArray, SleepProgress, WindowSignals
+from adaptive_sleep.streams.errors import InputError
+
+
+@policy("predicted_gain")
+@dataclass(frozen=True)
+class PredictedGain:
+    """Go on where a further pass is predicted to save at least `threshold` and its price.
+
+    At the boundary it plans up to the last pass that may pay, or none; after each pass it looks
+    again, and stops where nothing is left to save. The saving is in units of loss, a pass: the best
+    mean over all numbers of further passes. The price of a pass is `signals.price` x `pass_flops`.
+
+    file: path of a gain file, read when the policy is made; its digest is kept with a run that is
+    saved, so that none goes on with another. Raises InputError where there is no such file, or one
+    that is damaged or of another model, and, when asked, for a summary of another width.
+    """
+
+    file: str
+    threshold: Annotated[float, Range(1e-4, 1.0, log=True)] = 0.01
+    _gain: Gain = field(init=False, compare=False, repr=False)
+    _digest: str = field(init=False, compare=False, repr=False)
+    # what a pass over each stream's window must save; no state, since the next plan overwrites it
+    _bars: dict[str, float] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        number("threshold", self.threshold, 0)
+        object.__setattr__(self, "_gain", read_gain(self.file))
+        object.__setattr__(self, "_digest", digest(self._gain))
+
+    @property
+    def model_hash(self) -> str:
+        """The one model that it was fitted to."""
+        return self._gain.model_hash
+
+    def plan(self, signals: WindowSignals) -> IntArray:
+        """Return 1 where nothing is to be gained, else up to the last pass that may pay."""
+        once = np.ones(len(signals), dtype=np.int64)
+        saving = self._gain.saving(signals.summary, once, signals.state_change)
+        bars: FloatArray = self.threshold + signals.price * signals.pass_flops
+        self._bars.update(zip(signals.stream, bars.tolist(), strict=True))
+        return np.minimum(planned(saving, bars), signals.max_passes)
+
+    def keep_going(self, progress: SleepProgress) -> BoolArray:
+        """Return where going on still pays; never beyond the passes that it was fitted on."""
+        known = progress.passes < self._gain.most
+        passes = np.where(known, progress.passes, self._gain.most - 1)
+        saving = self._gain.saving(
+            progress.summary, passes, progress.state_change, progress.hidden_change
+        )
+        bars = np.array([self._bars.get(it, self.threshold) for it in progress.stream])
+        here: FloatArray = saving[np.arange(len(passes)), passes - 1]
+        return known & (here >= bars)
+
+    def reset(self, seed: int) -> None:
+        """Forget the prices; nothing here is random."""
+        self._bars.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the digest of the file."""
+        return {"file": self._digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse the state of another file. Raises InputError."""
+        if state.get("file", self._digest) != self._digest:
+            raise InputError(
+                f"file={self.file!r}: holds {self._digest[:12]}, the run that goes on began with "
+                f"{state['file'][:12]}; give it the file that it began with"
+            )
+
+    def flops(self, streams: int) -> int:
+        """Return the network's matrix products for a plan, and for each question after it."""
+        return streams * self._gain.network.flops * (self._gain.most - 1)

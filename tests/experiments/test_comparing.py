@@ -1,0 +1,116 @@
+"""A recipe of a comparison is decoded strictly; what is wrong is named once, with what is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adaptive_sleep.experiments.comparing import PolicyEntry, names_of, read_comparison
+from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.streams.errors import InputError
+
+TASK = """
+max_passes = 3
+[models]
+paths = ["a.safetensors", "b.safetensors"]
+[task]
+name = "hops"
+parameters = { nodes = 8, max_hops = 3 }
+[changes]
+mixes = { hard = -1.0 }
+[[policies]]
+name = "rule"
+spec = "state_change(tolerance={tolerance}, max_passes=3)"
+grid = { tolerance = [0.1, 0.5] }
+"""
+RECORDED = """
+[models]
+recipe = "telemetry"
+seeds = [0, 1]
+[recording]
+path = "bundled:telemetry"
+fit = [0.0, 0.6]
+validation = [0.6, 0.7]
+test = [0.7, 1.0]
+[[policies]]
+name = "rule"
+spec = "surprise(threshold=0.3, passes=4)"
+"""
+
+
+@pytest.mark.parametrize("name", ["mixed_chain", "mixed_hops", "mixed_recording"])
+def test_the_shipped_recipes_can_be_read(name: str) -> None:
+    recipe = read_comparison(find_recipe(name))
+    assert recipe.max_passes == 4
+    assert recipe.models.seeds == (0, 1, 2, 3, 4)
+    assert "state-change" in names_of(recipe)
+
+
+def test_a_grid_is_every_choice_in_order() -> None:
+    entry = PolicyEntry("rule", "rule(a={a}, b={b}, file={gain})", grid={"a": (1, 2), "b": ("x",)})
+    points = list(entry.points())
+    assert points == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
+    written = entry.written({**points[1], "gain": "it's.st"})
+    assert written == """rule(a=2, b='x', file="it's.st")"""
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "said"),
+    [
+        (TASK, "max_passes = 3", "max_pases = 3", "did you mean 'max_passes'"),
+        (TASK, "max_passes = 3", "max_passes = 1", "max_passes=1"),
+        (TASK, "max_passes = 3", "within = -1.0", "within=-1.0"),
+        (TASK, "max_passes = 3", "control_seeds = []", "control_seeds"),
+        (TASK, "paths =", "pathes =", "did you mean 'paths'"),
+        (TASK, 'paths = ["a.safetensors", "b.safetensors"]', "", "give paths, or recipe"),
+        (TASK, '"b.safetensors"', '"a.safetensors"', "each once"),
+        (TASK, "[task]", "seeds = [0]\n[task]", "seeds: they go with recipe"),
+        (TASK, 'name = "hops"', 'name = "hop"', "did you mean 'hops'"),
+        (TASK, 'name = "hops"', 'name = "hops"\nsamples = 0', "samples=0"),
+        (TASK, 'name = "hops"', 'name = "hops"\npower = nan', "power=nan"),
+        (TASK, "hard = -1.0", "Hard = -1.0", "small letters"),
+        (TASK, "mixes = { hard = -1.0 }", "price = 0.0", "price=0.0"),
+        (TASK, "grid =", "gird =", "did you mean 'grid'"),
+        (TASK, "{tolerance}", "{tolerence}", "did you mean 'tolerance'"),
+        (TASK, "{tolerance}", "0.1", "not in its spec"),
+        (TASK, "[0.1, 0.5]", "[]", "at least one value"),
+        (TASK, "[0.1, 0.5]", str([0.1] * 257), "at most 256"),
+        (TASK, "state_change", "state_chang", "did you mean 'state_change'"),
+        (TASK, 'name = "rule"', 'name = "fixed-9"', "is taken"),
+        (TASK, 'name = "rule"', 'name = "rule"\nfit = "gian"', "did you mean 'gain'"),
+        (TASK, 'name = "rule"', 'name = "rule"\nfit = "gain"', "{gain} is not in its spec"),
+        (RECORDED, "test = [0.7, 1.0]", "test = [0.65, 1.0]", "overlap"),
+        (RECORDED, "test = [0.7, 1.0]", "test = [1.0, 0.7]", "two rising fractions"),
+        (RECORDED, "[recording]", "[changes]\nswitch = [0.0, 1.0]\n[recording]", "need a [task]"),
+        (RECORDED, "seeds = [0, 1]", "", "go with recipe"),
+        (RECORDED, "threshold=0.3", "threshhold=0.3", "did you mean 'threshold'"),
+    ],
+)
+def test_a_wrong_recipe_is_one_error(
+    tmp_path: Path, text: str, old: str, new: str, said: str
+) -> None:
+    assert old in text
+    file = tmp_path / "wrong.toml"
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError) as caught:
+        read_comparison(file)
+    assert said in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_a_policy_is_named_once(tmp_path: Path) -> None:
+    file = tmp_path / "twice.toml"
+    file.write_text(RECORDED + '[[policies]]\nname = "rule"\nspec = "fixed(2)"\n')
+    with pytest.raises(InputError, match="each name once"):
+        read_comparison(file)
+
+
+def test_what_is_fitted_needs_a_part_to_fit_on(tmp_path: Path) -> None:
+    entry = '[[policies]]\nname = "gain"\nspec = "rule(file={gain})"\nfit = "gain"\n'
+    file = tmp_path / "unfit.toml"
+    file.write_text(RECORDED + entry)
+    assert names_of(read_comparison(file)) == ["rule", "gain"]
+    file.write_text(RECORDED.replace("fit = [0.0, 0.6]", "") + entry)
+    with pytest.raises(InputError, match="a part to fit on"):
+        read_comparison(file)
