@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,8 @@ from safetensors.torch import save
 from adaptive_sleep.bundled import locate
 from adaptive_sleep.config import ModelConfig, decode
 from adaptive_sleep.model import Model
-from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, IntegrityError
+from adaptive_sleep.streams.errors import InputError, IntegrityError
+from adaptive_sleep.streams.manifest import write_file
 
 SCHEMA = 1
 
@@ -31,8 +31,6 @@ def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str])
     written (a full disk); then nothing is left.
     """
     target = Path(path)
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist")
     model.forget_hash()
     header = {
         "schema": str(SCHEMA),
@@ -42,17 +40,7 @@ def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str])
     }
     header["digest"] = _digest(header)
     tensors = {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
-    part = target.with_name(f".{target.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(save(tensors, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise AdaptiveSleepError(f"{target}: cannot be written: {error.strerror}") from error
-    return target
+    return write_file(target, save(tensors, metadata=header))
 
 
 def _digest(header: Mapping[str, str]) -> str:

@@ -59,5 +59,5 @@ def check_fitted(policy: object, model: Hashed) -> None:
         if hash_ != model.hash:
             raise InputError(
                 f"policy {label(part)} was fitted to model {hash_[:_SHOWN]}, this is "
-                f"{model.hash[:_SHOWN]}; fit it to this one (adaptive-sleep fit-gain)"
+                f"{model.hash[:_SHOWN]}; fit it, or train it, with this one"
             )

@@ -41,6 +41,7 @@ from adaptive_sleep.memory import CPU, FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.streams.manifest import write_atomically
 
 Progress = Callable[[float, float | None, str], None]
 RECIPE, LOG, STATE, MODEL = "recipe.json", "log.parquet", "state.safetensors", "model.safetensors"
@@ -176,17 +177,7 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: holds something else; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(file, json.dumps(described, indent=1).encode())
-
-
-def _replace(file: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    part = file.with_name(f".{file.name}.part")
-    with part.open("wb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())
-    part.replace(file)
+    write_atomically(file, json.dumps(described, indent=1).encode())
 
 
 def _read_state(file: Path, model: Model, optimiser: Optimiser) -> _Loop:
@@ -207,7 +198,7 @@ def _write_state(file: Path, model: Model, optimiser: Optimiser, loop: _Loop) ->
     tensors: dict[str, Tensor] = {f"model.{n}": t for n, t in model.state_dict().items()}
     tensors |= optimiser.tensors()
     whole = {n: t.detach().contiguous() for n, t in tensors.items()}
-    _replace(file, save(whole, metadata={"loop": json.dumps(asdict(loop))}))
+    write_atomically(file, save(whole, metadata={"loop": json.dumps(asdict(loop))}))
 
 
 def _validate(model: Model, recipe: TaskRecipe) -> Accuracy:

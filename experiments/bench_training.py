@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from adaptive_sleep.curriculum import Drawn, LearningRecipe, draw
 from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.experiments.jobs import one_thread
 from adaptive_sleep.experiments.plain_step import RULES, Form, PlainHybrid, PlainOptimiser
 from adaptive_sleep.learning import (
     Optimiser,
@@ -143,16 +143,6 @@ class _Products(TorchDispatchMode):
         return result
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    kept = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(kept)
-
-
 def spread(total: int, count: int) -> list[int]:
     """The numbers of `count` steps, evenly over a training of `total`: a recipe may change N and
     the loss as it goes."""
@@ -200,7 +190,7 @@ def run_bench(
     that to the faster of them. Raises AdaptiveSleepError where the gate does not pass.
     """
     recipe = recipe or read_task_recipe(find_recipe(RECIPE))
-    with _one_thread():
+    with one_thread():
         contenders = Contenders(recipe)
         contenders.check()
         if report is not None:

@@ -99,16 +99,18 @@ def _write(found: dict[str, Any], folder: Path, stem: str) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    """Print accuracy by N (columns) and difficulty (rows), controls last."""
-    parts = {f"N={n}": (found, n) for n in found["accuracy"]}
+    """Print accuracy by N (columns) and difficulty (rows), controls last, and the gain on them."""
+    parts = {f"N={n}": (found["accuracy"][n], found["interval"][n]) for n in found["accuracy"]}
     for kind in ("control", "control_compute"):
-        if found.get(kind):  # a control is made for N = 1
-            parts[kind.replace("_", " ")] = (found[kind], next(iter(found[kind]["accuracy"])))
+        if control := found.get(kind):
+            name, n = kind.replace("_", " "), next(iter(control["accuracy"]))  # made for N = 1
+            parts[name] = control["accuracy"][n], control["interval"][n]
+            parts[f"gain on {name}"] = control["gain"], control["gain_interval"]
     rows = []
     for difficulty in next(iter(found["accuracy"].values())):
         cells = []
-        for part, passes in parts.values():
-            value, ends = (part[key][passes][difficulty] for key in ("accuracy", "interval"))
+        for values, bounds in parts.values():
+            value, ends = values[difficulty], bounds[difficulty]
             cells.append(f"{value:.3f}" + (f" ±{ends[1] - value:.3f}" if _wide(ends) else ""))
         rows.append([str(difficulty), *cells])
     print_table(["difficulty", *parts], rows)

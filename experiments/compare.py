@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from adaptive_sleep.checkpoint import load_model
-from adaptive_sleep.experiments.compare_bench import Tell
 from adaptive_sleep.experiments.compare_models import models_of, trained
 from adaptive_sleep.experiments.compare_rows import make_rows, read_rows
 from adaptive_sleep.experiments.compare_seed import Found, run_seed
 from adaptive_sleep.experiments.comparing import Comparison, read_comparison
 from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.experiments.jobs import one_thread, side_by_side
 from adaptive_sleep.experiments.report import write_report
 from adaptive_sleep.experiments.reproduce import Report, commit, interval
 from adaptive_sleep.experiments.runs import versions
@@ -86,7 +83,8 @@ def compare(
         if on_progress is not None:
             on_progress(len(done), len(work), note)
 
-    for seed, one in _results(work, jobs or os.cpu_count() or 1, tell):
+    here = partial(_do, tell=tell)
+    for seed, one in side_by_side(_do, {job.seed: (job,) for job in work}, jobs, here=here):
         done[seed] = one
         tell(f"seed {seed}")
     result = {
@@ -183,31 +181,13 @@ def _claim(folder: Path, what: Mapping[str, Any]) -> str:
     return str(claimed["commit"])
 
 
-def _results(work: list[Job], jobs: int, tell: Tell) -> Iterator[tuple[int, Done]]:
-    """Do the jobs, side by side in processes of their own where there are to be several."""
-    if min(jobs, len(work)) == 1:
-        for job in work:
-            yield job.seed, _do(job, tell)
-        return
-    # a fork of a process that has run torch's threads may hang: fresh ones
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(work)), mp_context=context) as pool:
-        futures = {pool.submit(_do, job): job.seed for job in work}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-
-
 def _do(job: Job, tell: Callable[[str], None] = lambda note: None) -> Done:
     """One job, on one thread: train, or take up, the model, and compare on it."""
-    threads, begun = torch.get_num_threads(), time.perf_counter()
-    torch.set_num_threads(1)
-    folder = job.folder / f"seed-{job.seed}"
-    try:
+    begun, folder = time.perf_counter(), job.folder / f"seed-{job.seed}"
+    with one_thread():
         model = job.model
         if model is None:
             tell(f"seed {job.seed}: training")
             model = trained(job.recipe.models, folder / "model", job.seed)
         found = run_seed(job.recipe, model, folder, job.seed, quick=job.quick, tell=tell)
         return Done(found, model, load_model(model).hash, time.perf_counter() - begun)
-    finally:
-        torch.set_num_threads(threads)

@@ -8,20 +8,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
-import torch
 
 from adaptive_sleep.config import decode, read_toml
 from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.experiments.controls import shuffled, slept_windows
 from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.experiments.jobs import one_thread
 from adaptive_sleep.experiments.reading import Row, read_rows
 from adaptive_sleep.experiments.replay import Progress, replay
 from adaptive_sleep.experiments.report import quantity, write_report
@@ -87,7 +86,7 @@ def run_demo(
     work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
         work.chmod(0o755)
-        with _one_thread():
+        with one_thread():
             rows = _run_all(plan, work / "runs", on_progress)
         said = tuple(read_rows(rows))
         folders = [work / "runs" / name for row in rows for name in row.runs]
@@ -100,17 +99,6 @@ def run_demo(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return result
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: the bundled model's products are too small to be worth sharing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _title(plan: DemoRecipe) -> str:

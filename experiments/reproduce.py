@@ -8,26 +8,23 @@ The command is in commands_learn.py, the figure in reproduce_figure.py.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import stats
 
 from adaptive_sleep.answering import window_positions
 from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.curriculum import LearningRecipe, draw
 from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.experiments.jobs import one_thread, side_by_side
 from adaptive_sleep.learning import (
     Accuracy,
     TaskRecipe,
@@ -40,6 +37,7 @@ from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.tasks.task import Task
 from adaptive_sleep.task_training import learn
+from adaptive_sleep.training import parse_passes
 
 EXPERIMENTS = (
     "chain",
@@ -87,13 +85,9 @@ def _step_work(task: Task, training: LearningRecipe, drawn: int = 256) -> float:
 
 def _train(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
     """One job, on one thread: train, or take up, and test."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         learned = learn(recipe, folder, seed=seed)
         found = tested(learned.model, recipe)
-    finally:
-        torch.set_num_threads(threads)
     return {
         "accuracy": found,
         "tokens": learned.tokens,
@@ -137,7 +131,7 @@ def reproduce(
                 work = found["model"][seed]["work"] if later else 0.0
                 where = str(folder / f"seed-{seed}" / kind)
                 jobs_now[kind, seed] = variant(recipe, kind, work), where, seed
-        for (kind, seed), job in _done(jobs_now, jobs or os.cpu_count() or 1):
+        for (kind, seed), job in side_by_side(_train, jobs_now, jobs):
             found[kind][seed] = job
             count += 1
             if on_progress is not None:
@@ -145,28 +139,12 @@ def reproduce(
     return summary(name, recipe, found, time.perf_counter() - begun)
 
 
-def _done(
-    work: Mapping[tuple[str, int], tuple[TaskRecipe, str, int]], jobs: int
-) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
-    """Do the jobs, side by side in processes of their own where there are to be several."""
-    if min(jobs, len(work)) <= 1:
-        for key, given in work.items():
-            yield key, _train(*given)
-        return
-    # a fork of a process that has run torch's threads may hang: fresh ones
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(work)), mp_context=context) as pool:
-        futures = {pool.submit(_train, *given): key for key, given in work.items()}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-
-
 def summary(
     name: str, recipe: TaskRecipe, found: Mapping[str, Mapping[int, Mapping[str, Any]]], wall: float
 ) -> dict[str, Any]:
     """What was found, with stable keys: `accuracy` and `interval` by N and difficulty (means and
-    95 % t-intervals over seeds), the same under `control` and `control_compute`, every seed's own,
-    and where it comes from."""
+    95 % t-intervals over seeds), the same under `control` and `control_compute`, with what sleep
+    gained on them (`with_gains`), every seed's own, and where it comes from."""
     main = found["model"]
     model = Model(config_of(recipe))
     result: dict[str, Any] = {
@@ -178,7 +156,7 @@ def summary(
         "wall_seconds": wall,
         "parameters": model.parameters_count,
         "commit": commit(),
-        "recipe": json.loads(json.dumps(recipe, default=vars)),
+        "recipe": json.loads(json.dumps(asdict(recipe))),  # with what it leaves to defaults
     }
     for kind in KINDS[1:]:
         if kind in found:
@@ -189,7 +167,34 @@ def summary(
                 "seconds": float(np.mean([job["seconds"] for job in jobs.values()])),
                 "steps": max(job["steps"] for job in jobs.values()),
             }
+    return with_gains(result)
+
+
+def with_gains(result: dict[str, Any]) -> dict[str, Any]:
+    """The result, with what sleep gained on each control that it has: `gain` by difficulty, the
+    accuracy at the highest N both trained and tested less that of the control at N = 1, means over
+    the seeds that both have, and their `gain_interval`."""
+    _, trained = parse_passes(result["recipe"]["training"]["passes"])
+    most = max(int(n) for n in result["accuracy"] if int(n) <= trained)
+    for kind in KINDS[1:]:
+        control = result.get(kind)
+        if not control:
+            continue
+        pairs = [
+            (_at(mine, most), _at(control["by_seed"][seed], 1))
+            for seed, mine in result["by_seed"].items()
+            if seed in control["by_seed"]
+        ]
+        gained = {d: [mine[d] - theirs[d] for mine, theirs in pairs] for d in pairs[0][0]}
+        control["gain"] = {d: float(np.mean(values)) for d, values in gained.items()}
+        control["gain_interval"] = {d: interval(values) for d, values in gained.items()}
     return result
+
+
+def _at(found: Mapping[Any, Any], passes: int) -> Mapping[Any, float]:
+    """Accuracy by difficulty at N passes, also where N is written as JSON writes it."""
+    by_difficulty: Mapping[Any, float] = next(d for n, d in found.items() if int(n) == passes)
+    return by_difficulty
 
 
 def averaged(by_seed: Mapping[int, Accuracy]) -> dict[str, Any]:
@@ -255,8 +260,7 @@ def from_results(name: str) -> dict[str, Any]:
     file = resources.files("adaptive_sleep.experiments") / "results" / f"{_file(name)}.json"
     if not file.is_file():
         raise InputError(f"reproduce {name} --from-results: no full run has been kept yet")
-    held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return held
+    return with_gains(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _file(name: str) -> str:

@@ -6,25 +6,22 @@ A file holds a view (`mean`, `scale`) and, if it is an agent's, a network (`laye
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from adaptive_sleep.policies.agent_network import Network
 from adaptive_sleep.policies.environment_view import View
-from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, IntegrityError
+from adaptive_sleep.policies.network_file import Tensors, digest_of, layers_of, network_of, numbers
+from adaptive_sleep.streams.errors import InputError, IntegrityError
+from adaptive_sleep.streams.manifest import write_file
 
 SCHEMA = "1"
-Tensors = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +43,7 @@ def save_agent(view: View, network: Network, path: str | Path) -> Path:
             f"network: takes {network.inputs} numbers, but the view sees {view.width}; give the "
             "view of the environment that it was trained in"
         )
-    layers: Tensors = {}
-    for at, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
-        layers |= {f"layers.{at}.weight": weight, f"layers.{at}.bias": bias}
-    return _write(view, layers, {"activation": network.activation}, Path(path))
+    return _write(view, layers_of(network), {"activation": network.activation}, Path(path))
 
 
 def save_view(view: View, path: str | Path) -> Path:
@@ -64,15 +58,10 @@ def read_agent(path: str | Path) -> Trained:
     file that is damaged, of another schema, or not one of ours.
     """
     header, tensors = _read(Path(path))
-    layers = sum(name.endswith(".bias") for name in tensors)
-    if not layers:
+    if not any(name.endswith(".bias") for name in tensors):
         raise InputError(f"{path}: holds a view and no network; expected a file of save_agent")
     try:
-        network = Network(
-            tuple(_numbers(tensors, f"layers.{at}.weight", np.float32) for at in range(layers)),
-            tuple(_numbers(tensors, f"layers.{at}.bias", np.float32) for at in range(layers)),
-            header.get("activation", ""),
-        )
+        network = network_of(tensors, header.get("activation", ""))
         view = _view(header, tensors)
         if network.inputs != view.width:
             raise InputError(f"network: takes {network.inputs} numbers, the view sees {view.width}")
@@ -99,21 +88,11 @@ def _view(header: Mapping[str, str], tensors: Tensors) -> View:
         raise InputError(f"header: {type(error).__name__}: {error}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"header: signals={names!r}, expected a list of names")
-    mean, scale = (_numbers(tensors, name, np.float64) for name in ("mean", "scale"))
+    mean, scale = (numbers(tensors, name, np.float64) for name in ("mean", "scale"))
     return View(tuple(names), summary, mean, scale, clip, model)
 
 
-def _numbers(tensors: Tensors, name: str, kind: type[np.floating[Any]]) -> NDArray[Any]:
-    found = tensors.get(name)
-    if found is None or found.dtype != kind:
-        have = "nothing" if found is None else f"values of type {found.dtype}"
-        raise InputError(f"{name}: {have}, expected values of type {np.dtype(kind)}")
-    return found
-
-
 def _write(view: View, layers: Tensors, more: dict[str, str], target: Path) -> Path:
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist")
     tensors: Tensors = {"mean": view.mean, "scale": view.scale} | layers
     tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
     header = {
@@ -123,18 +102,8 @@ def _write(view: View, layers: Tensors, more: dict[str, str], target: Path) -> P
         "clip": repr(float(view.clip)),
         "model": view.model,
     } | more
-    header["digest"] = _digest(header, tensors)
-    part = target.with_name(f".{target.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(save(tensors, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise AdaptiveSleepError(f"{target}: cannot be written: {error.strerror}") from error
-    return target
+    header["digest"] = digest_of(header, tensors)
+    return write_file(target, save(tensors, metadata=header))
 
 
 def _read(path: Path) -> tuple[dict[str, str], Tensors]:
@@ -153,15 +122,6 @@ def _read(path: Path) -> tuple[dict[str, str], Tensors]:
         raise IntegrityError(
             f"{path}: agent of schema {header.get('schema')}; this version reads {SCHEMA}: upgrade"
         )
-    if header.pop("digest") != _digest(header, tensors):
+    if header.pop("digest") != digest_of(header, tensors):
         raise IntegrityError(f"{path}: not what was saved (digest differs)")
     return header, tensors
-
-
-def _digest(header: Mapping[str, str], tensors: Tensors) -> str:
-    """SHA-256 over the header and every tensor, by name."""
-    shapes = {n: [str(t.dtype), *map(int, t.shape)] for n, t in sorted(tensors.items())}
-    digest = hashlib.sha256(json.dumps([dict(header), shapes], sort_keys=True).encode())
-    for name in shapes:
-        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
-    return digest.hexdigest()

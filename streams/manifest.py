@@ -185,6 +185,21 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         raise
 
 
+def write_file(target: Path, data: bytes) -> Path:
+    """Write a file whole or not at all; returns its path.
+
+    Raises InputError where the folder does not exist, AdaptiveSleepError where it cannot be
+    written (a full disk); then nothing is left.
+    """
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist")
+    try:
+        write_atomically(target, data)
+    except OSError as error:
+        raise AdaptiveSleepError(f"{target}: cannot be written: {error.strerror}") from error
+    return target
+
+
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that becomes `out` on a clean exit, and is gone on any other.

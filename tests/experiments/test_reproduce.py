@@ -62,6 +62,7 @@ def test_the_keys_are_there(found: dict[str, Any]) -> None:
     assert set(found["accuracy"]) == set(found["interval"]) == {1, 2}
     assert set(found["accuracy"][2]) == {2, 3, 4}
     assert found["tokens"] == 4 * 4 * 12
+    assert found["recipe"]["training"]["passes"] == "1-4"  # also what the recipe leaves out
     for kind in ("control", "control_compute"):
         assert set(found[kind]["accuracy"]) == {1, 2}
     for key in ("parameters", "seconds", "commit"):
@@ -77,6 +78,18 @@ def test_means_and_intervals_are_over_seeds(found: dict[str, Any]) -> None:
     assert (low + high) / 2 == pytest.approx(0.2)
     assert high - low == pytest.approx(2 * 4.302652729911275 * 0.1 / 3**0.5)
     assert work.interval([0.5]) is None
+
+
+def test_the_gain_is_paired_by_seed(found: dict[str, Any]) -> None:
+    for kind in ("control", "control_compute"):
+        for d in (2, 3, 4):
+            gained = [found["by_seed"][s][2][d] - found[kind]["by_seed"][s][1][d] for s in (0, 1)]
+            assert found[kind]["gain"][d] == pytest.approx(np.mean(gained))
+            assert found[kind]["gain_interval"][d] == pytest.approx(work.interval(gained))
+    written = json.loads(json.dumps(found))
+    for kind in ("control", "control_compute"):
+        del written[kind]["gain"], written[kind]["gain_interval"]
+    assert work.with_gains(written) == json.loads(json.dumps(found))
 
 
 def test_controls_sleep_not_and_one_has_as_much_compute(
@@ -127,6 +140,7 @@ def test_the_command_prints_json_and_writes_its_files(
     assert main(["reproduce", str(recipe), "--out", str(out), *TWO]) == 0
     printed_table = capsys.readouterr().out
     assert "control compute" in printed_table
+    assert "gain on control" in printed_table
     assert "N=2" in printed_table
 
 

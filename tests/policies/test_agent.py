@@ -156,12 +156,13 @@ def test_an_unsound_agent_is_refused(
     header: dict[str, str], tensors: dict[str, Any], told: str, tmp_path: Path
 ) -> None:
     """Also where the digest is right: somebody else wrote the file."""
-    from adaptive_sleep.policies.agent_file import _digest, _read
+    from adaptive_sleep.policies.agent_file import _read
+    from adaptive_sleep.policies.network_file import digest_of
 
     path = save_agent(view(), network(), tmp_path / "a.safetensors")
     own, held = _read(path)
     own, held = own | header, held | tensors
-    save_file(held, path, own | {"digest": _digest(own, held)})
+    save_file(held, path, own | {"digest": digest_of(own, held)})
     with pytest.raises(IntegrityError, match=told):
         Agent(str(path))
 
