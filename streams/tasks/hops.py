@@ -94,8 +94,13 @@ class Hops:
         _, cycle = draw_in_part(random, part, k, partial(self._cycles, size))
         questions = self.space.pack(np.sort(cycle, axis=1) + 1, 0, k[:, None])
         windows = self._listed(random, cycle, k[:, None])
-        rungs = [_reached(cycle, np.minimum(k, level)) for level in self.rungs]
-        return asked_last([*windows, questions], _reached(cycle, k), k, rungs)
+        place = np.argsort(cycle, axis=1)  # of each node that is there, in rising order
+
+        def reached(hops: IntArray) -> IntArray:
+            return taken(cycle, (place + hops[:, None]) % size)
+
+        rungs = [reached(np.minimum(k, level)) for level in self.rungs]
+        return asked_last([*windows, questions], reached(k), k, rungs)
 
     def _cycles(
         self, size: int, random: np.random.Generator, k: IntArray
@@ -121,9 +126,3 @@ class Hops:
             edges = self.space.pack(taken(cycle, place) + 1, after, shown)
             windows.append(np.concatenate([edges, self.space.pack(0, 0, shown)], axis=1))
         return windows
-
-
-def _reached(cycle: IntArray, k: IntArray) -> IntArray:
-    """The node k `[B]` hops on from each node of the cycle `[B, size]`, in rising order of them."""
-    place = np.argsort(cycle, axis=1)
-    return taken(cycle, (place + k[:, None]) % cycle.shape[1])
