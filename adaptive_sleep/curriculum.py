@@ -7,6 +7,7 @@ asked for what few steps of the task give, and a stage ends once that is learned
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -24,15 +25,13 @@ SHORTEST = 50  # steps of a stage
 class LearningRecipe:
     """How to train on a task. Rates are per step; shares are of all steps."""
 
-    steps: int = 4000
+    steps: int = 4000  # at the most, with stages: it ends `decay` after the last one is learned
     batch: int = 64  # samples side by side
     passes: str = "1-4"  # N per batch: drawn from a range, or one number
     ramp: float = 0.0  # share over which the highest N grows from the lowest
     loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each of the most
-    settle: float = 0.0  # share, at the end, that is asked after the last pass only
     # with loss "every": per stage the rungs that pass 1, 2, ... are asked for, as many passes as
-    # rungs; a stage ends where the running loss of its last pass falls below `learned`, the last
-    # one with `settle`
+    # rungs; a stage is learned where the running loss of its last pass falls below `learned`
     stages: tuple[tuple[int, ...], ...] = ()
     learned: float = 0.1  # nats a question, or squared error
     carry_over: float = 0.0  # share of samples that begin with what the step before left behind
@@ -54,7 +53,7 @@ def check_training(training: LearningRecipe) -> None:
     for name in ("steps", "batch", "validate_every", "validation"):
         if getattr(training, name) < 1:
             raise InputError(f"[training] {name}={getattr(training, name)}: at least 1")
-    for name in ("ramp", "decay", "carry_over", "settle"):
+    for name in ("ramp", "decay", "carry_over"):
         if not 0.0 <= getattr(training, name) <= 1.0:
             raise InputError(f"[training] {name}={getattr(training, name)}: a share from 0 to 1")
     if not training.learned > 0.0:
@@ -88,21 +87,30 @@ def staged(task: Task, training: LearningRecipe) -> list[Task]:
 @dataclass(frozen=True)
 class Place:
     """Where a training is in its stages: the `stage` from 0 on, the `steps` spent in it and their
-    running `loss` of the last pass."""
+    running `loss` of the last pass; and `end`, the steps of the whole training, once the last
+    stage is learned (0 before)."""
 
     stage: int = 0
     steps: int = 0
     loss: float = 0.0
+    end: int = 0
 
-    def after(self, training: LearningRecipe, loss: float) -> Place:
-        """The place after a step whose last pass had this loss."""
-        if not training.stages:
+    def after(self, training: LearningRecipe, step: int, loss: float) -> Place:
+        """The place after a step (from 0) whose last pass had this loss."""
+        if not training.stages or self.end:
             return self
+        steps = self.steps + 1
         running = KEPT * self.loss + (1 - KEPT) * loss if self.steps else loss
-        another = self.stage + 1 < len(training.stages) and self.steps + 1 >= SHORTEST
-        if another and running < training.learned:
+        if steps < SHORTEST or running >= training.learned:
+            return Place(self.stage, steps, running)
+        if self.stage + 1 < len(training.stages):
             return Place(self.stage + 1)
-        return Place(self.stage, self.steps + 1, running)
+        end = step + 1 + math.ceil(training.decay * training.steps)
+        return Place(self.stage, steps, running, min(end, training.steps))
+
+    def ends(self, training: LearningRecipe) -> int:
+        """The steps of the whole training, as far as is known."""
+        return self.end or training.steps
 
 
 class Drawn(NamedTuple):
@@ -120,12 +128,7 @@ def draw(
     passes = drawn_passes(training, random, step, stage)
     weights = difficulty_weights(training, task, step)
     batch = task.sample(random, training.batch, part="train", weights=weights)
-    return Drawn(batch, passes, asks_every(training, step))
-
-
-def asks_every(training: LearningRecipe, step: int) -> bool:
-    """Whether a step (from 0) asks after every pass."""
-    return training.loss == "every" and step < (1 - training.settle) * training.steps
+    return Drawn(batch, passes, training.loss == "every")
 
 
 def drawn_passes(
@@ -136,7 +139,7 @@ def drawn_passes(
     low, high = parse_passes(training.passes)
     grown = (step + 1) / (training.ramp * training.steps) if training.ramp else 1.0
     top = min(high, low + int((high - low + 1) * grown))
-    if not asks_every(training, step):
+    if training.loss == "last":
         return int(random.integers(low, top + 1))
     return len(training.stages[stage]) if training.stages else top
 

@@ -133,9 +133,9 @@ def _check_measure(test: TestRecipe, space: TaskSpace) -> None:
         )
 
 
-def rate_factor(training: LearningRecipe, step: int) -> float:
-    """Share of the rates at a step (from 0): linear warm-up, level, then down to zero."""
-    left = (training.steps - step) / max(training.decay * training.steps, 1e-9)
+def rate_factor(training: LearningRecipe, step: int, end: int) -> float:
+    """Share of the rates at a step (from 0) of `end`: linear warm-up, level, then down to zero."""
+    left = (end - step) / max(training.decay * training.steps, 1e-9)
     return min(1.0, (step + 1) / max(training.warmup, 1), left)
 
 
@@ -156,9 +156,9 @@ class Optimiser:
             fused=True,
         )
 
-    def step(self, step: int) -> None:
-        """Update at the rates of a step (from 0), then forget the gradients."""
-        factor = rate_factor(self.training, step)
+    def step(self, step: int, end: int) -> None:
+        """Update at the rates of a step (from 0) of `end`, then forget the gradients."""
+        factor = rate_factor(self.training, step, end)
         pairs = ((self.muon, self.training.matrix_rate), (self.adam, self.training.rate))
         for optimiser, rate in pairs:
             for group in optimiser.param_groups:

@@ -50,13 +50,14 @@ RECIPE, LOG, STATE, MODEL = "recipe.json", "log.parquet", "state.safetensors", "
 @dataclass(frozen=True, eq=False)
 class Learned:
     """A trained model, the file it lies in, the validations, and what training took: seconds (of
-    this process and of those before it), tokens read (each once, however many passes), and work:
-    positions that the blocks read, all passes counted."""
+    this process and of those before it), steps, tokens read (each once, however many passes), and
+    work: positions that the blocks read, all passes counted."""
 
     model: Model
     path: Path
     log: pl.DataFrame
     seconds: float
+    steps: int
     tokens: int
     work: float
 
@@ -112,7 +113,7 @@ def learn(
     training, begun = recipe.training, time.perf_counter() - loop.seconds
     model.train()
     left: FastWeights | None = None
-    while loop.step < training.steps:
+    while loop.step < loop.place.ends(training):
         stage = loop.place.stage
         loss, last, tokens, work, left = gradient(
             model,
@@ -125,13 +126,13 @@ def learn(
             stage=stage,
             eviction=recipe.eviction,
         )
-        optimiser.step(loop.step)
+        optimiser.step(loop.step, loop.place.ends(training))
         loop.running = 0.98 * loop.running + 0.02 * loss if loop.step else loss
-        loop.place = loop.place.after(training, last)
+        loop.place = loop.place.after(training, loop.step, last)
         loop.step += 1
         loop.tokens += tokens
         loop.work += work
-        if loop.step % training.validate_every == 0 or loop.step == training.steps:
+        if loop.step % training.validate_every == 0 or loop.step == loop.place.ends(training):
             loop.seconds = time.perf_counter() - begun
             found = _validate(model, recipe)
             loop.rows.append(_row(loop, found))
@@ -140,15 +141,15 @@ def learn(
                 _write_state(folder / STATE, model, optimiser, loop)
         if on_progress is not None:
             spent = max(time.perf_counter() - begun, 1e-9)
-            on_progress(loop.step, training.steps, _note(loop, spent))
+            on_progress(loop.step, loop.place.ends(training), _note(loop, spent))
     log = pl.DataFrame(loop.rows)
     model.eval()
-    if not writes:
-        return Learned(model, folder / MODEL, log, loop.seconds, loop.tokens, loop.work)
-    log.write_parquet(folder / LOG)
-    provenance = {"task": json.dumps(recipe.task), "seed": str(seed), "steps": str(training.steps)}
-    path = save_model(model, folder / MODEL, provenance=provenance)
-    return Learned(model, path, log, loop.seconds, loop.tokens, loop.work)
+    if writes:
+        log.write_parquet(folder / LOG)
+        provenance = {"task": json.dumps(recipe.task), "seed": str(seed), "steps": str(loop.step)}
+        save_model(model, folder / MODEL, provenance=provenance)
+    spent = loop.seconds
+    return Learned(model, folder / MODEL, log, spent, loop.step, loop.tokens, loop.work)
 
 
 def _device(name: str) -> torch.device:

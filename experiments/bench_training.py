@@ -88,12 +88,13 @@ class Contenders:
     def our_step(self, step: int) -> None:
         """One whole step."""
         self.our_gradient(step, self.training)
-        self.optimiser.step(step)
+        self.optimiser.step(step, self.training.steps)
 
     def plain_step(self, form: Form, step: int) -> None:
         """One whole step in plain torch."""
         self.plain_gradient(form, step, self.training)
-        self.optimisers[form].step(rate_factor(self.training, step))
+        factor = rate_factor(self.training, step, self.training.steps)
+        self.optimisers[form].step(factor)
 
     def check(self) -> None:
         """Hold loss and gradients of all to each other, for every N that the recipe draws.

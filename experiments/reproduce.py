@@ -66,12 +66,13 @@ def recipe_of(name: str, changes: Sequence[str] = ()) -> TaskRecipe:
     return read_task_recipe(file, changes)
 
 
-def variant(recipe: TaskRecipe, kind: str, work: float = 0.0) -> TaskRecipe:
-    """The recipe of the model, or of a control: N = 1 on as many tokens, or with as much compute,
-    `work`: the positions that the model's blocks read in training, all passes counted."""
+def variant(recipe: TaskRecipe, kind: str, steps: int = 0, work: float = 0.0) -> TaskRecipe:
+    """The recipe of the model, or of a control at N = 1: in as many `steps` as the model took, so
+    on as many tokens, or with as much compute, `work`: the positions that the model's blocks
+    read in training, all passes counted."""
     if kind == "model":
         return recipe
-    training = replace(recipe.training, passes="1", ramp=0.0, loss="last", stages=(), settle=0.0)
+    training = replace(recipe.training, passes="1", ramp=0.0, loss="last", stages=(), steps=steps)
     if kind == "control_compute":
         training = replace(training, steps=round(work / _step_work(task_of(recipe), training)))
     return replace(recipe, training=training)
@@ -93,7 +94,7 @@ def _train(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
         "tokens": learned.tokens,
         "work": learned.work,
         "seconds": learned.seconds,
-        "steps": recipe.training.steps,
+        "steps": learned.steps,
     }
 
 
@@ -123,15 +124,15 @@ def reproduce(
     folder, begun = Path(out), time.perf_counter()
     found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
     count = 0
-    # how much compute a model took is known when it is trained
-    for later in (False, True):
-        jobs_now = {}
-        for kind in (k for k in kinds if (k == "control_compute") == later):
+    # how many steps a model took, and how much compute, is known when it is trained
+    for now in (("model",), KINDS[1:]):
+        work = {}
+        for kind in (kind for kind in kinds if kind in now):
             for seed in seeds:
-                work = found["model"][seed]["work"] if later else 0.0
-                where = str(folder / f"seed-{seed}" / kind)
-                jobs_now[kind, seed] = variant(recipe, kind, work), where, seed
-        for (kind, seed), job in side_by_side(_train, jobs_now, jobs):
+                like = found["model"].get(seed, {"steps": 0, "work": 0.0})
+                changed = variant(recipe, kind, like["steps"], like["work"])
+                work[kind, seed] = changed, str(folder / f"seed-{seed}" / kind), seed
+        for (kind, seed), job in side_by_side(_train, work, jobs):
             found[kind][seed] = job
             count += 1
             if on_progress is not None:

@@ -15,14 +15,13 @@ from adaptive_sleep.curriculum import (
     SHORTEST,
     LearningRecipe,
     Place,
-    asks_every,
     check_training,
     difficulty_weights,
     draw,
     drawn_passes,
     staged,
 )
-from adaptive_sleep.learning import TaskRecipe, task_of
+from adaptive_sleep.learning import TaskRecipe, rate_factor, task_of
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.task_training import learn
@@ -35,19 +34,18 @@ def test_passes_and_what_is_asked_without_stages() -> None:
     random = np.random.default_rng(0)
     assert {drawn_passes(training, random, 0) for _ in range(30)} == {1}
     assert {drawn_passes(training, random, 60) for _ in range(80)} == {1, 2, 3, 4}
-    every = dataclasses.replace(training, loss="every", settle=0.25)
+    every = dataclasses.replace(training, loss="every")
     assert {drawn_passes(every, random, 60) for _ in range(30)} == {4}
-    assert {drawn_passes(every, random, 80) for _ in range(80)} == {1, 2, 3, 4}
-    assert [asks_every(every, step) for step in (0, 74, 75)] == [True, True, False]
+    task = make_task("hops", nodes=8, max_hops=4)
+    assert not draw(task, training, random, 60).every
+    assert draw(task, every, random, 60).every
 
 
-def test_passes_and_what_is_asked_in_stages() -> None:
-    training = LearningRecipe(steps=100, loss="every", stages=STAGES, settle=0.25)
+def test_passes_in_stages() -> None:
+    training = LearningRecipe(steps=100, loss="every", stages=STAGES)
     random = np.random.default_rng(0)
     for stage, passes in enumerate((1, 2, 2)):
         assert {drawn_passes(training, random, 10, stage) for _ in range(20)} == {passes}
-    assert {drawn_passes(training, random, 80, 0) for _ in range(80)} == {1, 2, 3, 4}
-    assert [asks_every(training, step) for step in (0, 74, 75)] == [True, True, False]
 
 
 def test_a_stage_asks_for_its_rungs() -> None:
@@ -71,22 +69,34 @@ def test_a_stage_ends_where_its_running_loss_is_low_but_not_at_once() -> None:
     training = LearningRecipe(loss="every", stages=STAGES, learned=0.1)
     place, steps = Place(), 0
     while place.stage == 0:
-        place, steps = place.after(training, 0.01), steps + 1
+        place, steps = place.after(training, 0, 0.01), steps + 1
     assert steps == SHORTEST
     assert place == Place(1)
-    place = place.after(training, 2.0)
+    place = place.after(training, 0, 2.0)
     assert (place.steps, place.loss) == (1, 2.0)
     steps = 1
     while place.stage == 1:
-        place, steps = place.after(training, 0.0), steps + 1
+        place, steps = place.after(training, 0, 0.0), steps + 1
     assert 2.0 * 0.98 ** (steps - 1) < 0.1 <= 2.0 * 0.98 ** (steps - 2)
     for _ in range(1000):
-        place = place.after(training, 0.2)
+        place = place.after(training, 0, 0.2)
     assert place.stage == 2
-    for _ in range(1000):
-        place = place.after(training, 0.0)
-    assert (place.stage, place.steps) == (2, 2000)
-    assert Place().after(LearningRecipe(loss="every"), 0.0) == Place()
+    assert Place().after(LearningRecipe(loss="every"), 0, 0.0) == Place()
+
+
+def test_training_ends_a_while_after_the_last_stage_is_learned() -> None:
+    training = LearningRecipe(steps=1000, decay=0.2, loss="every", stages=STAGES)
+    place, step = Place(2), 300
+    while not place.end:
+        assert place.ends(training) == 1000
+        place, step = place.after(training, step, 0.01), step + 1
+    assert step == 300 + SHORTEST
+    assert place.ends(training) == step + 200
+    assert place.after(training, step, 9.0) == place
+    rates = [rate_factor(training, at, place.end) for at in (step, step + 100, step + 199)]
+    assert rates == pytest.approx([1.0, 0.5, 0.005])
+    late = Place(2, SHORTEST, 0.0).after(training, 900, 0.0)
+    assert late.end == 1000
 
 
 def test_weights_of_difficulties() -> None:
@@ -104,7 +114,7 @@ def test_weights_of_difficulties() -> None:
         ({"stages": ((1, 2, 3, 4, 5),), "loss": "every"}, r"\[1, 2, 3, 4, 5\] is for 5 passes; 1"),
         ({"stages": ((),), "loss": "every"}, r"\[\] is for 0 passes"),
         ({"learned": 0.0}, r"learned=0.0: a loss above 0"),
-        ({"settle": 1.5}, r"settle=1.5: a share from 0 to 1"),
+        ({"decay": 1.5}, r"decay=1.5: a share from 0 to 1"),
         ({"batch": 0}, r"batch=0: at least 1"),
     ],
 )
@@ -135,14 +145,15 @@ def test_a_run_that_is_taken_up_goes_on_in_its_stage(tmp_path: Path) -> None:
             "task": {"name": "hops", "nodes": 5, "max_hops": 3, "least": 3},
             "model": {"width": 16, "heads": 1, "key_dim": 8, "value_dim": 8, "conv": 0,
                       "positions": "learned", "sleep_attention": "bidirectional"},
-            "training": {"steps": 130, "batch": 4, "validate_every": 65, "validation": 2,
+            "training": {"steps": 200, "batch": 4, "validate_every": 65, "validation": 2,
                          "passes": "1-2", "loss": "every", "stages": [[1], [1, 2], [1, 3]],
-                         "learned": 50.0, "settle": 0.1},
+                         "learned": 50.0, "decay": 0.1},
             "test": {"passes": [1], "samples": 2, "measure": "question"},
         },
     )  # fmt: skip
     whole = learn(recipe, tmp_path / "whole", seed=1)
-    assert whole.log["stage"].to_list() == [1, 2]
+    assert whole.log["stage"].to_list() == [1, 2, 2]
+    assert whole.steps == 3 * SHORTEST + 20  # each stage at its shortest, then a tenth of 200
 
     def stop(done: float, total: float | None, note: str) -> None:
         if done == 100:

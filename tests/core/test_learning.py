@@ -199,9 +199,9 @@ def test_a_sample_is_right_only_where_all_its_questions_are() -> None:
 
 def test_the_rates_warm_up_and_fall() -> None:
     training = LearningRecipe(steps=100, warmup=10, decay=0.4)
-    assert rate_factor(training, 0) == pytest.approx(0.1)
-    assert rate_factor(training, 50) == 1.0
-    assert rate_factor(training, 80) == pytest.approx(0.5)
+    assert rate_factor(training, 0, 100) == pytest.approx(0.1)
+    assert rate_factor(training, 50, 100) == 1.0
+    assert rate_factor(training, 80, 100) == pytest.approx(0.5)
 
 
 def test_a_step_counts_its_tokens_once_and_its_work_for_every_pass(model: Model) -> None:
@@ -291,7 +291,7 @@ def test_it_learns(model: Model) -> None:
     losses = []
     for step in range(60):
         losses.append(gradient(model, task_of(recipe), recipe.training, 0, step)[0])
-        optimiser.step(step)
+        optimiser.step(step, recipe.training.steps)
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
 
 

@@ -162,7 +162,7 @@ def test_real_numbers_are_learnt(model: asl.Model) -> None:
     losses = []
     for step in range(80):
         losses.append(gradient(model, task_of(recipe), training, 0, step)[0])
-        optimiser.step(step)
+        optimiser.step(step, training.steps)
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
     assert model.tokens.values is not None
     assert model.tokens.values.weight.grad is None  # forgotten after every step

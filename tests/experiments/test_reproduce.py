@@ -96,13 +96,14 @@ def test_controls_sleep_not_and_one_has_as_much_compute(
     recipe: Path, found: dict[str, Any]
 ) -> None:
     whole = work.recipe_of(str(recipe))
-    whole = replace(whole, training=replace(whole.training, steps=400, loss="every", settle=0.3))
+    whole = replace(whole, training=replace(whole.training, steps=400, loss="every"))
     spent = 400 * 4 * 12 * 2.5
-    plain, longer = (work.variant(whole, k, spent) for k in ("control", "control_compute"))
+    plain, longer = (work.variant(whole, k, 300, spent) for k in ("control", "control_compute"))
     for training in (plain.training, longer.training):
-        assert (training.passes, training.loss, training.settle) == ("1", "last", 0.0)
-    assert plain.training.steps == 400
+        assert (training.passes, training.loss, training.stages) == ("1", "last", ())
+    assert plain.training.steps == 300
     assert longer.training.steps == 1000
+    assert found["control"]["steps"] == 4
     assert found["control_compute"]["steps"] > 4
 
 
