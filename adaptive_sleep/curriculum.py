@@ -126,7 +126,7 @@ def draw(
 ) -> Drawn:
     """What a step (from 0) works on; `task` is that of the stage."""
     passes = drawn_passes(training, random, step, stage)
-    weights = difficulty_weights(training, task, step)
+    weights = difficulty_weights(training, task, step, stage)
     batch = task.sample(random, training.batch, part="train", weights=weights)
     return Drawn(batch, passes, training.loss == "every")
 
@@ -144,10 +144,15 @@ def drawn_passes(
     return len(training.stages[stage]) if training.stages else top
 
 
-def difficulty_weights(training: LearningRecipe, task: Task, step: int) -> dict[int, float]:
+def difficulty_weights(
+    training: LearningRecipe, task: Task, step: int, stage: int = 0
+) -> dict[int, float]:
     """Weights of the difficulties at a step: d^-p, or (1 + d)^-p where they begin at 0, p going
-    from one end of `power` to the other."""
+    from one end of `power` to the other over all steps, or over the stages where there are any."""
     first, last = training.power
-    p = first + (last - first) * step / training.steps
+    done = step / training.steps
+    if training.stages:
+        done = stage / max(len(training.stages) - 1, 1)
+    p = first + (last - first) * done
     least = 0 in task.space.difficulties
     return {d: float(least + d) ** -p for d in task.space.difficulties}

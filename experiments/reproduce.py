@@ -42,8 +42,12 @@ from adaptive_sleep.training import parse_passes
 EXPERIMENTS = (
     "chain",
     "chain-stream",
+    "depo",
+    "gsm-symbolic",
+    "gsm-worded",
     "hops",
     "hops-stream",
+    "hops-two",
     "lead-lag",
     "lead-lag-continuous",
     "rule110",
@@ -145,7 +149,7 @@ def summary(
 ) -> dict[str, Any]:
     """What was found, with stable keys: `accuracy` and `interval` by N and difficulty (means and
     95 % t-intervals over seeds), the same under `control` and `control_compute`, with what sleep
-    gained on them (`with_gains`), every seed's own, and where it comes from."""
+    gained on them (`with_gains`), every seed's own, its steps, and where it comes from."""
     main = found["model"]
     model = Model(config_of(recipe))
     result: dict[str, Any] = {
@@ -154,6 +158,7 @@ def summary(
         "seeds": sorted(main),
         "tokens": max(job["tokens"] for job in main.values()),
         "seconds": float(np.mean([job["seconds"] for job in main.values()])),
+        "steps": {seed: main[seed]["steps"] for seed in sorted(main)},
         "wall_seconds": wall,
         "parameters": model.parameters_count,
         "commit": commit(),
@@ -166,7 +171,7 @@ def summary(
                 **averaged({seed: job["accuracy"] for seed, job in jobs.items()}),
                 "tokens": max(job["tokens"] for job in jobs.values()),
                 "seconds": float(np.mean([job["seconds"] for job in jobs.values()])),
-                "steps": max(job["steps"] for job in jobs.values()),
+                "steps": {seed: jobs[seed]["steps"] for seed in sorted(jobs)},
             }
     return with_gains(result)
 

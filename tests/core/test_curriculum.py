@@ -104,6 +104,10 @@ def test_weights_of_difficulties() -> None:
     first, last = (difficulty_weights(training, task, step) for step in (0, 100))
     assert first[4] / first[2] == pytest.approx(0.5)
     assert last[4] / last[2] == pytest.approx(0.5**0.3)
+    training = LearningRecipe(loss="every", stages=STAGES, power=(1.0, -1.0))
+    for stage, ratio in enumerate((0.5, 1.0, 2.0)):
+        weights = difficulty_weights(training, task, 99, stage)
+        assert weights[4] / weights[2] == pytest.approx(ratio)
 
 
 @pytest.mark.parametrize(
