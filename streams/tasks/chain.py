@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .drawing import draw_difficulties, draw_in_part, permutations, placed, taken
+from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
 from .task import (
     IntArray,
     Part,
@@ -36,7 +36,10 @@ class Chain:
     (node + 1, blank). The longest path has `shortest`..`longest` edges (None: as few, as many as
     fit); the other nodes make the other paths, none longer, each way to share them out equally
     likely. With `rungs`, rung n of a sample asks for the node rungs[n - 1] hops on, or the end if
-    that is nearer. Raises InputError for bad parameters.
+    that is nearer. With `least`, a sample of the part "train" leaves nodes out of its paths: each
+    batch draws how many nodes it has, `least` to `nodes` (`draw_size`), since what is to be found
+    among few is learned sooner; its difficulty is that of the whole. Raises InputError for bad
+    parameters.
     """
 
     name: ClassVar[str] = "chain"
@@ -46,11 +49,14 @@ class Chain:
     shortest: int | None = None
     longest: int | None = None
     rungs: Sequence[int] = ()
+    least: int = 0
 
     def __post_init__(self) -> None:
         check_whole("chain", "nodes", self.nodes, 4, 64)  # what the tables stay small for
         check_whole("chain", "paths", self.paths, 1, self.nodes // 2)
         check_shared_out("chain", "nodes", self.nodes, self.windows)
+        if self.least:
+            check_whole("chain", "least", self.least, 2 * self.windows, self.nodes)
         least, most = self._bounds()
         object.__setattr__(self, "rungs", checked_rungs("chain", self.rungs, most))
         for name in ("shortest", "longest"):
@@ -102,23 +108,38 @@ class Chain:
     ) -> TaskBatch:
         """Draw `count` samples; see `Task.sample`. Nodes are asked in rising order."""
         hops = draw_difficulties(random, count, self.space.difficulties, weights, difficulty)
-        edges, node, sizes = draw_in_part(random, part, hops, self._paths)
-        order = permutations(random, count, self.nodes)
+        size = self.nodes
+        if self.least and part == "train":
+            size = draw_size(random, self.least, self.nodes, self.windows)
+        edges, node, sizes = draw_in_part(random, part, hops, partial(self._paths, size))
+        order = permutations(random, count, size)
         source, after = np.divmod(taken(edges, order), self.nodes)
         windows = np.split(self.space.pack(source + 1, after + 1), self.windows, axis=1)
-        questions = np.tile(self.space.pack(np.arange(1, self.nodes + 1), 0), (count, 1))
+        questions = self.space.pack(np.sort(node, axis=1) + 1, 0)
+        asked = np.argsort(node, axis=1)  # where on the paths each node is, in rising order
         last = np.cumsum(sizes, axis=1) - 1
-        path = (last[:, :, None] < np.arange(self.nodes)).sum(axis=1)
-        end, place = taken(last, path), np.arange(self.nodes)
-        rungs = [placed(taken(node, np.minimum(place + level, end)), node) for level in self.rungs]
-        return asked_last([*windows, questions], placed(taken(node, end), node), hops, rungs)
+        place = np.arange(size)
+        end = taken(last, (last[:, :, None] < place).sum(axis=1))
 
-    def _paths(self, random: np.random.Generator, hops: IntArray) -> tuple[IntArray, ...]:
-        """Edges as integers and nodes `[R, nodes]`, path after path; sizes `[R, paths]`."""
+        def reached(hops: int) -> IntArray:
+            return taken(taken(node, np.minimum(place + hops, end)), asked)
+
+        rungs = [reached(level) for level in self.rungs]
+        return asked_last([*windows, questions], reached(size), hops, rungs)
+
+    def _paths(
+        self, size: int, random: np.random.Generator, hops: IntArray
+    ) -> tuple[IntArray, ...]:
+        """Edges as integers and `size` nodes `[R, size]`, path after path; sizes `[R, paths]`."""
         sizes = self._sizes(random, hops)
         node = permutations(random, len(hops), self.nodes)
-        after = np.concatenate([node[:, 1:], node[:, :1]], axis=1)
-        rows, last = np.arange(len(hops))[:, None], np.cumsum(sizes, axis=1) - 1
+        if size < self.nodes:
+            kept = permutations(random, len(hops), self.nodes) < size
+            path = (np.cumsum(sizes, axis=1)[:, :, None] <= np.arange(self.nodes)).sum(axis=1)
+            sizes = (kept[:, None] & (path[:, None] == np.arange(self.paths)[:, None])).sum(axis=2)
+            node = node[kept].reshape(len(hops), size)
+        after = np.roll(node, -1, axis=1)
+        rows, last = np.nonzero(sizes)[0], (np.cumsum(sizes, axis=1) - 1)[sizes > 0]
         after[rows, last] = node[rows, last]
         return node * self.nodes + after, node, sizes
 

@@ -228,6 +228,7 @@ def test_rungs_ask_for_what_a_slow_walk_finds_after_fewer_steps(name, params):
 @pytest.mark.parametrize(
     ("name", "params"),
     [
+        ("chain", {"least": 5}),
         ("hops", {"least": 4}),
         ("hops", {"windows": 2, "least": 4, "absent": True}),
         ("lead_lag", {"least": 3}),
@@ -262,6 +263,24 @@ def test_a_small_cycle_is_followed_as_a_slow_walk_does(windows):
                 for _ in range(int(batch.difficulty[row])):
                     node = after[node]
                 assert target == node - 1
+
+
+@pytest.mark.parametrize("windows", [1, 2])
+def test_small_paths_are_followed_to_their_ends(windows):
+    task = make_task("chain", nodes=12, paths=4, windows=windows, least=4, rungs=(1, 3))
+    random = np.random.default_rng(8)
+    for batch in (task.sample(random, 5, part="train") for _ in range(12)):
+        for row in range(5):
+            edges = task.space.unpack(np.concatenate([w[row] for w in batch.tokens[:-1]]))
+            after = dict(zip(*(column.tolist() for column in edges), strict=True))
+            asked = task.space.unpack(batch.tokens[-1][row])[0].tolist()
+            assert asked == sorted(after)
+            assert set(after.values()) <= set(after)
+            for steps, targets in zip((1, 3, 12), (*batch.rungs, batch.targets[-1]), strict=True):
+                for node, target in zip(asked, targets[row].tolist(), strict=True):
+                    for _ in range(steps):
+                        node = after[node]
+                    assert target == node - 1
 
 
 def test_a_small_panel_is_forecast_as_its_own_copies_say():
