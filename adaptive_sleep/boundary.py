@@ -82,7 +82,7 @@ def window_signals(
     return _signals(
         closing,
         limits,
-        closed.after.change_since(closed.before).double().numpy(),
+        closed.change.double().numpy(),
         pass_flops(model, closed.lengths, limits.costs),
         summary(closed.hidden, closed.lengths).numpy(),
     )
@@ -156,7 +156,8 @@ def decide(
     clock = [time.perf_counter()]
     signals = window_signals(model, closed, closing, limits)
     clock.append(time.perf_counter())
-    observe(policy, outcomes(signals, dict(pending)))
+    if pending:
+        observe(policy, outcomes(signals, dict(pending)))
     planned = plan_passes(policy, signals)
     allowed, clipped_by = _clip(planned, signals, closing, limits)
     clock.append(time.perf_counter())

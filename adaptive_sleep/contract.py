@@ -247,7 +247,7 @@ def policy_state(policy: PolicyLike) -> dict[str, Any]:
     Raises PolicyError naming the key of a value that JSON would not give back.
     """
     method = getattr(policy, "state_dict", None)
-    state = {} if method is None else _plain(policy, "state_dict()", method())
+    state = {} if method is None else _plain(policy, ("state_dict()",), method())
     if not isinstance(state, dict):
         raise PolicyError(f"policy {label(policy)}: state_dict() is {state!r}, expected a dict")
     return state
@@ -260,7 +260,7 @@ def load_policy_state(policy: PolicyLike, state: dict[str, Any]) -> None:
     """
     method = getattr(policy, "load_state_dict", None)
     if method is not None:
-        method(_plain(policy, "state", state))
+        method(_plain(policy, ("state",), state))
     elif state:
         raise PolicyError(
             f"policy {label(policy)} has no load_state_dict, but a state to load ({sorted(state)})"
@@ -304,18 +304,27 @@ def label(policy: object) -> str:
     return str(getattr(policy, "__qualname__", policy))
 
 
-def _plain(policy: PolicyLike, path: str, value: Any) -> Any:
-    """Copy nested dicts and lists; refuse what JSON would change (tuples, NaN, NumPy values)."""
-    if value is None or isinstance(value, bool | str) or type(value) is int:
-        return value
-    if type(value) is float and math.isfinite(value):
+_EXACT = frozenset({type(None), bool, int})  # JSON gives them back whatever the value
+
+
+def _plain(policy: PolicyLike, path: tuple[Any, ...], value: Any) -> Any:
+    """Copy nested dicts and lists; refuse what JSON would change (tuples, NaN, NumPy values).
+
+    `path`: what the whole is called, then keys and places down to `value`; spelt only for an error.
+    """
+    kind = type(value)
+    if kind in _EXACT or isinstance(value, str) or (kind is float and math.isfinite(value)):
         return value
     if isinstance(value, list):
-        return [_plain(policy, f"{path}[{i}]", item) for i, item in enumerate(value)]
+        return [_plain(policy, (*path, i), item) for i, item in enumerate(value)]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(policy, f"{path}[{key!r}]", item) for key, item in value.items()}
+        return {
+            key: item if type(item) in _EXACT else _plain(policy, (*path, key), item)
+            for key, item in value.items()
+        }
+    place = path[0] + "".join(f"[{key!r}]" for key in path[1:])
     raise PolicyError(
-        f"policy {label(policy)}: {path} is {repr(value)[:80]} ({type(value).__name__}), expected "
+        f"policy {label(policy)}: {place} is {repr(value)[:80]} ({type(value).__name__}), expected "
         "str keys, finite numbers, strings, booleans, None, lists and dicts of these"
     )
 

@@ -69,9 +69,11 @@ class FastWeights:
 
         Norms are Frobenius norms over all layers and heads together (design, section 4).
         """
-        moved = _square_sum([self.matrices[n] - before.matrices[n] for n in self.matrices])
-        size = _square_sum(list(self.matrices.values()))
-        return moved.sqrt() / (size.sqrt() + EPSILON)
+        moved = [square_sums(t - before.matrices[n], spare=True) for n, t in self.matrices.items()]
+        size = [square_sums(t) for t in self.matrices.values()]
+        if not size:
+            return torch.zeros(0)
+        return torch.stack(moved).sum(0).sqrt() / (torch.stack(size).sum(0).sqrt() + EPSILON)
 
     def finite_streams(self) -> Tensor:
         """Boolean `[B]`: which streams hold finite values only."""
@@ -85,10 +87,12 @@ class FastWeights:
         )
 
 
-def _square_sum(tensors: list[Tensor]) -> Tensor:
-    if not tensors:
-        return torch.zeros(0)
-    return torch.stack([t.flatten(1).square().sum(1) for t in tensors]).sum(0)
+def square_sums(x: Tensor, *, spare: bool = False) -> Tensor:
+    """Sum of squares of each row of x `[B, ...]`, `[B]`; `spare`: nobody needs x any more."""
+    flat = x.flatten(1)
+    # squares in place: fresh memory costs more than they do
+    squares = flat.square_() if spare and not flat.requires_grad else flat.square()
+    return squares.sum(1)
 
 
 def empty_fast_weights(

@@ -193,8 +193,16 @@ def check_finite(signals: Record) -> None:
         )
 
 
+# Fields of each record and their types, as they are written; looked up once, for records are made
+# at every boundary and after every pass.
+_DECLARED: dict[type, dict[str, str]] = {
+    kind: {field.name: str(field.type) for field in fields(kind)}
+    for kind in (WindowSignals, SleepProgress, WindowOutcome)
+}
+
+
 def _columns(record: Record) -> dict[str, NDArray[Any]]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: getattr(record, name) for name in _DECLARED[type(record)]}
 
 
 def _select(record: R, rows: Rows) -> R:
@@ -206,10 +214,10 @@ def _select(record: R, rows: Rows) -> R:
 
 def _freeze(record: Record) -> None:
     """Replace every field by a read-only copy of the declared type, all of one length."""
-    for field in fields(record):
-        values = _as(record, field.name, np.asarray(getattr(record, field.name)), str(field.type))
+    for name, annotation in _DECLARED[type(record)].items():
+        values = _as(record, name, np.asarray(getattr(record, name)), annotation)
         values.flags.writeable = False
-        object.__setattr__(record, field.name, values)
+        object.__setattr__(record, name, values)
     streams = len(record.stream)
     for name, values in _columns(record).items():
         axes = 2 if name == "summary" else 1
@@ -223,6 +231,8 @@ def _freeze(record: Record) -> None:
 
 def _as(record: Record, name: str, values: NDArray[Any], annotation: str) -> NDArray[Any]:
     dtype = _DTYPES[annotation]
+    if values.dtype == dtype:
+        return values.copy()
     castable = values.size == 0 or dtype.kind == "O" or np.can_cast(values, dtype, "same_kind")
     if not castable or values.dtype.kind == "b":
         raise InputError(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adaptive_sleep.memory import EPSILON, FastWeights
+from adaptive_sleep.memory import EPSILON, FastWeights, square_sums
 from adaptive_sleep.model import Model
 
 
@@ -28,6 +29,11 @@ class ClosedWindow:
     lengths: Tensor
     before: FastWeights
     after: FastWeights
+
+    @cached_property
+    def change(self) -> Tensor:
+        """Relative state change by the wake pass, `[B]`; a signal, and where sleep starts from."""
+        return self.after.change_since(self.before)
 
     def select(self, rows: Tensor) -> ClosedWindow:
         """The windows `rows` (int64 [n])."""
@@ -84,10 +90,8 @@ KeepGoing = Callable[[PassReport], Tensor]  # -> bool [n]: which of `rows` go on
 
 def summary(hidden: Tensor, lengths: Tensor) -> Tensor:
     """Mean- and max-pooled hidden states of each window, RMS-normalised, `[B, 2d]`."""
-    steps = torch.arange(hidden.shape[1], device=hidden.device)
-    valid = (steps < lengths[:, None])[..., None]
-    mean = torch.where(valid, hidden, 0.0).sum(1) / lengths.clamp(min=1)[:, None]
-    top = torch.where(valid, hidden, -torch.inf).amax(1).nan_to_num(neginf=0.0)
+    mean = _valid(hidden, lengths, 0.0).sum(1) / lengths.clamp(min=1)[:, None]
+    top = _valid(hidden, lengths, -torch.inf).amax(1).nan_to_num(neginf=0.0)
     width = hidden.shape[2]
     return torch.cat([F.rms_norm(mean, (width,)), F.rms_norm(top, (width,))], -1)
 
@@ -115,7 +119,7 @@ def consolidate(
     passes: int64 `[B]`, N >= 1 each. `keep_going` is asked after each sleep pass for the windows
     that have passes left, and can only stop them early. Returns SN with the tails of pass 1.
     """
-    weights, last = window.after, window.after.change_since(window.before)
+    weights, last = window.after, window.change
     done = torch.ones_like(passes)
     rows = torch.nonzero(passes > 1)[:, 0]
     part = window.select(rows)
@@ -150,7 +154,7 @@ def stages(model: Model, window: ClosedWindow, most: int) -> Iterator[Stage]:
     After N passes the weights are those of `consolidate` with N for every window, to the bit.
     """
     hidden, current = window.hidden, window.after
-    change = current.change_since(window.before)
+    change = window.change
     moved = torch.full_like(change, torch.nan)
     yield Stage(1, current, change, moved, summary(hidden, window.lengths))
     for passes in range(2, most + 1):
@@ -173,20 +177,25 @@ def _ask(
     change: Tensor,
 ) -> Tensor:
     """Report the windows that have passes left and spread the answers over all of `rows`."""
-    ask = torch.nonzero(more)[:, 0]
-    lengths = part.lengths[ask]
-    moved = _hidden_change(before[ask], after[ask], lengths)
-    report = PassReport(rows[ask], count, change[ask], moved, summary(after[ask], lengths))
+    ask, lengths = torch.nonzero(more)[:, 0], part.lengths
+    if len(ask) < len(rows):
+        rows, change, lengths = rows[ask], change[ask], lengths[ask]
+        before, after = before.index_select(0, ask), after.index_select(0, ask)
+    moved = _hidden_change(before, after, lengths)
+    report = PassReport(rows, count, change, moved, summary(after, lengths))
     return more.index_copy(0, ask, keep_going(report))
 
 
 def _hidden_change(before: Tensor, after: Tensor, lengths: Tensor) -> Tensor:
     """Relative change of hidden states `[n, L, d]` over the valid positions, `[n]`."""
-    moved = _masked_norm(after - before, lengths)
-    return moved / (_masked_norm(after, lengths) + EPSILON)
+    moved = square_sums(_valid(after - before, lengths, 0.0), spare=True)
+    size = square_sums(_valid(after, lengths, 0.0))
+    return moved.sqrt() / (size.sqrt() + EPSILON)
 
 
-def _masked_norm(x: Tensor, lengths: Tensor) -> Tensor:
-    """Norm over the valid positions of x `[n, L, d]`, `[n]`."""
+def _valid(x: Tensor, lengths: Tensor, blank: float) -> Tensor:
+    """x `[n, L, d]` with `blank` in the place of what is not valid."""
+    if bool((lengths == x.shape[1]).all()):
+        return x  # the usual window is full, and to look for blanks costs as much as a signal
     valid = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-    return torch.where(valid[..., None], x, 0.0).flatten(1).square().sum(1).sqrt()
+    return torch.where(valid[..., None], x, blank)

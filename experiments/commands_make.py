@@ -225,6 +225,51 @@ def training(as_json: Json = False) -> None:
     print(f"gate: {found['gate']}; {found['ratio']:.2f} times the faster of the plain steps")
 
 
+@bench.command(epilog="Example: adaptive-sleep bench runtime --json")
+def runtime(
+    rounds: Annotated[int, typer.Option(min=1, help="Windows of every stream to time.")] = 15,
+    as_json: Json = False,
+) -> None:
+    """Time what deciding costs a step, and what a batch costs whose streams sleep differently long.
+
+    One thread, in CPU seconds, after checking that batches and signals are right. Takes a few
+    minutes.
+    """
+    from adaptive_sleep.experiments.bench_runtime import run_bench
+
+    found = run_bench(rounds=rounds, report=note if sys.stderr.isatty() else None)
+    if as_json:
+        print_json(found)
+        return
+    sizes = ("streams", "window", "width")
+    rows = [
+        [
+            *(str(each[name]) for name in sizes),
+            each["policy"],
+            f"{each['mean_passes']:.2f}",
+            f"{each['share']:.2%} ({each['share_low']:.2%} .. {each['share_high']:.2%})",
+            f"{each['signals_share']:.2%}",
+            f"{each['policy_share']:.2%}",
+        ]
+        for each in found["deciding"]
+    ]
+    heads = ["policy", "mean passes", "share of a step (10..90 %)", "signals", "policy"]
+    print_table([*sizes, *heads], rows)
+    rows = [
+        [
+            *(str(each[name]) for name in sizes),
+            f"{each['ratio']:.3f} ({each['ratio_low']:.3f} .. {each['ratio_high']:.3f})",
+            f"{each['sleep_ratio']:.3f}",
+        ]
+        for each in found["mixed"]
+    ]
+    print_table([*sizes, "N of 1..4: times the ideal (10..90 %)", "of it, sleep"], rows)
+    print(f"gate: {found['gate']}; of the first shape:")
+    share, ratio = found["deciding_share"], found["mixed_ratio"]
+    print(f"deciding {share:.2%} of a step at most (wanted: {found['deciding_bound']:.0%})")
+    print(f"mixed {ratio:.3f} times the ideal (wanted: {found['mixed_bound']:.2f} at most)")
+
+
 def add_to(parent: typer.Typer) -> None:
     """Add the commands to the application."""
     parent.command(epilog="Example: adaptive-sleep demo --out my-demo")(demo)

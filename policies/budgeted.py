@@ -68,17 +68,17 @@ class Budgeted(Follower):
     def plan(self, signals: WindowSignals) -> IntArray:
         """Return the other's plan, cut to what each stream's balance pays for."""
         passes = plan_passes(self.policy, signals)
-        for row, stream in enumerate(signals.stream):
-            account = self._accounts.setdefault(stream, _Account())
-            tokens, cost = int(signals.tokens[row]), int(signals.pass_flops[row])
+        columns = (signals.stream, signals.window, signals.tokens, signals.pass_flops, passes)
+        for row, entry in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+            stream, window, tokens, cost, wanted = entry
+            account = self._accounts.get(stream) or self._accounts.setdefault(stream, _Account())
             account.largest = max(account.largest, tokens)
             cap = self.burst * self.flops_per_event * account.largest
             account.balance = min(account.balance + self.flops_per_event * tokens, cap)
-            if passes[row] > 1 and cost > 0:
-                affordable = 1 + max(0, math.floor(account.balance / cost))
-                passes[row] = min(int(passes[row]), affordable)
-            account.window, account.charged = int(signals.window[row]), int(passes[row])
-            account.pass_flops = cost
+            if wanted > 1 and cost > 0:
+                wanted = min(wanted, 1 + max(0, math.floor(account.balance / cost)))
+            passes[row] = wanted
+            account.window, account.charged, account.pass_flops = window, wanted, cost
             account.balance -= (account.charged - 1) * cost
         return passes
 

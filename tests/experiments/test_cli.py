@@ -18,7 +18,7 @@ from adaptive_sleep.streams.errors import InputError
 COMMANDS = [
     ("demo",), ("replay",), ("run",), ("train",), ("report",), ("inspect",), ("policies",),
     ("reproduce",), ("counterfactual",),
-    ("bench", "kernels"), ("bench", "training"),
+    ("bench", "kernels"), ("bench", "runtime"), ("bench", "training"),
     ("record", "host"), ("record", "text"), ("record", "csv"),
     ("record", "parquet"), ("record", "eventlog"), ("record", "task"),
 ]  # fmt: skip
@@ -175,9 +175,9 @@ def test_replay_passes_its_options_on_and_prints_the_summary(
     monkeypatch.setattr(module, "replay", pretend)
     out = tmp_path / "run"
     options = "--policy fixed(2) --resume --speed 2 --gap 5 --kv-budget 9 --budget 7 --burst 3"
-    more = "--max-passes 6 --seed 4 --start 0.25 --stop 0.5 --window 32 --eviction sliding --json"
+    more = "--max-passes 6 --seed 4 --start 0.25 --stop 0.5 --window 32 --eviction sliding"
     arguments = ["replay", "R", "--model", "M", "--out", str(out), *options.split(), *more.split()]
-    assert main(arguments) == 0
+    assert main([*arguments, "--keep", "40", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert {
         "loss", "mean_passes", "events", "windows", "flops_per_event", "seconds", "wake_p50",
@@ -187,7 +187,7 @@ def test_replay_passes_its_options_on_and_prints_the_summary(
     assert seen == {
         "places": ("R", "M", "fixed(2)", out), "resume": True, "speed": 2.0, "gap_seconds": 5.0,
         "kv_budget": 9, "budget": 7.0, "burst": 3.0, "max_passes": 6, "seed": 4, "start": 0.25,
-        "stop": 0.5, "window": 32, "eviction": "sliding", "predictions": None,
+        "stop": 0.5, "window": 32, "eviction": "sliding", "keep": 40, "predictions": None,
     }  # fmt: skip
 
 
