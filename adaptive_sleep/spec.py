@@ -70,6 +70,15 @@ def parse_spec(spec: str) -> SleepPolicy:
     Raises InputError for anything but literals and nested calls, a wrong name, a wrong argument, a
     value of the wrong type, and whatever the policy itself refuses.
     """
+    head, call = read_call(spec)
+    return _make(spec, named(head, spec), call)
+
+
+def read_call(spec: str) -> tuple[str, ast.Call]:
+    """Return what a spec names, as "name" or "module:Class", and its call with all arguments.
+
+    Nothing is looked up. Raises InputError for what is no name or one call of it.
+    """
     if len(spec) > _LONGEST:
         raise InputError(f"policy spec of {len(spec)} characters: at most {_LONGEST} are read")
     by_module = _MODULE_FORM.fullmatch(spec)
@@ -83,11 +92,20 @@ def parse_spec(spec: str) -> SleepPolicy:
             "surprise(threshold=0.8), or module:Class(threshold=1)"
         ) from None
     if not by_module:
-        return _policy(spec, node)
+        return _call(spec, node)
     match node:
         case ast.Call(func=ast.Name(id="_")):
-            return _make(spec, _import(spec, by_module[1], by_module[2]), node)
+            return f"{by_module[1]}:{by_module[2]}", node
     raise _refused(spec, node, "one call, module:Class(...)")
+
+
+def named(head: str, spec: str = "") -> Any:
+    """Return the class, function or object behind "name" or "module:Class"; `spec` for messages.
+
+    Raises InputError as `parse_spec`.
+    """
+    module, colon, path = head.partition(":")
+    return _import(spec or head, module, path) if colon else lookup(head)
 
 
 def format_spec(policy: PolicyLike) -> str:
@@ -154,14 +172,19 @@ def _import(spec: str, module: str, path: str) -> Any:
     return found
 
 
-def _policy(spec: str, node: ast.expr) -> SleepPolicy:
+def _call(spec: str, node: ast.expr) -> tuple[str, ast.Call]:
     """Read a node that must be a policy: a call of a bare name, or the bare name."""
     if isinstance(node, ast.Name):
         node = ast.Call(node, [], [])
     match node:
         case ast.Call(func=ast.Name(id=name)):
-            return _make(spec, lookup(name), node)
+            return name, node
     raise _refused(spec, node, "a policy, as name(parameter=value, ...)")
+
+
+def _policy(spec: str, node: ast.expr) -> SleepPolicy:
+    head, call = _call(spec, node)
+    return _make(spec, lookup(head), call)
 
 
 def _make(spec: str, target: Any, node: ast.Call) -> SleepPolicy:
@@ -175,7 +198,7 @@ def _make(spec: str, target: Any, node: ast.Call) -> SleepPolicy:
     known = hints(target)
     values = {
         name: _argument(spec, target, name, value, known.get(name, Any))
-        for name, value in _bind(spec, target, node).items()
+        for name, value in bind(spec, target, node).items()
     }
     try:
         made = target(**values)
@@ -184,8 +207,11 @@ def _make(spec: str, target: Any, node: ast.Call) -> SleepPolicy:
     return typing.cast(SleepPolicy, made)
 
 
-def _bind(spec: str, target: type, node: ast.Call) -> dict[str, ast.expr]:
-    """Match arguments with parameters, unnamed ones in the order of the parameters."""
+def bind(spec: str, target: type, node: ast.Call) -> dict[str, ast.expr]:
+    """Match arguments with parameters, unnamed ones in the order of the parameters.
+
+    Raises InputError for an argument that is no parameter, given twice, or one too many.
+    """
     if is_dataclass(target):
         names = [field.name for field in parameters(target)]
         places = [field.name for field in parameters(target) if not field.kw_only]
@@ -214,7 +240,7 @@ def _bind(spec: str, target: type, node: ast.Call) -> dict[str, ast.expr]:
 
 
 def _argument(spec: str, target: type, name: str, node: ast.expr, hint: Any) -> Any:
-    value = _value(spec, node, _takes_policy(hint))
+    value = _value(spec, node, takes_policy(hint))
     if not _fits(value, hint):
         raise InputError(
             f"policy spec {spec!r}: {name}={value!r} ({type(value).__name__}) for "
@@ -256,8 +282,9 @@ def _key(spec: str, key: ast.expr | None, node: ast.Dict) -> str | int | float |
     raise _refused(spec, node, "a dict with strings or numbers as keys")
 
 
-def _takes_policy(hint: Any) -> bool:
-    return hint is SleepPolicy or any(_takes_policy(arg) for arg in typing.get_args(hint))
+def takes_policy(hint: Any) -> bool:
+    """Tell whether an annotation is of a policy, or of something that holds policies."""
+    return hint is SleepPolicy or any(takes_policy(arg) for arg in typing.get_args(hint))
 
 
 def _fits(value: Any, hint: Any) -> bool:

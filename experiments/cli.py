@@ -19,6 +19,7 @@ from adaptive_sleep.experiments import (
     commands_make,
     commands_record,
     commands_run,
+    commands_tune,
 )
 from adaptive_sleep.experiments.console import guarded
 
@@ -65,6 +66,7 @@ for part in (
     commands_learn,
     commands_fit,
     commands_compare,
+    commands_tune,
     commands_look,
 ):
     part.add_to(app)

@@ -1,0 +1,62 @@
+"""What a finished study found, as one object with stable keys.
+
+Nothing of where the study is kept is in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from adaptive_sleep.experiments.reproduce import commit
+from adaptive_sleep.experiments.runs import versions
+from adaptive_sleep.experiments.tune_trial import STOPPED, front
+from adaptive_sleep.experiments.tune_workers import finished
+
+
+def summary(study: optuna.Study) -> dict[str, Any]:
+    """The best policy of a study that has had its test, what it costs, and where that comes from.
+
+    `score`: on validation; `test`: on the test recordings; both as in a comparison. FLOPs are per
+    event, of all phases. `front`: what no other trial beats in both loss and cost.
+    """
+    said, trials = study.user_attrs, finished(study)
+    test = said["test"]
+    (best,) = (trial for trial in trials if trial.number == test["trial"])
+    stopped = Counter(trial.user_attrs["stopped"] for trial in trials)
+    return {
+        "tune": said["recipe"],
+        "study": study.study_name,
+        "best": best.user_attrs["spec"],
+        "window": best.user_attrs["window"],
+        "score": best.user_attrs["score"],
+        "flops_per_event": best.user_attrs["flops_per_event"],
+        "budget": said["budget_flops_per_event"],
+        "plain_flops_per_event": said["plain_flops_per_event"],
+        "trials": len(trials),
+        "stopped": {why: stopped[why] for why in STOPPED},
+        "test": test["score"],
+        "test_flops_per_event": test["flops_per_event"],
+        "test_by_seed": test["by_seed"],
+        "front": [_point(trial) for trial in front(study)],
+        "loss_per_recording": best.user_attrs["loss_per_recording"],
+        "params": best.params,
+        "space": said["space"],
+        "seeds": [int(seed) for seed in said["models"]],
+        "models": said["models"],
+        "model_hashes": said["model_hashes"],
+        "recipe_sha256": said["recipe_sha256"],
+        "commit": commit(),
+        "begun_at_commit": said["begun_at_commit"],
+        "quick": said["quick"],
+        "pareto": said["pareto"],
+        "versions": versions() | {"optuna": optuna.__version__},
+    }
+
+
+def _point(trial: FrozenTrial) -> dict[str, Any]:
+    keys = ("spec", "window", "score", "flops_per_event")
+    return {"trial": trial.number, **{key: trial.user_attrs[key] for key in keys}}

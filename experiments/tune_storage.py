@@ -1,0 +1,156 @@
+"""Where a study is kept: a database that every worker opens, with a heart that beats in each trial.
+
+How workers share the trials is in tune_workers.py. Whatever SQLAlchemy speaks to will do; what is
+here for SQLite only makes it wait for other workers instead of failing.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from adaptive_sleep.streams.errors import InputError
+
+HEARTBEAT, GRACE = 15, 60  # seconds between beats; without one before a trial is given up
+RETRIES = 3  # of one trial: what kills its worker every time is left alone
+PATIENCE = 60  # seconds that SQLite waits for another writer
+OPENINGS = 5  # tries: two workers may make the tables at the same moment
+CONSTRAINTS = "constraints"  # how Optuna's names of a trial's constraints begin
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna from logging what we say ourselves, and from calling things experimental."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def open_storage(where: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE) -> RDBStorage:
+    """Open the database at a URL such as sqlite:///FILE or postgresql://USER@HOST/NAME, and make
+    its tables; `heartbeat` and `grace` in seconds. Raises InputError where it cannot be reached."""
+    try:
+        url = make_url(where)
+        sqlite = url.get_backend_name() == "sqlite"
+    except ArgumentError:
+        raise InputError(
+            f"storage={where!r}: a URL is expected, sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from None
+    except NoSuchModuleError as error:
+        raise _unreachable(url, str(error)) from None
+    if sqlite and url.database in (None, "", ":memory:"):
+        raise InputError(f"storage={where!r}: no other worker could see it; name a file")
+    for left in reversed(range(OPENINGS)):
+        try:
+            return _opened(url, heartbeat, grace)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            if not left:
+                raise _unreachable(url, _first_line(error)) from error
+            time.sleep(0.2)
+        except (ImportError, RuntimeError) as error:  # no driver; tables of another Optuna
+            raise _unreachable(url, _first_line(error)) from error
+    raise AssertionError("unreachable")
+
+
+def _opened(url: URL, heartbeat: int, grace: int) -> RDBStorage:
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        options: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}}
+    else:
+        options = {"pool_pre_ping": True}  # a server may have closed what we hold
+        if backend == "postgresql":
+            options["connect_args"] = {"connect_timeout": 10}
+    storage = RDBStorage(
+        url.render_as_string(hide_password=False),
+        engine_kwargs=options,
+        heartbeat_interval=heartbeat,
+        grace_period=grace,
+        heartbeat_stale_trial_callback=again,
+    )
+    if backend == "sqlite":
+        with storage.engine.connect() as connection:
+            # readers and one writer at a time, side by side; the file remembers it
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    return storage
+
+
+def _first_line(error: BaseException) -> str:
+    deepest = getattr(error, "orig", None) or error.__cause__ or error
+    return f"{type(deepest).__name__}: {str(deepest).strip().splitlines()[0]}"
+
+
+def _unreachable(url: URL, why: str) -> InputError:
+    return InputError(
+        f"storage={url.render_as_string()!r}: cannot be reached ({why}); "
+        "give sqlite:///FILE in a folder that is there, or a server that runs"
+    )
+
+
+def again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial whose worker is gone to be run again, with the parameters it had."""
+    # what it had been told so far would count for the second run
+    trial.user_attrs = {}
+    trial.system_attrs = {
+        key: value for key, value in trial.system_attrs.items() if not key.startswith(CONSTRAINTS)
+    }
+    RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, trial)
+
+
+def open_study(
+    storage: RDBStorage, name: str, objectives: int, is_of: Mapping[str, Any]
+) -> optuna.Study:
+    """Open a study, or make it, that minimises so many objectives; `is_of` says what it must be of,
+    and is kept with it.
+
+    Raises InputError where it is of something else, naming the first thing that differs.
+    """
+    down = [StudyDirection.MINIMIZE] * objectives
+    study = optuna.create_study(
+        storage=storage, study_name=name, directions=down, load_if_exists=True
+    )
+    if not {*is_of} <= {*study.user_attrs} and study.get_trials(deepcopy=False):
+        raise InputError(
+            f"study {name!r}: was not begun by `adaptive-sleep tune`; choose another name"
+        )
+    settle(study, is_of)
+    return study
+
+
+def settle(study: optuna.Study, is_of: Mapping[str, Any]) -> None:
+    """Keep what a study is of, or see that it is; raises InputError for what differs."""
+    held = study.user_attrs
+    for key, value in is_of.items():
+        if key not in held:
+            study.set_user_attr(key, value)
+        elif held[key] != value:
+            raise InputError(
+                f"study {study.study_name!r}: was begun with another {key} ({_shown(held[key])}, "
+                f"here {_shown(value)}); give it as it was, or begin a study with another --study "
+                "or storage"
+            )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def exists(storage: RDBStorage, name: str) -> bool:
+    """Tell whether a storage holds a study of that name."""
+    return name in {study.study_name for study in storage.get_all_studies()}
