@@ -19,7 +19,8 @@ class RunningStats:
 
     `origin` is the first value seen (sums are of differences from it, so that large offsets lose
     no digits); `count`, `total`, `squares` are the decayed count, sum and sum of squares; `last` is
-    the last observed value.
+    the last observed value. `recent` float32 `[B, R, C]`: the values of the last R events, oldest
+    first, NaN where missing or before the stream began; None where none are kept.
     """
 
     origin: Tensor
@@ -27,10 +28,12 @@ class RunningStats:
     total: Tensor
     squares: Tensor
     last: Tensor
+    recent: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums by name."""
-        return {n: getattr(self, n) for n in self.__dataclass_fields__}
+        """The sums by name, and the values that are kept, if any."""
+        found = {n: getattr(self, n) for n in self.__dataclass_fields__}
+        return {n: t for n, t in found.items() if t is not None}
 
     @property
     def known(self) -> Tensor:
@@ -50,10 +53,11 @@ class RunningStats:
         return location, torch.maximum(variance.sqrt(), 1e-3 * location.abs() + 1e-6)
 
 
-def fresh_stats(streams: int, channels: int) -> RunningStats:
-    """Statistics of streams that have seen nothing."""
+def fresh_stats(streams: int, channels: int, recent: int = 0) -> RunningStats:
+    """Statistics of streams that have seen nothing and keep their last `recent` values."""
     zero = torch.zeros(streams, channels, dtype=torch.float64)
-    return RunningStats(zero, zero, zero, zero, zero)
+    kept = torch.full((streams, recent, channels), torch.nan) if recent else None
+    return RunningStats(zero, zero, zero, zero, zero, kept)
 
 
 def advance(
@@ -79,8 +83,10 @@ def advance(
     # `tril` keeps i <= t; patch t itself has decay 1
     count, total, squares = (decay @ sums + carried).unbind(0)
     last = _last_values(stats.last, x, seen)
-    each = RunningStats(origin[:, None].expand_as(count), count, total, squares, last)
-    end = RunningStats(origin, count[:, -1], total[:, -1], squares[:, -1], last[:, -1])
+    recent = None if stats.recent is None else _recent_values(stats.recent, values, events)
+    each = RunningStats(origin[:, None].expand_as(count), count, total, squares, last, recent)
+    kept = None if recent is None else recent[:, -1]
+    end = RunningStats(origin, count[:, -1], total[:, -1], squares[:, -1], last[:, -1], kept)
     return each, end
 
 
@@ -101,3 +107,19 @@ def _last_values(before: Tensor, x: Tensor, seen: Tensor) -> Tensor:
     newest = torch.where(there, steps, 0).cummax(1).values
     ends = newest[:, size::size]
     return flat.gather(1, ends).reshape(batch, patches, channels)
+
+
+def _recent_values(before: Tensor, values: Tensor, events: Tensor) -> Tensor:
+    """The values of the last R events at the end of each patch, `[B, T, R, C]`, padding left out.
+
+    before: `[B, R, C]`; values: `[B, T, P, C]`; events: `[B, T]`.
+    """
+    batch, patches, size, channels = values.shape
+    padding = torch.arange(size) >= events[..., None]
+    order = padding.flatten(1).to(torch.int8).argsort(dim=1, stable=True)  # events to the front
+    flat = values.flatten(1, 2).float()
+    flat = flat.gather(1, order[..., None].expand_as(flat))
+    joined = torch.cat([before, flat], 1)
+    steps = events.cumsum(1)[..., None] + torch.arange(before.shape[1])
+    index = steps.flatten(1)[..., None].expand(-1, -1, channels)
+    return joined.gather(1, index).view(batch, patches, -1, channels)

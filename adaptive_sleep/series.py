@@ -46,17 +46,23 @@ class SeriesScore:
 
 
 class SeriesFace(nn.Module):
-    """Patch embedding, and a head that predicts the P events after a position."""
+    """Patch embedding, and a head that predicts the `horizon` patches after a position.
+
+    A configuration with `skip` adds a linear map of the last values of each channel, one map for
+    all channels: these are read outside the fast weights.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.patch, self.observed = config.patch, len(config.channels)
+        self.ahead = config.patch * config.horizon
         self.inputs = len(config.inputs)
         self.levels: Tensor
         self.register_buffer("levels", torch.tensor(config.quantiles), persistent=False)
         self.read = nn.Linear(2 * self.patch * self.inputs, config.width)
         outputs = len(config.quantiles) + 1
-        self.write = nn.Linear(config.width, self.patch * self.observed * outputs)
+        self.write = nn.Linear(config.width, self.ahead * self.observed * outputs)
+        self.skip = nn.Linear(config.skip, self.ahead, bias=False) if config.skip else None
         self.gain = nn.Parameter(torch.ones(config.width))
         # How far a forecast starts from the last value rather than from the running mean.
         self.keep_last = nn.Parameter(torch.zeros(self.observed))
@@ -71,21 +77,33 @@ class SeriesFace(nn.Module):
         return embedded
 
     def forecast(self, hidden: Tensor, stats: RunningStats) -> tuple[Tensor, Tensor]:
-        """Hidden `[B, T, d]` -> mean `[B, T, P, C]`, quantiles `[B, T, P, C, Q]`, both in scales.
+        """Hidden `[B, T, d]` -> mean `[B, T, A, C]`, quantiles `[B, T, A, C, Q]`, both in scales,
+        of the next A = horizon * P events.
 
         Quantiles rise by construction: the lowest level plus positive steps.
         """
         normal = F.rms_norm(hidden, hidden.shape[-1:], self.gain, eps=1e-6)
-        shape = (*hidden.shape[:2], self.patch, self.observed, len(self.levels) + 1)
+        shape = (*hidden.shape[:2], self.ahead, self.observed, len(self.levels) + 1)
         raw = self.write(normal).view(shape)
         base = self.keep_last * self.last_in_scales(stats).clamp(-CLIP, CLIP)
-        base = base[:, :, None, :]
+        base = base[:, :, None, :] + self._linear(stats)
         mean = base + raw[..., 0]
         steps = F.softplus(raw[..., 2:])
         low = base + raw[..., 1]
         quantiles = torch.cat([low[..., None], low[..., None] + steps.cumsum(-1)], -1)
         # centre the fan on the base, so that an untrained head is not biased upwards
         return mean, quantiles - steps.sum(-1, keepdim=True) / 2
+
+    def _linear(self, stats: RunningStats) -> Tensor | float:
+        """What the linear map adds, in scales, `[B, T, A, C]`; missing values as the mean."""
+        if self.skip is None:
+            return 0.0
+        assert stats.recent is not None
+        location, scale = stats.scale()
+        z = (stats.recent.double() - location[..., None, :]) / scale[..., None, :]
+        z = z[..., : self.observed].nan_to_num(0.0).clamp(-CLIP, CLIP).float()
+        added: Tensor = self.skip(z.transpose(-1, -2))
+        return added.transpose(-1, -2)
 
     def last_in_scales(self, stats: RunningStats) -> Tensor:
         """The last observed value of every forecast channel, in scales, float32 `[B, T, C]`."""
@@ -95,18 +113,13 @@ class SeriesFace(nn.Module):
     def score(
         self, mean: Tensor, quantiles: Tensor, stats: RunningStats, targets: Tensor
     ) -> SeriesScore:
-        """Compare what `forecast` gave with `targets` `[B, T, P, C_in]`.
+        """Compare what `forecast` gave of the next A events with `targets` `[B, T, A, C_in]`.
 
         Targets are in the recording's units, NaN where missing or absent; `stats` are those at the
         position that forecasts, so that the scale is known when the forecast is made.
         """
-        location, scale = stats.scale()
-        n = self.observed
-        z = (targets[..., :n].double() - location[:, :, None, :n]) / scale[:, :, None, :n]
-        seen = torch.isfinite(z) & stats.known[:, :, None, :n]
-        z = torch.where(seen, z, 0.0).float().clamp(-CLIP, CLIP)
-        error = z[..., None] - quantiles
-        pinball = 2 * torch.maximum(self.levels * error, (self.levels - 1) * error).mean(-1)
+        z, seen = self.in_scales(targets, stats)
+        pinball = self.pinball(quantiles, z)
         spread = quantiles[..., -1] - quantiles[..., 0]
         observed = seen.float()
         return SeriesScore(
@@ -115,6 +128,20 @@ class SeriesFace(nn.Module):
             (spread * observed).sum((2, 3)),
             ((z - mean).square() * observed).sum((2, 3)),
         )
+
+    def in_scales(self, targets: Tensor, stats: RunningStats) -> tuple[Tensor, Tensor]:
+        """Targets `[B, T, A, C_in]` in scales, float32 `[B, T, A, C]`, clipped, 0 where nothing can
+        be scored; and where something can."""
+        location, scale = stats.scale()
+        n = self.observed
+        z = (targets[..., :n].double() - location[:, :, None, :n]) / scale[:, :, None, :n]
+        seen = torch.isfinite(z) & stats.known[:, :, None, :n]
+        return torch.where(seen, z, 0.0).float().clamp(-CLIP, CLIP), seen
+
+    def pinball(self, quantiles: Tensor, z: Tensor) -> Tensor:
+        """Twice the mean pinball loss over the levels: `[..., Q]` against `[...]`, in scales."""
+        error = z[..., None] - quantiles
+        return 2 * torch.maximum(self.levels * error, (self.levels - 1) * error).mean(-1)
 
     def to_units(self, scaled: Tensor, stats: RunningStats) -> Tensor:
         """Scales `[B, T, P, C]` (or with a last axis Q) to the recording's units, float64.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from adaptive_sleep.experiments.console import print_json, print_table, progress
 from adaptive_sleep.streams.errors import InputError, nearest
 
 QUICK_STEPS = 1500
+DEFAULT_KINDS = "model,control,control_compute"
 
 
 def reproduce(
@@ -38,10 +40,13 @@ def reproduce(
     ] = None,
     kinds: Annotated[
         str, typer.Option(help="What to train: model, control, control_compute, by commas.")
-    ] = "model,control,control_compute",
+    ] = DEFAULT_KINDS,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 5,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes side by side; default one per core.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="etth1: the file ETTh1.csv, or a copy in its format.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -54,6 +59,13 @@ def reproduce(
         raise InputError("reproduce: give one of --quick, --from-checkpoint and --from-results")
     from adaptive_sleep.experiments import reproduce as work
 
+    if name == "etth1":
+        if checkpoint or changes or kinds != DEFAULT_KINDS:
+            raise InputError("reproduce etth1: takes no --from-checkpoint, --set or --kinds")
+        _etth1(out, data, range(seeds), quick=quick, results=results, jobs=jobs, as_json=as_json)
+        return
+    if data is not None:
+        raise InputError(f"--data {data}: {name} makes its own data; only etth1 reads a file")
     if results:
         found = work.from_results(name)
     elif checkpoint:
@@ -77,6 +89,32 @@ def reproduce(
         print_json(found)
     else:
         _print(found)
+
+
+def _etth1(
+    out: Path | None, data: Path | None, seeds: Sequence[int], *, quick: bool, results: bool,
+    jobs: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Reproduce ETTh1, which is no task, and print what was found."""
+    from adaptive_sleep.experiments import etth1
+
+    if results:
+        found = etth1.from_results()
+    else:
+        folder = out or Path("runs") / ("etth1-quick" if quick else "etth1")
+        chosen = (0,) if quick else seeds
+        with progress("reproduce etth1") as advance:
+            found = etth1.reproduce(
+                folder, data=data, seeds=chosen, quick=quick, jobs=jobs, on_progress=advance
+            )
+        text = json.dumps(found, indent=1) + "\n"
+        (folder / "etth1.json").write_text(text, encoding="utf-8")
+    if as_json:
+        print_json(found)
+        return
+    columns, rows = etth1.table_of(found)
+    print_table(columns, rows)
+    print(f"* the cheapest policy that is as good as any on validation rows. {etth1.said(found)}")
 
 
 def _kinds(given: str, known: tuple[str, ...]) -> list[str]:

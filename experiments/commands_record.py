@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from adaptive_sleep.streams.tasks.task import Part
 
 app = typer.Typer(
-    help="Make a recording: from this machine, text, CSV, Parquet, an event log or a task.",
+    help="Make a recording: from this machine, text, tables, event logs, arrays or a task.",
     epilog="Example: adaptive-sleep record host --seconds 60 --out my-recording",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -181,6 +181,55 @@ def eventlog(
         file, out, column=column, time=time, stream=stream, label=label,
         time_format=time_format, time_unit=_unit(time_unit),
     )  # fmt: skip
+    _say(out, as_json)
+
+
+@app.command(epilog="Example: adaptive-sleep record loghub BGL_2k.log_structured.csv --out bgl")
+def loghub(
+    file: Annotated[Path, typer.Argument(help="A structured log, *.log_structured.csv.")],
+    out: Out,
+    stream: Stream = None,
+    as_json: Json = False,
+) -> None:
+    """Record a structured log of loghub: EventId as tokens, its alert flag as a label."""
+    from adaptive_sleep.streams.eventlog import record_loghub
+
+    record_loghub(file, out, stream=stream)
+    _say(out, as_json)
+
+
+@app.command(
+    epilog="Example: adaptive-sleep record nab nyc_taxi.csv --windows combined_windows.json "
+    "--out taxi"
+)
+def nab(
+    files: Files,
+    windows: Annotated[Path, typer.Option(help="The JSON file of labelled windows.")],
+    out: Out,
+    as_json: Json = False,
+) -> None:
+    """Record files of the Numenta Anomaly Benchmark: a stream a file, labelled windows a label."""
+    from adaptive_sleep.streams.nab import record_nab
+
+    record_nab(files, out, windows=windows)
+    _say(out, as_json)
+
+
+@app.command(epilog="Example: adaptive-sleep record arrays omi-1.npz --step-seconds 300 --out omi")
+def arrays(
+    file: Annotated[Path, typer.Argument(help="A NumPy archive, *.npz.")],
+    step_seconds: Annotated[float, typer.Option(help="Seconds from one row to the next.")],
+    out: Out,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="An array to record (repeat, in order); by default train, then test."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Record telemetry in a NumPy archive: arrays [rows, channels], and NAME_label as a label."""
+    from adaptive_sleep.streams.arrays import record_arrays
+
+    record_arrays(file, out, step_seconds=step_seconds, parts=part or ("train", "test"))
     _say(out, as_json)
 
 

@@ -84,3 +84,27 @@ def record_eventlog(
         if label is not None:
             writer.name_categories(label, list(labels))
     return Path(out)
+
+
+def record_loghub(
+    file: str | os.PathLike[str], out: str | os.PathLike[str], *, stream: str | None = None
+) -> Path:
+    """Record a structured log of loghub (`*.log_structured.csv`): `EventId` as tokens, at the times
+    in `Timestamp` (seconds since 1970), the alert flag `Label` ("-": none) as a label where the log
+    has one.
+
+    Times keep the gaps between events, also where they repeat or step back. `stream` names a column
+    that tells streams apart, for example `Node`. Raises InputError as `record_eventlog` does; a log
+    that writes its time otherwise is recorded with that.
+    """
+    path = Path(file)
+    found = check_columns(path, ["EventId"])
+    if "Timestamp" not in found:
+        raise InputError(
+            f"{path}: no column 'Timestamp', seconds since 1970 (columns: {', '.join(found)}); "
+            "record it as an event log and say which column is the time, and how it is written"
+        )
+    label = "Label" if "Label" in found else None
+    return record_eventlog(
+        path, out, column="EventId", time="Timestamp", time_unit="s", stream=stream, label=label
+    )

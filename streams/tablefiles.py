@@ -45,13 +45,30 @@ class Batch:
 def check_columns(file: Path, wanted: Sequence[str]) -> list[str]:
     """The columns of `file` in order; raises InputError if one of `wanted` is not among them."""
     found = _opened(file)
+    check_names(str(file), found, wanted)
+    return found
+
+
+def check_names(table: str, found: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raise InputError if one of `wanted` is not among the columns `found` of a table."""
     for column in wanted:
         if column not in found:
             raise InputError(
-                f"{file}: no column {column!r}{nearest(column, found)} "
+                f"{table}: no column {column!r}{nearest(column, found)} "
                 f"(columns: {', '.join(found)})"
             )
-    return found
+
+
+def frame_batches(frame: pl.LazyFrame, name: str, columns: Sequence[str]) -> Iterator[Batch]:
+    """The named columns of a frame, batch by batch in order; `name` stands in messages."""
+    first = 0
+    lazy = frame.select(columns)
+    try:
+        for part in lazy.collect_batches(chunk_size=_BATCH_ROWS, lazy=True):
+            yield Batch(Path(name), np.arange(first, first + len(part)), part)
+            first += len(part)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{name}: cannot be read: {_brief(error)}") from error
 
 
 def batches(file: Path, columns: Sequence[str]) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""CSV and Parquet tables as series: which column is the time, a channel, an action or a label.
+"""Tables as series, from files or Polars: which column is time, channel, action or label.
 
 How the files are read, and what is wrong with a value, is in `tablefiles`.
 """
@@ -6,25 +6,41 @@ How the files are read, and what is wrong with a value, is in `tablefiles`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from .errors import InputError
 from .events import Channel
 from .manifest import new_folder
 from .tablefiles import (
+    Batch,
     TimeUnit,
     batches,
     category_codes,
     check_columns,
+    check_names,
+    frame_batches,
     names,
     numbers,
     required_names,
     times,
 )
 from .writer import RecordingWriter
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One table: its columns, its rows as batches of some columns, the stream that it is."""
+
+    name: str
+    found: list[str]
+    stream: str
+    batches: Callable[[Sequence[str]], Iterator[Batch]]
 
 
 def record_table(
@@ -52,20 +68,66 @@ def record_table(
     paths = [Path(file) for file in files]
     if not paths:
         raise InputError("files: give at least 1 table")
+    if stream is None and len({path.stem for path in paths}) != len(paths):
+        raise InputError("two files have one name, and no column tells their streams apart")
+    sources = [
+        _Source(str(path), check_columns(path, []), path.stem, partial(batches, path))
+        for path in paths
+    ]
+    files_named = ", ".join(path.name for path in paths)
+    return _record(
+        sources, Path(out), {"source": "record table", "files": files_named},
+        time=time, stream=stream, channels=channels, actions=actions, labels=labels,
+        time_format=time_format, time_unit=time_unit,
+    )  # fmt: skip
+
+
+def record_frame(
+    frame: pl.DataFrame | pl.LazyFrame,
+    out: str | os.PathLike[str],
+    *,
+    time: str,
+    stream: str | None = None,
+    name: str = "frame",
+    channels: Sequence[str] | None = None,
+    actions: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    time_format: str | None = None,
+    time_unit: TimeUnit | None = None,
+) -> Path:
+    """Record a Polars frame as a series, row by row in its order; a lazy one is read in batches.
+
+    Columns and their roles are as in `record_table`; without `stream` the frame is one stream,
+    called `name`. Returns the folder. Raises InputError as `record_table` does.
+    """
+    lazy = frame.lazy()
+    found = lazy.collect_schema().names()
+    source = _Source(name, found, name, partial(frame_batches, lazy, name))
+    return _record(
+        [source], Path(out), {"source": "record frame", "frame": name},
+        time=time, stream=stream, channels=channels, actions=actions, labels=labels,
+        time_format=time_format, time_unit=time_unit,
+    )  # fmt: skip
+
+
+def _record(
+    sources: Sequence[_Source], out: Path, provenance: dict[str, str], *,
+    time: str, stream: str | None, channels: Sequence[str] | None, actions: Sequence[str],
+    labels: Sequence[str], time_format: str | None, time_unit: TimeUnit | None,
+) -> Path:  # fmt: skip
+    """Record tables, row by row, in order."""
     named = [time, *([stream] if stream else []), *(channels or []), *actions, *labels]
     for column in named:
         if named.count(column) > 1:
             raise InputError(f"column {column!r} is given twice; each has one role")
-    found = check_columns(paths[0], named)
+    first, found = sources[0].name, sources[0].found
+    check_names(first, found, named)
     observed = list(channels) if channels else [name for name in found if name not in named]
     if not observed:
-        raise InputError(f"{paths[0]}: no column is left to observe (columns: {', '.join(found)})")
+        raise InputError(f"{first}: no column is left to observe (columns: {', '.join(found)})")
     used = [*named, *(name for name in observed if name not in named)]
-    for path in paths[1:]:
-        check_columns(path, used)
-    streams = {path: path.stem for path in paths} if stream is None else {}
-    if len(set(streams.values())) != len(streams):
-        raise InputError("two files have one name, and no column tells their streams apart")
+    for source in sources[1:]:
+        check_names(source.name, source.found, used)
 
     layout = (
         *(Channel(name) for name in observed),
@@ -74,39 +136,34 @@ def record_table(
     )
     codes: dict[str, dict[str, int]] = {name: {} for name in labels}
     with (
-        new_folder(Path(out)) as folder,
+        new_folder(out) as folder,
         RecordingWriter(
             folder,
             kind="series",
             channels=layout,
-            provenance=_provenance(paths, time, time_format, time_unit),
+            provenance=provenance | _told(time, time_format, time_unit),
         ) as writer,
     ):
         rows = 0
-        for path in paths:
-            for batch in batches(path, used):
+        for source in sources:
+            for batch in source.batches(used):
                 columns = [numbers(batch, name) for name in (*observed, *actions)]
                 columns += [category_codes(names(batch, name), codes[name]) for name in labels]
                 count = len(batch.frame)
                 rows += count
                 writer.append_rows(
-                    required_names(batch, stream) if stream else [streams[path]] * count,
+                    required_names(batch, stream) if stream else [source.stream] * count,
                     times(batch, time, time_format, time_unit),
                     values=np.stack(columns, axis=1),
                 )
         if not rows:
-            raise InputError(f"{paths[-1]}: no rows, so there is nothing to record")
+            raise InputError(f"{sources[-1].name}: no rows, so there is nothing to record")
         for name, known in codes.items():
             writer.name_categories(name, list(known))
-    return Path(out)
+    return out
 
 
-def _provenance(
-    paths: Iterable[Path], time: str, time_format: str | None, time_unit: TimeUnit | None
-) -> dict[str, str]:
+def _told(time: str, time_format: str | None, time_unit: TimeUnit | None) -> dict[str, str]:
+    """What the provenance says of times."""
     told = f"{time_unit} since 1970" if time_unit else time_format or "dates or ISO 8601"
-    return {
-        "source": "record table",
-        "files": ", ".join(path.name for path in paths),
-        "time": f"column {time!r}: {told}; UTC where no offset is given",
-    }
+    return {"time": f"column {time!r}: {told}; UTC where no offset is given"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +26,25 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # for code that still reads the global state
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def real() -> Callable[[str], Path]:
+    """Where a public data set lies, by its name such as "ett/ETTh1.csv": in the folder of
+    ADAPTIVE_SLEEP_DATA, in data/ here, or in shared/data beside the checkout. A test that asks for
+    one that is nowhere is skipped."""
+    checkout = Path(__file__).resolve().parents[1]
+    places = [checkout / "data", checkout.parent / "shared" / "data"]
+    if folder := os.environ.get("ADAPTIVE_SLEEP_DATA"):
+        places.insert(0, Path(folder))
+
+    def find(name: str) -> Path:
+        for place in places:
+            if (place / name).exists():
+                return place / name
+        pytest.skip(f"the data set {name} is not here; set ADAPTIVE_SLEEP_DATA to its folder")
+
+    return find
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

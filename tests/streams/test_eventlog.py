@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.streams.eventlog import record_eventlog
+from adaptive_sleep.streams.eventlog import record_eventlog, record_loghub
 from adaptive_sleep.streams.recording import Recording
 
 CSV = """t,case,activity,ok
@@ -66,3 +67,44 @@ def test_what_is_wrong_is_named_and_nothing_is_left(
     with pytest.raises(InputError, match=told):
         record_eventlog(log, tmp_path / "r", **chosen)
     assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+LOGHUB = """LineId,Label,Timestamp,Node,Content,EventId,EventTemplate
+1,-,1117838570,R02,"a, b",E77,x
+2,KERNDTLB,1117838573,R03,c,E3,y
+3,-,1117838573,R02,a,E77,x
+4,-,1117838571,R02,a,E77,x
+"""
+
+
+def test_a_structured_log_keeps_its_times_and_alerts(tmp_path: Path) -> None:
+    """Repeated times, and one that steps back, in arrival order."""
+    (tmp_path / "l.csv").write_text(LOGHUB)
+    recording = Recording.open(record_loghub(tmp_path / "l.csv", tmp_path / "r"))
+    assert recording.manifest.categories == ("E77", "E3")
+    assert recording.labels[0].categories == ("-", "KERNDTLB")
+    frame = recording.scan().collect()
+    assert frame["token"].to_list() == [0, 1, 0, 0]
+    assert frame["Label"].to_list() == [0, 1, 0, 0]
+    seconds = [t // 10**9 - 1_117_838_570 for t in frame["time"].to_physical()]
+    assert seconds == [0, 3, 3, 1]
+    assert recording.manifest.backwards == 1
+    by_node = Recording.open(record_loghub(tmp_path / "l.csv", tmp_path / "s", stream="Node"))
+    assert by_node.streams == ("R02", "R03")
+
+
+def test_a_structured_log_needs_its_events_and_times(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text(LOGHUB.replace("Timestamp", "When"))
+    with pytest.raises(InputError, match="no column 'Timestamp', seconds since 1970"):
+        record_loghub(tmp_path / "l.csv", tmp_path / "r")
+    (tmp_path / "l.csv").write_text(LOGHUB.replace("EventId", "Event"))
+    with pytest.raises(InputError, match="no column 'EventId', did you mean 'Event"):
+        record_loghub(tmp_path / "l.csv", tmp_path / "r")
+
+
+def test_a_supercomputer_log_itself(tmp_path: Path, real: Callable[[str], Path]) -> None:
+    file = real("logs/BGL_2k.log_structured.csv")
+    recording = Recording.open(record_loghub(file, tmp_path / "r"))
+    assert (recording.rows, recording.manifest.vocabulary) == (2000, 120)
+    alert = recording.scan().select("Label").collect()["Label"]
+    assert int((alert != recording.labels[0].categories.index("-")).sum()) == 143

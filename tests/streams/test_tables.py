@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 from adaptive_sleep.streams.recording import Recording
-from adaptive_sleep.streams.tables import record_table
+from adaptive_sleep.streams.tables import record_frame, record_table
 
 CSV = """when,who,load,knob,state,temp
 2024-01-01 00:00:00,a,1.5,0,ok,
@@ -223,3 +224,57 @@ def test_every_row_comes_back(tmp_path_factory, rows) -> None:
     frame = Recording.open(folder / "r").scan().collect()
     found = zip(frame["stream"], frame["time"].cast(pl.Int64), frame["x"], strict=True)
     assert list(found) == [(s, t * 1000, x) for s, t, x in rows]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_frame_gives_what_its_file_gives(table: Path, tmp_path: Path, lazy: bool) -> None:
+    frame = pl.read_csv(table, try_parse_dates=True, null_values=["NA"])
+    given = frame.lazy() if lazy else frame
+    record_table([table], tmp_path / "r", time="when", stream="who", labels=["state"])
+    record_frame(given, tmp_path / "s", time="when", stream="who", labels=["state"])
+    one, two = Recording.open(tmp_path / "r"), Recording.open(tmp_path / "s")
+    assert one.sha256 == two.sha256
+    assert two.manifest.provenance["source"] == "record frame"
+
+
+def test_a_frame_keeps_what_is_odd(tmp_path: Path) -> None:
+    """Times that repeat, step back or leave gaps; channels that are missing or constant."""
+    frame = pl.DataFrame(
+        {
+            "t": [0, 60, 60, 30, 86_400],
+            "still": [2.0] * 5,
+            "gone": [None] * 5,
+            "x": [1, None, 3, 4, 5],
+        },
+        schema_overrides={"gone": pl.Float64},
+    )
+    out = record_frame(frame, tmp_path / "r", time="t", time_unit="s", name="pump")
+    recording = Recording.open(out)
+    assert recording.streams == ("pump",)
+    assert recording.manifest.backwards == 1
+    found = recording.scan().collect()
+    assert found["still"].to_list() == [2.0] * 5
+    assert found["gone"].null_count() == 5
+    assert found["x"].to_list() == [1, None, 3, 4, 5]
+    assert found["time"].cast(pl.Int64).to_list() == [s * 10**9 for s in (0, 60, 60, 30, 86_400)]
+
+
+def test_what_is_wrong_in_a_frame_is_named(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"t": [1, 2], "x": ["1", "two"]})
+    with pytest.raises(InputError, match="frame, row 2, column 'x': 'two' is no number"):
+        record_frame(frame, tmp_path / "r", time="t", time_unit="s")
+    with pytest.raises(InputError, match="frame: no column 'tt', did you mean 't'"):
+        record_frame(frame, tmp_path / "r", time="tt")
+    with pytest.raises(InputError, match="frame: no rows"):
+        record_frame(frame.clear(), tmp_path / "r", time="t", time_unit="s")
+    broken = frame.lazy().with_columns(pl.col("x").cast(pl.Float64, strict=True))
+    with pytest.raises(InputError, match="frame: cannot be read"):
+        record_frame(broken, tmp_path / "r", time="t", time_unit="s")
+    assert not list(tmp_path.iterdir())
+
+
+def test_transformer_temperatures_themselves(tmp_path: Path, real: Callable[[str], Path]) -> None:
+    recording = Recording.open(record_table([real("ett/ETTh1.csv")], tmp_path / "r", time="date"))
+    assert (recording.rows, recording.streams) == (17_420, ("ETTh1",))
+    assert [channel.name for channel in recording.inputs][-1] == "OT"
+    assert recording.manifest.backwards == 0
