@@ -35,6 +35,7 @@ from adaptive_sleep.boundary import (
     require_finite,
 )
 from adaptive_sleep.contract import PolicyLike
+from adaptive_sleep.eviction import Holding
 from adaptive_sleep.ledger import Costs, Ledger, resident_bytes
 from adaptive_sleep.model import Model
 from adaptive_sleep.packing import Packed, Waiting, check_room, pack_series, pack_tokens
@@ -77,8 +78,8 @@ class Draft:
 class Works:
     """What every step of a runtime works with; only the store changes.
 
-    `order`: where the model's inputs stand among the columns of pieces (None: in order); `reach`:
-    events that attention holds, positions that it holds, positions that a query sees (None: all).
+    `order`: where the model's inputs stand among the columns of pieces (None: in order); `holding`:
+    what attention holds of a stream at most.
     """
 
     model: Model
@@ -87,7 +88,7 @@ class Works:
     costs: Costs
     arena: Arena
     order: NDArray[np.int64] | None
-    reach: tuple[int, int, int | None]
+    holding: Holding
 
     @property
     def learns(self) -> bool:
@@ -106,7 +107,8 @@ class Works:
     def cache(self, index: Tensor, state: Rows) -> KVCache:
         """What attention holds of the streams `index` (`state`: their rows)."""
         kept = self.arena.gather(index, self.named("keys.", "values."), int(state["cached"].max()))
-        return KVCache(strip(kept, "keys."), strip(kept, "values."), state["cached"])
+        cache = KVCache(strip(kept, "keys."), strip(kept, "values."), state["cached"])
+        return self.holding.ready(cache)
 
     def pressure(self) -> float:
         """KV events held over all streams, as a share of the KV budget; 0 without one."""
@@ -146,19 +148,19 @@ def advance(works: Works, pieces: Sequence[Piece], draft: Draft, forced: bool = 
     started = time.perf_counter()
     cache = works.cache(index, state)
     named = streams if draft.predictions is not None else None
-    woken = wake(model, packed, read_start(state, cache), works.reach[2], named)
+    woken = wake(model, packed, read_start(state, cache), works.holding.reach, named)
     draft.seconds["wake"] += time.perf_counter() - started
     sound = woken.done.finite_streams() & woken.done.weights.finite_streams()
     require_finite(sound, streams, state["window"].tolist())
     if draft.predictions is not None and woken.predictions is not None:
         draft.predictions.append(woken.predictions)
-    fresh = counted(pieces, state, packed, woken, works.costs, works.reach)
+    fresh = counted(pieces, state, packed, woken, works.costs, works.holding)
     past = state["positions"]
     old = arena.gather(index, ("embedded", "hidden"), int(past.max()))
     new = {"embedded": woken.embedded, "hidden": woken.done.hidden}
     places = model.config.window_positions
     window = {n: append(old[n], past, new[n], packed.lengths, places) for n in old}
-    held = cache.extended(woken.done.new, works.reach[1])
+    held = cache.extended(woken.done.new, works.holding.slots)
     caches = {f"keys.{n}": t for n, t in held.keys.items()}
     caches |= {f"values.{n}": t for n, t in held.values.items()}
     arena.scatter(index, {**fresh, **window, **caches})
@@ -173,9 +175,14 @@ def advance(works: Works, pieces: Sequence[Piece], draft: Draft, forced: bool = 
         names = [streams[int(r)] for r in rows]
         causes = causes_of(pieces, rows, forced)
         _close(works, names, index.index_select(0, rows), causes, part, draft, forced)
-    if forced:  # also of streams whose window had closed already (sliding)
-        none = torch.zeros_like(index)
-        arena.scatter(index, {"held": none, "cached": none})
+    if forced:
+        forget(works, index)
+
+
+def forget(works: Works, index: Tensor) -> None:
+    """Drop what attention holds of streams, also where their window had closed already."""
+    none = torch.zeros_like(index)
+    works.arena.scatter(index, {"held": none, "cached": none})
 
 
 def closing_rows(pieces: Sequence[Piece], state: Rows) -> Tensor:
@@ -218,7 +225,7 @@ def _close(
     )
     closing = works.counters(names, state, works.pressure())
     decision = slept_on(works, closed, closing, draft)
-    drop = forced or works.settings.eviction == "hard"
+    drop = forced or not works.holding.kept
     draft.rows += settle(works, index, causes, closing, decision, state, draft, drop)
 
 

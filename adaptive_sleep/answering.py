@@ -7,7 +7,8 @@ is in `task_training`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from adaptive_sleep.attention import KVCache, Visibility, empty_cache
+from adaptive_sleep.asking import ask
+from adaptive_sleep.attention import KVCache, Visibility
+from adaptive_sleep.eviction import Holding, holding
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.sleep import ClosedWindow, sleep_pass
@@ -47,6 +50,35 @@ class Answers:
         return right.index_add(0, self.rows, wrong) == 0
 
 
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What a batch of streams takes over a boundary: fast weights, and what attention holds (None:
+    nothing, as after a hard eviction)."""
+
+    weights: FastWeights
+    held: KVCache | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor that a gradient may flow through, under its full name."""
+        yield from self.weights
+        if self.held is not None:
+            for kind, tensors in (("keys", self.held.keys), ("values", self.held.values)):
+                yield from ((f"{kind}.{name}", tensor) for name, tensor in tensors.items())
+
+    def detach(self) -> Carried:
+        """The same values, cut from the gradient graph."""
+        return Carried(self.weights.detach(), self.held and self.held.detach())
+
+    def alone(self, rows: Tensor, fresh: FastWeights) -> Carried:
+        """The streams `rows` (int64 [n]) as they are, the others as if they had seen nothing."""
+        weights = fresh.put(rows, self.weights.select(rows))
+        if self.held is None:
+            return Carried(weights)
+        none = torch.zeros_like(self.held.lengths)
+        lengths = none.index_copy(0, rows, self.held.lengths.index_select(0, rows))
+        return Carried(weights, replace(self.held, lengths=lengths))
+
+
 def fall_asleep(
     model: Model,
     tokens: Tensor,
@@ -56,11 +88,13 @@ def fall_asleep(
     *,
     values: Tensor | None = None,
     held: KVCache | None = None,
+    reach: int | None = None,
     recompute: bool = False,
 ) -> tuple[list[FastWeights], KVCache]:
     """Fast weights after each of `passes` passes over a window of tokens `[B, L]`, with `values`
     `[B, L, V]` beside them if any, as they are at the boundary; and the KV of the wake pass, which
-    alone sees what attention `held` before (None: nothing, as after a hard eviction).
+    alone sees what attention `held` before (None: nothing, as after a hard eviction), as far back
+    as its `reach`.
 
     With `recompute` the gradient runs the blocks of each pass again instead of keeping what they
     worked out.
@@ -69,7 +103,7 @@ def fall_asleep(
     def wake() -> tuple[Tensor, Tensor, FastWeights, KVCache]:
         embedded = model.placed(model.tokens.embed(tokens, values), torch.zeros_like(lengths))
         seen = model.config.sleep_attention
-        done = model.run(embedded, lengths, before, held, seen=seen, reach=_reach(model, held))
+        done = model.run(embedded, lengths, before, held, seen=seen, reach=reach)
         return embedded, done.hidden, done.weights, done.new
 
     def run(part: Any, *given: Any) -> Any:
@@ -89,11 +123,6 @@ def _on(model: Model, array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array).to(model.device)
 
 
-def _reach(model: Model, held: KVCache | None) -> int | None:
-    """How far a query sees: over a sliding window, or over all there is."""
-    return None if held is None else model.config.window_positions
-
-
 def answer(model: Model, batch: TaskBatch, passes: int) -> list[Answers]:
     """Read a batch of samples with `passes` passes per consolidation window, on streams that have
     seen nothing; one `Answers` for each window of questions."""
@@ -110,17 +139,34 @@ def go_on(
     sliding: bool = False,
     recompute: bool = False,
 ) -> tuple[list[Answers], FastWeights]:
-    """Read a batch of samples from the fast weights `start` on; the `Answers` and the fast weights
-    at the end.
+    """`read_on` from the fast weights `start` alone, to the fast weights at the end. `sliding`:
+    attention holds the last window's worth of positions over boundaries, instead of nothing."""
+    holds = holding(model.config, "sliding" if sliding else "hard")
+    held = holds.nothing(model.config, len(batch), model.device)
+    found, after = read_on(
+        model, batch, passes, Carried(start, held), holds, every=every, recompute=recompute
+    )
+    return found, after.weights
+
+
+def read_on(
+    model: Model,
+    batch: TaskBatch,
+    passes: int,
+    start: Carried,
+    holds: Holding,
+    *,
+    every: bool = False,
+    recompute: bool = False,
+) -> tuple[list[Answers], Carried]:
+    """Read a batch of samples from `start` on; the `Answers`, and what is carried on at the end.
 
     There is one for each window of questions, or, with `every`, for it after each pass over the
     window before, pass n being asked for rung n where the batch has rungs. Later windows
-    go on from the last pass. `sliding`: attention holds the last window's worth of positions over
-    boundaries, instead of nothing (it holds nothing at the start). `recompute` as in `fall_asleep`.
+    go on from the last pass. Questions that stand alone leave what attention holds, as they leave
+    the fast weights. `recompute` as in `fall_asleep`.
     """
-    states = [start]
-    held = empty_cache(model.config, len(batch), model.device) if sliding else None
-    found = []
+    states, held, found = [start.weights], start.held, []
     for window, asked in enumerate(batch.asked()):
         words, valid, targets = (
             _on(model, x[window]) for x in (batch.tokens, batch.lengths, batch.targets)
@@ -130,22 +176,23 @@ def go_on(
         if not len(rows):
             last = states[-1]
             states, cache = fall_asleep(
-                model, words, valid, last, passes, values=values, held=held, recompute=recompute
-            )
-            held = held and held.extended(cache, model.config.window_positions)
+                model, words, valid, last, passes, values=values, held=held, reach=holds.reach,
+                recompute=recompute,
+            )  # fmt: skip
+            held = holds.after(held, cache)
             continue
         embedded = model.placed(model.tokens.embed(words, values), torch.zeros_like(valid))
         seen: Visibility = "diagonal" if batch.diagonal[window] else "causal"
         rungs = batch.rungs if every else ()
         for number, weights in enumerate(states if every else states[-1:], 1):
-            reach = _reach(model, held)
-            done = model.run(embedded, valid, weights, held, seen=seen, reach=reach)
+            done = ask(model, embedded, valid, weights, held, seen=seen, reach=holds.reach)
             logits = model.tokens.logits(done.hidden[rows, places])
             wanted = _on(model, rungs[number - 1]) if number <= len(rungs) else targets
             found.append(Answers(logits, wanted[rows, places], rows))
         states = [done.weights]
-        held = held and held.extended(done.new, model.config.window_positions)
-    return found, states[-1]
+        if not batch.diagonal[window]:
+            held = holds.after(held, done.new)
+    return found, Carried(states[-1], held)
 
 
 def window_positions(batch: TaskBatch) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.eviction import Holding
 
 Rows = dict[str, Tensor]
 
@@ -32,6 +33,10 @@ class Arena:
         self.tensors: Rows = dict(blank)
         self.rows: dict[str, int] = {}
         self._journal = _Journal()
+
+    def like(self) -> Arena:
+        """A store of the same quantities, of streams that have seen nothing."""
+        return Arena({name: tensor[:1].clone() for name, tensor in self.tensors.items()})
 
     @property
     def names(self) -> list[str]:
@@ -130,23 +135,23 @@ HELD = ("tokens", "targets", "times")  # of the events of an open window, `open`
 SUMS = ("loss", "spread", "balance", "density_events", "density_seconds")
 
 
-def blank_row(config: ModelConfig, slots: int) -> Rows:
-    """The state of a stream that has seen nothing; `slots`: KV positions held at most."""
+def blank_row(config: ModelConfig, window: int, holds: Holding) -> Rows:
+    """The state of a stream that has seen nothing; `window`: events of a window at most."""
     width, places = config.width, config.window_positions
     head = (config.heads, width // config.heads)
     row: Rows = {n: torch.zeros(1, dtype=torch.int64) for n in COUNTERS}
     row |= {n: torch.zeros(1, dtype=torch.float64) for n in SUMS}
     if config.answers:  # windows are held as they came until they close
-        row |= {f"waiting.{n}": torch.zeros(1, slots, dtype=torch.int64) for n in HELD}
+        row |= {f"waiting.{n}": torch.zeros(1, window, dtype=torch.int64) for n in HELD}
     else:
         row |= {n: torch.zeros(1, places, width) for n in ("embedded", "hidden")}
         row["last_hidden"] = torch.zeros(1, width)
     mixed = config.fast_heads * (2 * config.key_dim + config.value_dim)
     for i, layer in enumerate(config.layers):
-        if layer == "attention" and config.answers:
-            continue
-        if layer == "attention":
-            row |= {f"{n}.{i}": torch.zeros(1, slots, *head) for n in ("keys", "values")}
+        if layer == "attention":  # windows that are run whole hold only what outlives them
+            slots = holds.kept if config.answers else holds.slots
+            if slots:
+                row |= {f"{n}.{i}": torch.zeros(1, slots, *head) for n in ("keys", "values")}
             continue
         for when in ("now", "before"):
             shape = (1, config.fast_heads, config.key_dim, config.value_dim)
@@ -157,6 +162,8 @@ def blank_row(config: ModelConfig, slots: int) -> Rows:
         channels = len(config.inputs)
         for name in ("origin", "count", "total", "squares", "last"):
             row[f"stats.{name}"] = torch.zeros(1, channels, dtype=torch.float64)
+        if config.skip:
+            row["stats.recent"] = torch.full((1, config.skip, channels), torch.nan)
         row["waiting.values"] = torch.full((1, config.patch, channels), torch.nan)
         row["waiting.times"] = torch.zeros(1, config.patch, dtype=torch.int64)
     return row

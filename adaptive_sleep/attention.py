@@ -5,14 +5,14 @@ Keys are cached unrotated, so that rotary positions can count from the oldest he
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from adaptive_sleep.config import ModelConfig
-from adaptive_sleep.kernels import attend, attend_packed, torch_attend
+from adaptive_sleep.kernels import attend, attend_packed, attend_weighed, torch_attend
 from adaptive_sleep.ragged import append_index, take
 
 CPU = torch.device("cpu")
@@ -24,12 +24,15 @@ class KVCache:
     """What attention holds of each stream.
 
     `keys[name]`, `values[name]`: `[B, L, H, D]`, filled from the left; `lengths`: int64 `[B]`,
-    positions held. `name` is the layer's index as a string.
+    positions held. `name` is the layer's index as a string. `mass[name]` `[B, L, H]`: how much
+    each position has been attended to, summed over queries; None where nobody counts. Of the new
+    positions that a run of the blocks leaves it is `[B, past + L, H]`: what the past got as well.
     """
 
     keys: dict[str, Tensor]
     values: dict[str, Tensor]
     lengths: Tensor
+    mass: dict[str, Tensor] | None = None
 
     def select(self, rows: Tensor) -> KVCache:
         """The streams `rows` (int64 [n]) as a new batch."""
@@ -37,7 +40,22 @@ class KVCache:
             {n: t.index_select(0, rows) for n, t in self.keys.items()},
             {n: t.index_select(0, rows) for n, t in self.values.items()},
             self.lengths.index_select(0, rows),
+            self.mass and {n: t.index_select(0, rows) for n, t in self.mass.items()},
         )
+
+    def detach(self) -> KVCache:
+        """The same values, cut from the gradient graph."""
+        return KVCache(
+            {n: t.detach() for n, t in self.keys.items()},
+            {n: t.detach() for n, t in self.values.items()},
+            self.lengths,
+            self.mass,
+        )
+
+    def counting(self) -> KVCache:
+        """The same, with nothing attended to so far."""
+        mass = {n: t.new_zeros(t.shape[:3]) for n, t in self.keys.items()}
+        return replace(self, mass=mass)
 
     def extended(self, new: KVCache, keep: int) -> KVCache:
         """This cache followed by `new` (`lengths` valid positions each), the last `keep` held.
@@ -51,7 +69,35 @@ class KVCache:
             {n: take(torch.cat([t, new.keys[n]], 1), index) for n, t in self.keys.items()},
             {n: take(torch.cat([t, new.values[n]], 1), index) for n, t in self.values.items()},
             held,
+            self.mass and {n: take(self._grown(n, new), index) for n in self.mass},
         )
+
+    def _grown(self, name: str, new: KVCache) -> Tensor:
+        """How much past and new positions of a layer have been attended to, `[B, L + T, H]`."""
+        assert self.mass is not None
+        assert new.mass is not None
+        past = self.mass[name].shape[1]
+        return torch.cat([self.mass[name] + new.mass[name][:, :past], new.mass[name][:, past:]], 1)
+
+    def heaviest(self, keep: int) -> KVCache:
+        """The `keep` positions that were attended to most, of each head its own, in their order.
+
+        Of equals the older one stays. Only for a cache that counts.
+        """
+        assert self.mass is not None
+        held = self.lengths.clamp(max=keep)
+        size = int(held.max()) if held.numel() else 0
+        keys, values, kept = {}, {}, {}
+        for name, mass in self.mass.items():
+            there = torch.arange(mass.shape[1], device=mass.device) < self.lengths[:, None]
+            weight = torch.where(there[..., None], mass, -torch.inf)
+            order = weight.sort(dim=1, descending=True, stable=True).indices[:, :size]
+            index = order.sort(dim=1).values  # what is not there lies beyond all that is
+            wide = index[..., None].expand(-1, -1, -1, self.keys[name].shape[3])
+            keys[name] = self.keys[name].gather(1, wide)
+            values[name] = self.values[name].gather(1, wide)
+            kept[name] = mass.gather(1, index)
+        return KVCache(keys, values, held, kept)
 
 
 def empty_cache(config: ModelConfig, streams: int, device: torch.device = CPU) -> KVCache:
@@ -137,23 +183,48 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x `[B, T, d]`, past `[B, L, H, D]` -> y `[B, T, d]`, new keys and values."""
         batch, size, width = x.shape
-        packed = self.project(x).view(batch, size, 3, self.heads, self.head_dim)
+        packed = self._packed(x)
+        _, k, v = packed.unbind(2)
+        q, keys, values = self._seen(packed, look, past_keys, past_values)
+        if look.alone:  # a softmax over one key
+            return self.out(v.reshape(batch, size, width)), k, v
+        mask = None if look.all else look.mask
+        if self.bias is not None:
+            y = torch_attend(q, keys, values, self._biased(look))
+        elif self.rotary or past_keys.shape[1]:
+            y = attend(q, keys, values, mask)
+        else:
+            y = attend_packed(packed, mask)
+        return self.out(y.reshape(batch, size, width)), k, v
+
+    def weighed(
+        self, x: Tensor, look: View, past_keys: Tensor, past_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As `forward`, and how much each position was attended to, `[B, L + T, H]`.
+
+        Not for learned biases, which belong to windows that leave nothing.
+        """
+        packed = self._packed(x)
+        _, k, v = packed.unbind(2)
+        y, mass = attend_weighed(*self._seen(packed, look, past_keys, past_values), look.mask)
+        return self.out(y.reshape(x.shape)), k, v, mass
+
+    def _packed(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of x `[B, T, d]`, `[B, T, 3, H, D]`."""
+        packed: Tensor = self.project(x)
+        return packed.view(*x.shape[:2], 3, self.heads, self.head_dim)
+
+    def _seen(
+        self, packed: Tensor, look: View, past_keys: Tensor, past_values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries `[B, T, H, D]`, and the keys and values `[B, L + T, H, D]` of past and new."""
         q, k, v = packed.unbind(2)
         keys = torch.cat([past_keys, k], 1) if past_keys.shape[1] else k
         values = torch.cat([past_values, v], 1) if past_values.shape[1] else v
         if self.rotary:
             q = self._rotate(q, look.query_positions)
             keys = self._rotate(keys, look.key_positions)
-        if look.alone:  # a softmax over one key
-            return self.out(v.reshape(batch, size, width)), k, v
-        mask = None if look.all else look.mask
-        if self.bias is not None:
-            y = torch_attend(q, keys, values, self._biased(look))
-        elif self.rotary or keys is not k:
-            y = attend(q, keys, values, mask)
-        else:
-            y = attend_packed(packed, mask)
-        return self.out(y.reshape(batch, size, width)), k, v
+        return q, keys, values
 
     def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         """Rotary position embedding of x `[B, L, H, D]` at `positions` `[B, L]` (halves layout)."""

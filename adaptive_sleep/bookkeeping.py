@@ -15,6 +15,7 @@ from torch import Tensor
 from adaptive_sleep.arena import COUNTERS, SUMS, Rows
 from adaptive_sleep.attention import KVCache
 from adaptive_sleep.boundary import Closing, Decision, Pending
+from adaptive_sleep.eviction import Holding
 from adaptive_sleep.ledger import Costs, visible_pairs
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.normalise import RunningStats
@@ -59,23 +60,18 @@ def counted(
     packed: Packed,
     woken: Woken,
     costs: Costs,
-    limits: tuple[int, int, int | None],
+    holds: Holding,
 ) -> Rows:
-    """The small state of every stream of a batch after its new positions.
-
-    `limits`: events that attention holds at most, positions that it holds at most, and how many of
-    them a query sees (None: all).
-    """
-    window, slots, reach = limits
-    fresh = dict(state) | arrived(pieces, state, window)
+    """The small state of every stream of a batch after its new positions."""
+    fresh = dict(state) | arrived(pieces, state, holds.events)
     fresh["positions"] = state["positions"] + packed.lengths
-    fresh["cached"] = (state["cached"] + packed.lengths).clamp(max=slots)
+    fresh["cached"] = (state["cached"] + packed.lengths).clamp(max=holds.slots)
     fresh["has_last"] = ((state["has_last"] > 0) | (packed.lengths > 0)).long()
     fresh["scored"] = state["scored"] + woken.scored
     fresh["loss"], fresh["spread"] = state["loss"] + woken.loss, state["spread"] + woken.spread
     fresh["last_hidden"] = woken.last_hidden
     lengths = packed.lengths.numpy()
-    spent = costs.wake(lengths, visible_pairs(state["cached"].numpy(), lengths, reach))
+    spent = costs.wake(lengths, visible_pairs(state["cached"].numpy(), lengths, holds.reach))
     fresh["wake_flops"] = state["wake_flops"] + torch.from_numpy(spent)
     fresh |= write_weights(woken.done.weights, "now")
     if packed.waiting is not None:
@@ -88,7 +84,8 @@ def counted(
 
 
 def arrived(pieces: Sequence[Piece], state: Rows, window: int) -> Rows:
-    """Counters and clocks of every stream of a batch after its new events."""
+    """Counters and clocks of every stream of a batch after its new events; `window`: events that
+    attention holds at most."""
     count = torch.tensor([len(p.events) for p in pieces])
     fresh = _clocks(pieces, state)
     fresh["open"], fresh["seen"] = state["open"] + count, state["seen"] + count

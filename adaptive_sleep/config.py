@@ -28,7 +28,7 @@ Positions = Literal["rotary", "learned", "relative", "none"]
 Injection = Literal["linear", "residual", "feedback"]
 Carry = Literal["restart", "accumulate"]
 SleepAttention = Literal["causal", "bidirectional"]
-Eviction = Literal["hard", "sliding"]
+Eviction = Literal["hard", "sliding", "heaviest"]
 Questions = Literal["alone", "text"]
 
 OCTAVES = 4  # tokens: a real number x is read as sin and cos of pi 2^j x, j below this
@@ -48,11 +48,14 @@ class ModelConfig:
     values: int = 0  # tokens: real numbers that an event carries beside its token; 0..64
     answers: int = 0  # tokens: classes of what is asked; 1 a real number, 0 the next token
     questions: Questions = "alone"  # answers: "alone" only reads; "text" is a causal pass
+    loops: int = 1  # answers: passes over a window of questions, each reading the one before
     channels: tuple[str, ...] = ()  # series: observed channels, e.g. ("cpu_user", "disk_write")
     actions: tuple[str, ...] = ()  # series: channels that are known at their time
     patch: int = 1  # series: events per position
     quantiles: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
     norm_memory: int = 4096  # series: events that the running mean and scale remember
+    horizon: int = 1  # series: patches that the head forecasts at once
+    skip: int = 0  # series: last values of a channel that a linear map adds to its forecast
     width: int = 64  # features d of a position
     layers: tuple[Layer, ...] = ("attention", "deltanet")
     heads: int = 4  # attention heads; head size is width // heads
@@ -92,7 +95,15 @@ class ModelConfig:
 
 
 # Fields that the first checkpoints did not have, and what they were then.
-_LATER: dict[str, Any] = {"fields": (), "values": 0, "answers": 0, "questions": "alone"}
+_LATER: dict[str, Any] = {
+    "fields": (),
+    "values": 0,
+    "answers": 0,
+    "questions": "alone",
+    "loops": 1,
+    "horizon": 1,
+    "skip": 0,
+}
 _WORDS: dict[str, tuple[str, ...]] = {
     "kind": typing.get_args(Kind),
     "positions": typing.get_args(Positions),
@@ -137,6 +148,10 @@ def _check_model(config: ModelConfig) -> None:
         raise InputError(
             f"questions={config.questions!r}: only a token model with answers is asked; set answers"
         )
+    if config.loops != 1 and (config.loops < 1 or not config.answers):
+        raise InputError(
+            f"loops={config.loops}: at least 1, and more only over questions; set answers"
+        )
     if config.kind == "tokens":
         _check_tokens(config)
     else:
@@ -150,6 +165,11 @@ def _check_tokens(config: ModelConfig) -> None:
         raise InputError("channels: a token model has none; set kind = 'series' or leave them out")
     if config.patch != 1:
         raise InputError(f"patch={config.patch}: tokens are read one by one (patch = 1)")
+    for name, none in (("horizon", 1), ("skip", 0)):
+        if getattr(config, name) != none:
+            raise InputError(
+                f"{name}={getattr(config, name)}: a token model has none; leave it at {none}"
+            )
     if config.answers < 0:
         raise InputError(
             f"answers={config.answers}: 0 (the next token), 1 (a real number) or more (classes)"
@@ -181,6 +201,10 @@ def _check_series(config: ModelConfig) -> None:
     for name in ("vocabulary", "fields", "values", "answers"):
         if getattr(config, name):
             raise InputError(f"{name}={getattr(config, name)}: a series model has none")
+    if config.horizon < 1:
+        raise InputError(f"horizon={config.horizon}: a forecast is of at least 1 patch")
+    if config.skip < 0:
+        raise InputError(f"skip={config.skip}: 0 (no linear map) or more values")
     levels = config.quantiles
     ordered = all(0 < a < b < 1 for a, b in itertools.pairwise(levels))
     if len(levels) < 2 or not ordered:

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from adaptive_sleep.advancing import Boundary, Draft, Works, advance
-from adaptive_sleep.arena import Arena, blank_row
 from adaptive_sleep.bookkeeping import write_weights
 from adaptive_sleep.boundary import require_finite
 from adaptive_sleep.forecasting import generator
@@ -132,7 +131,7 @@ class Forks:
             works,
             policy=self._rule,
             settings=replace(works.settings, budget=None),  # it is in the passes of the run
-            arena=Arena(blank_row(works.model.config, works.reach[1])),
+            arena=works.arena.like(),
         )
         self._cases: dict[str, list[_Case]] = {}  # by stream, oldest first
         self._free: list[str] = []

@@ -185,46 +185,71 @@ def _series(
     sampling: Sampling,
     random: np.random.Generator,
 ) -> Forecast:
-    """Patch after patch; row 0 feeds the mean back, the others are sampled paths.
+    """What the head gives at once, then what it gives after that; row 0 feeds the mean back, the
+    others are sampled paths.
 
     Location and scale stay those of the last event.
     """
     config, face = model.config, model.series
     means: list[NDArray[np.float64]] = []
     bands: list[NDArray[np.float64]] = []
-    for number in range(-(-sampling.horizon // config.patch)):
-        now = RunningStats(**{n: t[:, None] for n, t in stats.tensors().items()})
+    for number in range(-(-sampling.horizon // face.ahead)):
+        now = _one_position(stats)
         mean, quantiles = face.forecast(cursor.hidden[:, None], now)
         means.append(face.to_units(mean[:1], now)[0, 0].numpy())
         if number == 0:
             bands.append(face.to_units(quantiles, now)[0, 0].numpy())
-            cursor.spread(1 + sampling.paths)
+            rows = 1 + sampling.paths
+            cursor.spread(rows)
             stats = RunningStats(
-                **{n: t.expand(1 + sampling.paths, -1) for n, t in stats.tensors().items()}
+                **{n: t.expand(rows, *t.shape[1:]) for n, t in stats.tensors().items()}
             )
-            now = RunningStats(**{n: t[:, None] for n, t in stats.tensors().items()})
-            mean, quantiles = (
-                x.expand(1 + sampling.paths, *x.shape[1:]) for x in (mean, quantiles)
-            )
+            now = _one_position(stats)
+            mean, quantiles = (x.expand(rows, *x.shape[1:]) for x in (mean, quantiles))
         produced = _draw(mean[:, 0], quantiles[:, 0], face.levels, random)
         units = face.to_units(produced[:, None], now)[:, 0]
         if number > 0:
             bands.append(
                 np.quantile(units[1:].numpy(), config.quantiles, axis=0).transpose(1, 2, 0)
             )
-        values = torch.full((len(units), 1, config.patch, len(config.inputs)), torch.nan)
-        values[:, 0, :, : units.shape[2]] = units.float()
-        last = stats.last.clone()
-        last[:, : units.shape[2]] = units[:, -1].nan_to_num(0.0)
-        stats = replace(stats, last=last)
-        after = RunningStats(**{n: t[:, None] for n, t in stats.tensors().items()})
-        events = torch.full((len(units), 1), config.patch)
-        if (number + 1) * config.patch < sampling.horizon:
-            cursor.read(face.embed(Patches(values, events, after)))
+        if (number + 1) * face.ahead < sampling.horizon:
+            for patch in units.split(config.patch, 1):
+                stats = _fed_back(stats, patch)
+                cursor.read(face.embed(_patches(stats, patch)))
     cut = slice(sampling.horizon)
     return Forecast(
         config.channels, config.quantiles, np.concatenate(means)[cut], np.concatenate(bands)[cut]
     )
+
+
+def _one_position(stats: RunningStats) -> RunningStats:
+    """Statistics of one position, with an axis for it."""
+    return RunningStats(**{n: t[:, None] for n, t in stats.tensors().items()})
+
+
+def _with_missing(produced: Tensor, inputs: int) -> Tensor:
+    """Produced values `[B, P, C]` as a float32 patch of all inputs, actions missing."""
+    values = torch.full((*produced.shape[:2], inputs), torch.nan)
+    values[..., : produced.shape[2]] = produced.float()
+    return values
+
+
+def _fed_back(stats: RunningStats, produced: Tensor) -> RunningStats:
+    """The statistics with the last values replaced by produced ones `[B, P, C]`, in units."""
+    last = stats.last.clone()
+    last[:, : produced.shape[2]] = produced[:, -1].nan_to_num(0.0)
+    recent = stats.recent
+    if recent is not None:
+        grown = torch.cat([recent, _with_missing(produced, recent.shape[2])], 1)
+        recent = grown[:, -recent.shape[1] :]
+    return replace(stats, last=last, recent=recent)
+
+
+def _patches(stats: RunningStats, produced: Tensor) -> Patches:
+    """Produced values `[B, P, C]` as one patch that arrives."""
+    values = _with_missing(produced, stats.last.shape[1])
+    events = torch.full((len(produced), 1), produced.shape[1])
+    return Patches(values[:, None], events, _one_position(stats))
 
 
 def _draw(mean: Tensor, quantiles: Tensor, levels: Tensor, random: np.random.Generator) -> Tensor:

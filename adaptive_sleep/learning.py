@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptive_sleep.answering import Answers, go_on, window_positions
+from adaptive_sleep.answering import Answers, Carried, read_on, window_positions
 from adaptive_sleep.config import Eviction, ModelConfig, decode, read_toml
 from adaptive_sleep.curriculum import LearningRecipe, check_training, draw, staged
-from adaptive_sleep.memory import FastWeights
+from adaptive_sleep.eviction import holding
 from adaptive_sleep.model import Model
 from adaptive_sleep.muon import Muon, matrices
 from adaptive_sleep.side_by_side import Share
@@ -52,7 +52,8 @@ class TaskRecipe:
 
     task: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
-    eviction: Eviction = "hard"  # what a boundary drops: all KV, or what leaves the last window
+    eviction: Eviction = "hard"  # what a boundary drops of the KV; see `eviction`
+    keep: int | None = None  # events that outlive a boundary; sliding: by default a window's worth
     training: LearningRecipe = field(default_factory=LearningRecipe)
     test: TestRecipe = field(default_factory=TestRecipe)
 
@@ -108,11 +109,7 @@ def config_of(recipe: TaskRecipe) -> ModelConfig:
         **recipe.model,
     }
     config = decode(ModelConfig, filled, where="[model]")
-    if recipe.eviction == "sliding" and config.positions in ("learned", "relative"):
-        raise InputError(
-            f"eviction='sliding': positions={config.positions!r} restart at every window; "
-            "use 'rotary' or 'none'"
-        )
+    holding(config, recipe.eviction, recipe.keep)
     for name, verb in (("values", "carries"), ("answers", "asks for"), ("questions", "asks")):
         given, wanted = getattr(config, name), getattr(space, name)
         if given != wanted:
@@ -188,14 +185,14 @@ class Optimiser:
 
 class Step(NamedTuple):
     """One step's `loss` (nats a question) and that of the `last` pass, the `tokens` of its batch,
-    the `work`, positions that the blocks read in it, all passes counted, and the fast weights that
-    the batch `left`."""
+    the `work`, positions that the blocks read in it, all passes and loops counted, and what the
+    batch `left`."""
 
     loss: float
     last: float
     tokens: int
     work: float
-    left: FastWeights
+    left: Carried
 
 
 def gradient(
@@ -205,10 +202,11 @@ def gradient(
     seed: int,
     step: int,
     share: Share = ALONE,
-    left: FastWeights | None = None,
+    left: Carried | None = None,
     *,
     stage: int = 0,
     eviction: Eviction = "hard",
+    keep: int | None = None,
 ) -> Step:
     """Accumulate the gradient of one step's batch and clip it.
 
@@ -221,19 +219,14 @@ def gradient(
     random = np.random.default_rng([seed, step])
     batch, passes, every = draw(task, training, random, step, stage)
     mine = share.of(batch)
-    start = model.fresh(len(mine))
+    holds = holding(model.config, eviction, keep)
+    fresh = model.fresh(len(mine))
+    start = Carried(fresh, holds.nothing(model.config, len(mine), model.device))
     if left is not None:
         rows = np.flatnonzero(random.random(len(mine)) < training.carry_over)
-        kept = torch.from_numpy(rows).to(model.device)
-        start = start.put(kept, left.select(kept))
-    found, after = go_on(
-        model,
-        mine,
-        passes,
-        start,
-        every=every,
-        sliding=eviction == "sliding",
-        recompute=training.recompute,
+        start = left.alone(torch.from_numpy(rows).to(model.device), fresh)
+    found, after = read_on(
+        model, mine, passes, start, holds, every=every, recompute=training.recompute
     )
     losses = torch.stack([a.loss() for a in found])
     loss = losses.mean()
@@ -244,6 +237,7 @@ def gradient(
     nn.utils.clip_grad_norm_(model.parameters(), training.clip)
     tokens = sum(int(lengths.sum()) for lengths in batch.lengths)
     read, asked = window_positions(batch)
+    asked *= model.config.loops
     work = len(batch) * (read * passes + asked * (passes if every else 1))
     return Step(value, last, tokens, work, after.detach())
 
@@ -257,6 +251,7 @@ def accuracy(
     samples: int,
     seed: int = 0,
     eviction: Eviction = "hard",
+    keep: int | None = None,
 ) -> Accuracy:
     """Share that is right, by passes and difficulty, on fresh samples of a part (per difficulty);
     of real numbers R2, 1 - SSE / SST about their mean over these samples, which may be negative.
@@ -265,17 +260,18 @@ def accuracy(
     """
     parts = ("train", "validation", "test")
     found: Accuracy = {n: {} for n in test.passes}
-    sliding = eviction == "sliding"
+    holds = holding(model.config, eviction, keep)
     with torch.no_grad():
         for difficulty in task.space.difficulties:
             random = np.random.default_rng([seed, parts.index(part), difficulty])
             batch = task.sample(random, samples, part=part, difficulty=difficulty)
             others = [task.sample(random, samples, part=part) for _ in range(test.before)]
             for passes in test.passes:
-                state = model.fresh(samples)
+                held = holds.nothing(model.config, samples, model.device)
+                state = Carried(model.fresh(samples), held)
                 for other in others:
-                    _, state = go_on(model, other, passes, state, sliding=sliding)
-                answered, _ = go_on(model, batch, passes, state, sliding=sliding)
+                    _, state = read_on(model, other, passes, state, holds)
+                answered, _ = read_on(model, batch, passes, state, holds)
                 found[passes][difficulty] = _measured(answered, test, samples)
     return found
 

@@ -24,7 +24,7 @@ class Costs:
     visible pair; `embed`, `head`: per position; `inject`: per position of a sleep pass; `change`:
     both norms of one state-change signal; `pool`: pooling, per position of a summary; `spread`:
     uncertainty, per prediction; `ask`: all blocks, per position of a question, which reads the fast
-    weights and leaves them.
+    weights and leaves them; `loops`: passes over a window of questions.
     """
 
     position: int
@@ -36,23 +36,32 @@ class Costs:
     pool: int
     spread: int
     ask: int
+    loops: int = 1
 
     def wake(self, positions: IntArray, pairs: IntArray) -> IntArray:
         """Wake pass of `positions` new positions with `pairs` visible pairs, head included."""
         return positions * (self.position + self.embed + self.head) + pairs * self.pair
 
-    def whole(self, positions: IntArray, *, causal: bool) -> IntArray:
-        """Wake pass of a whole window of `positions` positions in which nothing is predicted."""
-        pairs = self._pairs(positions, causal)
+    def whole(self, positions: IntArray, past: IntArray | int = 0, *, causal: bool) -> IntArray:
+        """Wake pass of a whole window of `positions` positions in which nothing is predicted;
+        `past`: pairs with what attention held before it."""
+        pairs = self._pairs(positions, causal) + past
         return positions * (self.position + self.embed) + pairs * self.pair
 
-    def questions(self, positions: IntArray, asked: IntArray) -> IntArray:
-        """A window of `positions` questions that see themselves alone, the head at `asked`."""
-        return positions * (self.ask + self.embed + self.pair) + asked * self.head
+    def questions(self, positions: IntArray, asked: IntArray, past: IntArray | int = 0) -> IntArray:
+        """A window of `positions` questions that see themselves alone, and `past` pairs with what
+        attention held before; the head at `asked`."""
+        once = positions * self.ask + (positions + past) * self.pair
+        return self._looped(once, positions) + positions * self.embed + asked * self.head
 
-    def text(self, positions: IntArray, asked: IntArray) -> IntArray:
+    def text(self, positions: IntArray, asked: IntArray, past: IntArray | int = 0) -> IntArray:
         """A window of `positions` that asks in a text: a wake pass, the head only at `asked`."""
-        return self.whole(positions, causal=True) + asked * self.head
+        once = positions * self.position + (self._pairs(positions, True) + past) * self.pair
+        return self._looped(once, positions) + positions * self.embed + asked * self.head
+
+    def _looped(self, once: IntArray, positions: IntArray) -> IntArray:
+        """All loops over a window of questions; each but the first reads the one before it."""
+        return self.loops * once + (self.loops - 1) * positions * self.inject
 
     def sleep_pass(self, positions: IntArray, *, causal: bool) -> IntArray:
         """One sleep pass over a closed window of `positions` positions."""
@@ -107,7 +116,8 @@ def costs(config: ModelConfig) -> Costs:
     else:
         outputs = config.patch * len(config.channels)
         embed = 2 * (2 * config.patch * len(config.inputs)) * config.width
-        head, spread = 2 * config.width * outputs * (len(config.quantiles) + 1), 2 * outputs
+        per_output = config.width * (len(config.quantiles) + 1) + config.skip
+        head, spread = 2 * config.horizon * outputs * per_output, 2 * outputs
     return Costs(
         position=sum(mixer[layer] + mlp for layer in config.layers),
         pair=attentions * attention_costs(config)[1],
@@ -118,6 +128,7 @@ def costs(config: ModelConfig) -> Costs:
         pool=4 * config.width,
         spread=spread,
         ask=sum(asking[layer] + mlp for layer in config.layers),
+        loops=config.loops,
     )
 
 
@@ -141,8 +152,15 @@ def visible_pairs(past: IntArray, new: IntArray, reach: int | None) -> IntArray:
     return pairs
 
 
+def past_pairs(past: IntArray, new: IntArray, reach: int | None) -> IntArray:
+    """Pairs of `new` positions with the `past` held ones before them, whatever they see of each
+    other; `reach` as in `visible_pairs`."""
+    return visible_pairs(past, new, reach) - visible_pairs(np.zeros_like(past), new, reach)
+
+
 def resident_bytes(config: ModelConfig, streams: int, held_positions: int) -> int:
-    """Bytes that `streams` streams keep between steps: fast weights, tails, held keys and values.
+    """Bytes that `streams` streams keep between steps: fast weights, tails, held keys and values,
+    and the last values that a linear map reads.
 
     float32 throughout; `held_positions` counts KV positions over all streams.
     """
@@ -150,6 +168,7 @@ def resident_bytes(config: ModelConfig, streams: int, held_positions: int) -> in
     layer = state_numbers(config) + max(config.conv - 1, 0) * mixed
     state = config.layers.count("deltanet") * layer
     cached = 2 * config.width * config.layers.count("attention")
+    state += config.skip * len(config.inputs)
     return 4 * (streams * state + held_positions * cached)
 
 

@@ -112,6 +112,8 @@ class Model(nn.Module):
                     std *= (2 * len(config.layers)) ** -0.5
                 if name == "face.write" or name.endswith(".gates"):
                     std *= 0.1
+                if name == "face.skip":
+                    std = 0.0
                 nn.init.normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -189,14 +191,16 @@ class Model(nn.Module):
         look = view(cache.lengths, past, lengths, embedded.shape[1], seen, reach)
         padded = None if look.full else lengths
         x, matrices, tails = embedded, dict(weights.matrices), dict(weights.tails)
-        keys, values = {}, {}
+        keys, values, mass = {}, {}, {}
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             name, normal = str(index), block.normal(x)
             if isinstance(block.mixer, Attention):
-                y, keys[name], values[name] = block.mixer(
-                    normal, look, cache.keys[name], cache.values[name]
-                )
+                seeing = normal, look, cache.keys[name], cache.values[name]
+                if cache.mass is None:
+                    y, keys[name], values[name] = block.mixer(*seeing)
+                else:
+                    y, keys[name], values[name], mass[name] = block.mixer.weighed(*seeing)
             elif seen == "diagonal":
                 y = block.mixer.ask(normal, weights.matrices[name])
             else:
@@ -206,4 +210,5 @@ class Model(nn.Module):
                 if tail is not None:
                     tails[name] = tail
             x = block.mlp(x + block.drop(y))
-        return Pass(x, FastWeights(matrices, tails), KVCache(keys, values, lengths))
+        new = KVCache(keys, values, lengths, None if cache.mass is None else mass)
+        return Pass(x, FastWeights(matrices, tails), new)

@@ -27,6 +27,7 @@ from adaptive_sleep.contract import (
     policy_state,
     reset_policy,
 )
+from adaptive_sleep.eviction import holding
 from adaptive_sleep.fitted import check_fitted
 from adaptive_sleep.forecasting import Forecast, Sampling, as_events, forecast
 from adaptive_sleep.ledger import Ledger, costs
@@ -74,6 +75,7 @@ class Runtime:
         *,
         window: int | None = None,
         eviction: Eviction = "hard",
+        keep: int | None = None,
         kv_budget: int | None = None,
         budget: float | None = None,
         burst: float = 4.0,
@@ -93,6 +95,7 @@ class Runtime:
         self.settings = RuntimeSettings(
             window=model.config.window if window is None else window,
             eviction=eviction,
+            keep=keep,
             kv_budget=kv_budget,
             budget=budget,
             burst=burst,
@@ -103,9 +106,8 @@ class Runtime:
         check_settings(self.settings, model.config)
         check_fitted(self.policy, self.model)
         self.columns = None if columns is None else tuple(columns)
-        slots = -(-self.settings.window // model.config.patch)
-        reach = slots if eviction == "sliding" else None
-        self._arena = Arena(blank_row(model.config, slots))
+        holds = holding(model.config, eviction, keep, self.settings.window)
+        self._arena = Arena(blank_row(model.config, self.settings.window, holds))
         self._works = Works(
             model=self.model,
             policy=self.policy,
@@ -113,7 +115,7 @@ class Runtime:
             costs=costs(model.config),
             arena=self._arena,
             order=column_order(model.config, self.columns),
-            reach=(self.settings.window, slots, reach),
+            holding=holds,
         )
         self.ledger = Ledger()
         self._pending: Pending = {}
@@ -209,7 +211,7 @@ class Runtime:
             )
         names = self._arena.names
         state = self._arena.gather(self._arena.index(names), ("held", "first_time"))
-        chosen = closed_early(names, state, new, self.settings.window, limit)
+        chosen = closed_early(names, state, new, self._works.holding.events, limit)
         nothing = no_events(self.model.config, self.columns)
         self._advance([Piece(s, nothing, closes=True) for s in chosen], draft, forced=True)
         return tuple(chosen)
@@ -248,7 +250,9 @@ class Runtime:
             raise InputError(f"horizon={horizon}: the open window has room for {room} kept events")
         with torch.no_grad():
             start = read_start(state, self._works.cache(index, state))
-            result = forecast(self.model, start, stream, state, sampling, self._works.reach[1:])
+            holds = self._works.holding
+            limits = holds.slots, holds.reach
+            result = forecast(self.model, start, stream, state, sampling, limits)
         if keep:
             columns = self.columns or self.model.config.inputs
             events = as_events(result, int(state["last_time"][0]), columns)

@@ -6,14 +6,16 @@ import math
 from dataclasses import dataclass
 
 from adaptive_sleep.config import Eviction, ModelConfig
-from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.eviction import holding
+from adaptive_sleep.streams.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeSettings:
     """Settings of one runtime.
 
-    `window`: most events in a window; `kv_budget`: events that attention may hold over all streams
+    `window`: most events in a window; `keep`: events that outlive a boundary, where the eviction
+    takes a number (see `eviction`); `kv_budget`: events that attention may hold over all streams
     (None: no bound); `budget`: sleep FLOPs per event (None: no bound), of which a stream may save
     up `burst` windows' worth; `max_passes`: most passes that a policy may plan; `price`: of a
     FLOP, passed on to policies.
@@ -21,6 +23,7 @@ class RuntimeSettings:
 
     window: int
     eviction: Eviction = "hard"
+    keep: int | None = None
     kv_budget: int | None = None
     budget: float | None = None
     burst: float = 4.0
@@ -36,23 +39,11 @@ class RuntimeSettings:
 
 def check_settings(settings: RuntimeSettings, config: ModelConfig) -> None:
     """Refuse settings that this model cannot run under. Raises InputError."""
-    if settings.eviction not in ("hard", "sliding"):
-        hint = nearest(settings.eviction, ("hard", "sliding"))
-        raise InputError(f"eviction={settings.eviction!r}: 'hard' or 'sliding'{hint}")
     if not 1 <= settings.window <= config.window:
         raise InputError(
             f"window={settings.window}: 1 to {config.window}, the window the model was made for"
         )
-    if settings.eviction == "sliding" and config.positions in ("learned", "relative"):
-        raise InputError(
-            f"eviction='sliding': positions={config.positions!r} restart at every window; "
-            "use eviction='hard' or a model with rotary positions"
-        )
-    if settings.eviction == "sliding" and config.answers:
-        raise InputError(
-            f"eviction='sliding': a model of answers={config.answers} reads a window whole when it "
-            "closes, and holds nothing after it; use eviction='hard'"
-        )
+    holding(config, settings.eviction, settings.keep, settings.window)  # refuses what is wrong
     if config.values or config.answers == 1:
         raise InputError(
             f"values={config.values}, answers={config.answers}: no stream carries real numbers "

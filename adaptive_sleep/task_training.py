@@ -25,6 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from adaptive_sleep.answering import Carried
 from adaptive_sleep.checkpoint import save_model
 from adaptive_sleep.curriculum import Place, staged
 from adaptive_sleep.learning import (
@@ -37,7 +38,7 @@ from adaptive_sleep.learning import (
     gradient,
     task_of,
 )
-from adaptive_sleep.memory import CPU, FastWeights
+from adaptive_sleep.memory import CPU
 from adaptive_sleep.model import Model
 from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError, nearest
@@ -95,7 +96,7 @@ def learn(
     folder, task, where = Path(out), task_of(recipe), _device(device)
     writes = share.rank == 0
     described = {
-        "recipe": asdict(recipe),
+        "recipe": _described(recipe),
         "seed": seed,
         "threads": torch.get_num_threads(),
         "processes": share.world,
@@ -112,7 +113,7 @@ def learn(
     loop = _read_state(folder / STATE, model, optimiser)
     training, begun = recipe.training, time.perf_counter() - loop.seconds
     model.train()
-    left: FastWeights | None = None
+    left: Carried | None = None
     while loop.step < loop.place.ends(training):
         stage = loop.place.stage
         loss, last, tokens, work, left = gradient(
@@ -125,6 +126,7 @@ def learn(
             left,
             stage=stage,
             eviction=recipe.eviction,
+            keep=recipe.keep,
         )
         optimiser.step(loop.step, loop.place.ends(training))
         loop.running = 0.98 * loop.running + 0.02 * loss if loop.step else loss
@@ -159,6 +161,15 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("device='cuda': torch sees no GPU here; use 'cpu'")
     return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else CPU
+
+
+def _described(recipe: TaskRecipe) -> dict[str, Any]:
+    """A recipe as a run says it; a field that came later only where it is set, so that a run that
+    is older can be taken up."""
+    written = asdict(recipe)
+    if recipe.keep is None:
+        del written["keep"]
+    return written
 
 
 def _claim(folder: Path, described: dict[str, Any]) -> None:
@@ -212,6 +223,7 @@ def _validate(model: Model, recipe: TaskRecipe) -> Accuracy:
         part="validation",
         samples=samples,
         eviction=recipe.eviction,
+        keep=recipe.keep,
     )
     model.train()
     return found

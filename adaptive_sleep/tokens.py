@@ -95,9 +95,16 @@ class TokenFace(nn.Module):
         """Loss of predicting `targets` `[B, T]` from `hidden` `[B, T, d]` where `scored`."""
         log_p = self.logits(hidden).log_softmax(-1)
         loss = -log_p.gather(-1, targets[..., None])[..., 0]
-        entropy = -(log_p.exp() * log_p).sum(-1) / math.log(self.classes)
+        entropy = self.uncertainty(log_p)
         zero = torch.zeros_like(loss)
         return TokenScore(torch.where(scored, loss, zero), torch.where(scored, entropy, zero))
+
+    def uncertainty(self, log_p: Tensor) -> Tensor:
+        """Entropy of log probabilities `[..., classes]` / log(classes), `[...]`."""
+        p = log_p.exp()
+        # in place where no gradient wants the factors: large intermediates cost more than products
+        mixed = p * log_p if p.requires_grad else p.mul_(log_p)
+        return -mixed.sum(-1) / math.log(self.classes)
 
 
 def octaves(values: Tensor) -> Tensor:

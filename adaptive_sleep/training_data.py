@@ -57,10 +57,11 @@ def read_streams(
     if not parts:
         raise InputError(f"recording: rows {start} to {stop} hold no events to train on")
     joined = [np.concatenate(p) for _, p in sorted(parts.items())]
-    return [_stream(j, config) for j in joined]
+    return [stream_of(j, config) for j in joined]
 
 
-def _stream(rows: NDArray[np.generic], config: ModelConfig) -> StreamData:
+def stream_of(rows: NDArray[np.generic], config: ModelConfig) -> StreamData:
+    """One stream in memory: rows `[n, C_in]` of a series, or tokens `[n]`, in arrival order."""
     if config.kind == "tokens":
         return StreamData(None, rows.astype(np.int64), None, None)
     values = np.where(np.isfinite(rows), rows, np.nan).astype(np.float32)
@@ -125,7 +126,23 @@ def sample(
     origin = np.stack([p.origin for p in picked if p.origin is not None])
     sums[random.random(batch) < cold] = 0.0  # a count of 0: the origin too is found anew
     count, total, squares, last = torch.from_numpy(sums).unbind(1)
-    return Batch(cuts, RunningStats(torch.from_numpy(origin), count, total, squares, last))
+    recent = _recent(picked, starts, config.skip, count) if config.skip else None
+    return Batch(cuts, RunningStats(torch.from_numpy(origin), count, total, squares, last, recent))
+
+
+def _recent(
+    streams: list[StreamData], starts: list[int], size: int, count: torch.Tensor
+) -> torch.Tensor:
+    """The last `size` values before each start, `[B, size, C_in]`; none where `count` `[B, C_in]`
+    says that the stream is taken as new."""
+    found = []
+    for stream, start in zip(streams, starts, strict=True):
+        assert stream.values is not None
+        kept = stream.values[max(start - size, 0) : start]
+        missing = np.full((size - len(kept), kept.shape[1]), np.nan, dtype=np.float32)
+        found.append(np.concatenate([missing, kept]))
+    recent = torch.from_numpy(np.stack(found))
+    return torch.where((count > 0)[:, None], recent, torch.nan)
 
 
 def _window(

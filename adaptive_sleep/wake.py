@@ -167,6 +167,8 @@ def _score_series(
 ) -> Woken:
     assert packed.values is not None
     mean, quantiles = model.series.forecast(before, known)
+    # of a longer horizon only the next patch is here to be scored
+    mean, quantiles = mean[:, :, : model.config.patch], quantiles[:, :, : model.config.patch]
     targets = torch.where(scored[:, :, None, None], packed.values, torch.nan)
     score = model.series.score(mean, quantiles, known, targets)
     predictions = None

@@ -21,13 +21,16 @@ from adaptive_sleep.advancing import (
     Works,
     causes_of,
     closing_rows,
+    forget,
     settle,
     slept_on,
 )
 from adaptive_sleep.arena import HELD, Rows
-from adaptive_sleep.attention import Visibility
+from adaptive_sleep.asking import ask
+from adaptive_sleep.attention import KVCache
 from adaptive_sleep.bookkeeping import arrived, read_weights, settled
 from adaptive_sleep.boundary import answered, require_finite
+from adaptive_sleep.ledger import IntArray, past_pairs
 from adaptive_sleep.model import Model, Pass
 from adaptive_sleep.packing import check_room
 from adaptive_sleep.sleep import ClosedWindow
@@ -49,10 +52,10 @@ def advance_whole(
     index = arena.index(streams)
     state = arena.gather(index, works.small())
     check_room(pieces, state["open"].tolist(), works.settings.window)
-    fresh = arrived(pieces, state, works.reach[0]) | _held(pieces, state)
+    fresh = arrived(pieces, state, works.holding.events) | _held(pieces, state)
     arena.scatter(index, fresh)
     draft.ledger = draft.ledger.add(
-        events=sum(len(p.events) for p in pieces), peak_resident_bytes=works.resident(0)
+        events=sum(len(p.events) for p in pieces), peak_resident_bytes=_resident(works)
     )
     rows = closing_rows(pieces, fresh)
     if len(rows):
@@ -60,6 +63,13 @@ def advance_whole(
         names = [streams[int(r)] for r in rows]
         causes = causes_of(pieces, rows, forced)
         _close(works, names, index.index_select(0, rows), causes, part, draft)
+    if forced:
+        forget(works, index)
+
+
+def _resident(works: Works, positions: int = 0) -> int:
+    """Resident bytes while windows of so many `positions` are run behind what attention holds."""
+    return works.resident(int(works.arena.tensors["cached"].sum()) + positions)
 
 
 def _held(pieces: Sequence[Piece], state: Rows) -> Rows:
@@ -99,19 +109,19 @@ class _Windows:
         state = {n: t.index_select(0, rows) for n, t in self.state.items()}
         return _windows([self.names[int(r)] for r in rows], state)
 
-    def read(self, works: Works, draft: Draft, *, ask: bool) -> tuple[Tensor, Pass]:
-        """Run the windows once, as consolidation or as questions: what was read, and the pass."""
-        started, model = time.perf_counter(), works.model
-        seen: Visibility = model.config.sleep_attention
-        if ask:
-            seen = "causal" if model.config.questions == "text" else "diagonal"
+    def read(
+        self, works: Works, cache: KVCache | None, draft: Draft, *, asked: bool
+    ) -> tuple[Tensor, Pass]:
+        """Run the windows behind `cache`, as consolidation or as questions: what was read, and the
+        pass."""
+        started, model, reach = time.perf_counter(), works.model, works.holding.reach
         embedded = model.placed(model.tokens.embed(self.tokens), torch.zeros_like(self.lengths))
-        done = model.run(
-            embedded,
-            self.lengths,
-            read_weights(self.state, "now"),
-            seen=seen,
-        )
+        given = embedded, self.lengths, read_weights(self.state, "now"), cache
+        if asked:
+            text = model.config.questions == "text"
+            done = ask(model, *given, seen="causal" if text else "diagonal", reach=reach)
+        else:
+            done = model.run(*given, seen=model.config.sleep_attention, reach=reach)
         draft.seconds["wake"] += time.perf_counter() - started
         sound = done.finite_streams() & done.weights.finite_streams()
         require_finite(sound, self.names, self.state["window"].tolist())
@@ -143,6 +153,26 @@ def _close(
     draft.rows += [found[row] for row in sorted(found)]
 
 
+def _cache(works: Works, index: Tensor, windows: _Windows) -> KVCache | None:
+    """What attention holds of the streams `index`; None where nothing outlives a boundary."""
+    return works.cache(index, windows.state) if works.holding.kept else None
+
+
+def _keep(works: Works, index: Tensor, after: KVCache | None) -> None:
+    """Store what outlives the boundary of windows; it is all that attention holds."""
+    if after is None:
+        return
+    rows = {f"keys.{n}": t for n, t in after.keys.items()}
+    rows |= {f"values.{n}": t for n, t in after.values.items()}
+    works.arena.scatter(index, rows | {"cached": after.lengths, "held": after.lengths})
+
+
+def _past(works: Works, windows: _Windows) -> IntArray:
+    """Pairs of the windows' positions with what attention held before them, `[n]`."""
+    held, lengths = windows.state["cached"].numpy(), windows.lengths.numpy()
+    return past_pairs(held, lengths, works.holding.reach)
+
+
 def _consolidate(
     works: Works,
     windows: _Windows,
@@ -152,19 +182,21 @@ def _consolidate(
     draft: Draft,
 ) -> list[TraceRow]:
     """Read windows in which nothing is asked, and sleep on them as the policy plans."""
-    embedded, done = windows.read(works, draft, ask=False)
+    cache = _cache(works, index, windows)
+    embedded, done = windows.read(works, cache, draft, asked=False)
     before = read_weights(windows.state, "now")
     closed = ClosedWindow(embedded, done.hidden, windows.lengths, before, done.weights)
     lengths, causal = windows.lengths.numpy(), works.model.config.sleep_attention == "causal"
-    spent = works.costs.whole(lengths, causal=causal)
+    spent = works.costs.whole(lengths, _past(works, windows), causal=causal)
     draft.ledger = draft.ledger.add(
-        wake=int(spent.sum()), peak_resident_bytes=works.resident(int(lengths.sum()))
+        wake=int(spent.sum()), peak_resident_bytes=_resident(works, int(lengths.sum()))
     )
     state = windows.state | {"wake_flops": torch.from_numpy(spent)}
     closing = works.counters(windows.names, state, pressure)
     closing = replace(closing, right=np.zeros_like(lengths), asked=np.zeros_like(lengths))
     decision = slept_on(works, closed, closing, draft)
-    return settle(works, index, causes, closing, decision, state, draft, True)
+    _keep(works, index, works.holding.after(cache, done.new))
+    return settle(works, index, causes, closing, decision, state, draft, not works.holding.kept)
 
 
 def _answer(
@@ -177,16 +209,19 @@ def _answer(
 ) -> list[TraceRow]:
     """Answer windows of questions from the fast weights, and tell what came of windows before.
 
-    Questions that stand alone leave the fast weights; a text also writes them.
+    Questions that stand alone leave the fast weights, and what attention holds; a text also writes
+    them.
     """
-    _, done = windows.read(works, draft, ask=True)
+    cache = _cache(works, index, windows)
+    _, done = windows.read(works, cache, draft, asked=True)
     answers = _answers(works.model, windows, done.hidden)
     if draft.predictions is not None:
         draft.predictions.append(answers.predictions(windows))
     asked = answers.per_window(torch.ones_like(answers.rows)).numpy()
     lengths, text = windows.lengths.numpy(), works.model.config.questions == "text"
-    spent = (works.costs.text if text else works.costs.questions)(lengths, asked)
-    held = works.resident(int(lengths.sum()) if text else 0)
+    price = works.costs.text if text else works.costs.questions
+    spent = price(lengths, asked, _past(works, windows))
+    held = _resident(works, int(lengths.sum()) if text else 0)
     draft.ledger = draft.ledger.add(wake=int(spent.sum()), peak_resident_bytes=held)
     state = windows.state | {
         "wake_flops": torch.from_numpy(spent),
@@ -204,7 +239,8 @@ def _answer(
     after, limits = done.weights if text else before, works.limits(draft)
     decision = answered(works.policy, before, after, closing, limits, draft.pending)
     draft.pending = settled(closing, draft.pending)
-    return settle(works, index, causes, closing, decision, state, draft, True)
+    _keep(works, index, works.holding.after(cache, done.new) if text else cache)
+    return settle(works, index, causes, closing, decision, state, draft, not works.holding.kept)
 
 
 @dataclass(frozen=True, eq=False)

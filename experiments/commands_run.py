@@ -24,9 +24,12 @@ Model = Annotated[str, typer.Option(help="The model: a .safetensors file or bund
 Policy = Annotated[str, typer.Option(help="The policy, as a spec.")]
 Window = Annotated[int | None, typer.Option(help="Events per window [default: the model's].")]
 Gap = Annotated[float | None, typer.Option(help="Close a window at a gap of so many seconds.")]
-Eviction = Annotated[str, typer.Option(help="hard or sliding.")]
+Eviction = Annotated[str, typer.Option(help="hard, sliding, or heaviest (with --keep).")]
 KvBudget = Annotated[int | None, typer.Option(help="Most events held, over all streams.")]
 Budget = Annotated[float | None, typer.Option(help="Sleep FLOPs per event, per stream.")]
+Keep = Annotated[
+    int | None, typer.Option(help="Events whose keys and values outlive a boundary.", min=1)
+]
 Burst = Annotated[float, typer.Option(help="Windows' worth of budget that may be saved up.")]
 MaxPasses = Annotated[int, typer.Option(help="Most passes over one window.")]
 Seed = Annotated[int, typer.Option(help="The seed of the run.")]
@@ -47,6 +50,7 @@ def replay(
     window: Window = None,
     gap: Gap = None,
     eviction: Eviction = "hard",
+    keep: Keep = None,
     kv_budget: KvBudget = None,
     budget: Budget = None,
     burst: Burst = 4.0,
@@ -68,8 +72,8 @@ def replay(
         with progress("replaying") as advance:
             summary = run_replay(
                 recording, model, policy, out, resume=resume, start=start, stop=stop, window=window,
-                gap_seconds=gap, eviction=eviction, kv_budget=kv_budget, budget=budget, burst=burst,
-                max_passes=max_passes, seed=seed, speed=pace, predictions=predictions,
+                gap_seconds=gap, eviction=eviction, keep=keep, kv_budget=kv_budget, budget=budget,
+                burst=burst, max_passes=max_passes, seed=seed, speed=pace, predictions=predictions,
                 on_progress=lambda at: advance(at.rows, at.total, f"{at.windows:,} windows"),
             )  # fmt: skip
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -25,6 +25,7 @@ from adaptive_sleep.experiments.compare_seed import Found, run_seed
 from adaptive_sleep.experiments.comparing import Comparison, read_comparison
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.jobs import one_thread, side_by_side
+from adaptive_sleep.experiments.matched_reading import read_matched
 from adaptive_sleep.experiments.report import write_report
 from adaptive_sleep.experiments.reproduce import Report, commit, interval
 from adaptive_sleep.experiments.runs import versions
@@ -75,7 +76,7 @@ def compare(
     plan, folder = read_comparison(file), Path(out)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     models = models_of(plan.models, quick)
-    since = _claim(folder, {"recipe_sha256": sha256, "quick": quick})
+    since = claim(folder, {"recipe_sha256": sha256, "quick": quick})
     work = [Job(plan, folder, seed, model, quick) for seed, model in models.items()]
     done: dict[int, Done] = {}
 
@@ -120,8 +121,8 @@ def from_results(recipe: str | Path) -> dict[str, Any]:
 
 
 def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
-    """Rows with intervals, the same by change, correlations of signals with the oracle's passes,
-    and where all of it comes from; with stable keys."""
+    """Rows with intervals (`left_out`: what has none, and why), the same by change, correlations
+    of signals with the oracle's passes, and where all of it comes from; with stable keys."""
     most, seeds = plan.max_passes, sorted(done)
     found = {seed: done[seed].found for seed in seeds}
     rows = make_rows({seed: one.rows for seed, one in found.items()}, most)
@@ -133,7 +134,8 @@ def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
         "rows": rows,
         "changes": changes,
         "signals": _correlated([one.signals for one in found.values()]),
-        "reading": read_rows(rows, most, plan.within),
+        "reading": [*read_rows(rows, most, plan.within), *read_matched(rows)],
+        "left_out": {**_left_out(found, rows), **found[seeds[0]].unmatched},
         "seeds": seeds,
         "max_passes": most,
         "windows": {str(seed): one.windows for seed, one in found.items()},
@@ -143,6 +145,13 @@ def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
         "versions": versions(),
         "recipe": msgspec.to_builtins(plan),
     }
+
+
+def _left_out(found: Mapping[int, Found], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Rows that a seed lacks: a mean over some says nothing."""
+    named = {row["name"] for row in rows}
+    every = dict.fromkeys(name for one in found.values() for name in one.rows)
+    return {name: "not every seed has it" for name in every if name not in named}
 
 
 def _correlated(by_seed: list[dict[str, float | None]]) -> dict[str, dict[str, Any]]:
@@ -160,7 +169,7 @@ def _correlated(by_seed: list[dict[str, float | None]]) -> dict[str, dict[str, A
     return found
 
 
-def _claim(folder: Path, what: Mapping[str, Any]) -> str:
+def claim(folder: Path, what: Mapping[str, Any]) -> str:
     """Make the folder, or see that it is that of this very comparison; the commit it was begun
     at. Raises InputError."""
     file = folder / CLAIM

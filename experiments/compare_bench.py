@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from adaptive_sleep import snapshot
+from adaptive_sleep.config import Eviction
 from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.experiments.compare_rows import Point
 from adaptive_sleep.experiments.compare_streams import Source
@@ -27,7 +28,8 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a model is run on a stream: the folder of its runs, and the price that policies see."""
+    """Where a model is run on a stream: the folder of its runs, the price that policies see, what
+    outlives a boundary, and the `most` passes (None: those of the recipe)."""
 
     recipe: Comparison
     model: str
@@ -35,6 +37,9 @@ class Bench:
     folder: Path
     tell: Tell
     price: float = 0.0
+    eviction: Eviction = "hard"
+    keep: int | None = None
+    most: int | None = None
 
     def run(self, name: str, policy: str | PolicyLike) -> Run:
         """Replay under a policy into `folder`/`name`, or take that run up."""
@@ -44,7 +49,8 @@ class Bench:
         replay(
             self.source.recording, self.model, policy, out, resume=out.exists(),
             start=self.source.start, stop=self.source.stop, gap_seconds=self.recipe.gap,
-            max_passes=self.recipe.max_passes, price=self.price, seed=self.recipe.seed,
+            max_passes=self.most or self.recipe.max_passes, price=self.price,
+            seed=self.recipe.seed, eviction=self.eviction, keep=self.keep,
         )  # fmt: skip
         return open_run(out)
 

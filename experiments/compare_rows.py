@@ -14,7 +14,7 @@ import numpy as np
 
 from adaptive_sleep.experiments.reproduce import interval
 
-Kind = Literal["fixed", "policy", "shuffled", "oracle", "table"]
+Kind = Literal["fixed", "policy", "shuffled", "oracle", "table", "matched", "baseline"]
 Point = tuple[float, float]  # sleep FLOPs per event, score
 
 
@@ -32,7 +32,9 @@ class SeedRow:
     fixed(max_passes), `hull_score` that of the best mixture of fixed passes for no more sleep
     FLOPs, `shuffled_score` that of the policy's own passes shuffled. `within`: whether a point of
     the grid was near enough to fixed(max_passes) on validation (None: there was no grid).
-    `optimistic`: what chose the passes is in the score.
+    `optimistic`: what chose the passes is in the score. Of rows at matched cost (kinds "matched", a
+    policy, and "baseline"): `target`, times the plain hybrid's FLOPs per event; the `knob` of a
+    baseline; what its model was trained on, tokens each counted once; and wall-clock seconds.
     """
 
     kind: Kind
@@ -56,6 +58,11 @@ class SeedRow:
     validation_score: float | None = None
     within: bool | None = None
     optimistic: bool = False
+    target: float | None = None
+    knob: int | None = None
+    training_tokens: int | None = None
+    training_flops: float | None = None
+    seconds_per_event: float | None = None
 
 
 def rising_hull(points: Sequence[Point]) -> list[int]:
@@ -102,6 +109,8 @@ _MEANS = (
     "regret_loss",
     "extra_passes",
 )
+# the same of rows at matched cost alone
+_MATCHED = ("target", "knob", "training_tokens", "training_flops", "seconds_per_event")
 _DIFFERENCES: Mapping[str, Callable[[SeedRow], float | None]] = {
     "difference_to_fixed": lambda row: _less(row.score, row.fixed_score),
     "difference_to_shuffled": lambda row: _less(row.score, row.shuffled_score),
@@ -119,14 +128,16 @@ def _less(one: float, other: float | None) -> float | None:
 def make_rows(by_seed: Mapping[int, Mapping[str, SeedRow]], most: int) -> list[dict[str, Any]]:
     """One row for each name, in the order of the first seed, with stable keys.
 
-    Means over seeds, their 95 % t-intervals (None for one seed) and, under `seeds_values`, every
-    seed's own. `difference_to_fixed{most}` has `difference_interval`. A figure that a seed lacks is
-    None. `policy` is the spec run where all seeds ran the same, else as the recipe has it.
+    Names that a seed lacks are left out, since a mean over some says nothing. Means over seeds,
+    their 95 % t-intervals (None for one seed) and, under `seeds_values`, every seed's own.
+    `difference_to_fixed{most}` has `difference_interval`. A figure that a seed lacks is None.
+    `policy` is the spec run where all seeds ran the same, else as the recipe has it.
     """
     seeds = sorted(by_seed)
     return [
         _row(name, {seed: by_seed[seed][name] for seed in seeds}, most)
         for name in by_seed[seeds[0]]
+        if all(name in by_seed[seed] for seed in seeds)
     ]
 
 
@@ -141,6 +152,10 @@ def _row(name: str, rows: Mapping[int, SeedRow], most: int) -> dict[str, Any]:
         "online": first.online,
         "optimistic": first.optimistic,
     }
+    if first.target is not None:
+        for key in _MATCHED:
+            values = [getattr(row, key) for row in rows.values()]
+            found[key] = values[0] if len(set(values)) == 1 else _mean(values)
     for key in _MEANS:
         values = [getattr(row, key) for row in rows.values()]
         found[key] = _mean(values)
@@ -158,6 +173,8 @@ def _row(name: str, rows: Mapping[int, SeedRow], most: int) -> dict[str, Any]:
 def _own(row: SeedRow, most: int) -> dict[str, Any]:
     """What one seed found, without what is the same for the row."""
     left_out = {"kind", "written", "online", "control_of", "optimistic"}
+    if row.target is None:
+        left_out |= set(_MATCHED)
     own = {key: value for key, value in asdict(row).items() if key not in left_out}
     for key, of in _DIFFERENCES.items():
         own[f"{key}{most}" if key == "difference_to_fixed" else key] = of(row)
@@ -190,7 +207,7 @@ def _sentence(row: Mapping[str, Any], most: int, within: float) -> str:
     difference, share = row[f"difference_to_fixed{most}"], row["sleep_share"]
     ends = row["difference_interval"]
     parts = [
-        f"{row['name']}: score {_signed(difference)} to fixed({most}){_range(ends)}"
+        f"{row['name']}: score {signed(difference)} to fixed({most}){spread(ends)}"
         + ("" if share is None else f" for {share:.0%} of its sleep FLOPs")
     ]
     if ends is not None:
@@ -201,13 +218,15 @@ def _sentence(row: Mapping[str, Any], most: int, within: float) -> str:
         if value is None:
             continue
         shown = "" if ends is None else (", better" if ends[0] > 0 else ", not shown to be better")
-        parts.append(f"{_signed(value)} to {words}{_range(ends)}{shown}")
+        parts.append(f"{signed(value)} to {words}{spread(ends)}{shown}")
     return "; ".join(parts) + "."
 
 
-def _signed(value: float | None) -> str:
+def signed(value: float | None) -> str:
+    """A difference in a sentence."""
     return "?" if value is None else f"{value:+.4f}"
 
 
-def _range(ends: Sequence[float] | None) -> str:
+def spread(ends: Sequence[float] | None) -> str:
+    """Its interval, if it has one."""
     return "" if ends is None else f" ({ends[0]:+.4f} to {ends[1]:+.4f})"

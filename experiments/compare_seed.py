@@ -6,11 +6,12 @@ What the rows say over seeds is worked out in compare_rows.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
+from adaptive_sleep.experiments.compare_baselines import market, matched_rows
 from adaptive_sleep.experiments.compare_bench import Bench, Tell, point
 from adaptive_sleep.experiments.compare_fits import fitted
 from adaptive_sleep.experiments.compare_judge import Choice, Judge, Rows, correlations
@@ -24,13 +25,15 @@ from adaptive_sleep.streams.tasks.task import Part
 @dataclass(frozen=True)
 class Found:
     """What a seed found: rows on the test stream, rows by change, correlation of each signal with
-    the oracle's passes, windows that were slept on, and the run folders of a report."""
+    the oracle's passes, windows that were slept on, the run folders of a report, and what could not
+    be run at the cost of a target, with the reason."""
 
     rows: Rows
     changes: dict[str, Rows]
     signals: dict[str, float | None]
     windows: int
     runs: tuple[str, ...]
+    unmatched: dict[str, str] = field(default_factory=dict)
 
 
 def run_seed(
@@ -58,12 +61,17 @@ def run_seed(
     rows = judge.rows(test, forks, recipe.control_seeds[: 1 if quick else None])
     changes = {} if quick else dict(_changes(recipe, test, streams, seed, judge))
     shown = [name for name, row in rows.items() if row.kind in ("fixed", "policy")]
+    unmatched: dict[str, str] = {}
+    if recipe.baselines:
+        matched, unmatched = matched_rows(market(tried, test, seed, quick=quick), files)
+        rows |= matched
     return Found(
         rows,
         changes,
         correlations(forks, recipe.tolerance),
         forks.select("stream", "window").n_unique(),
         tuple(str(test.folder / name) for name in shown),
+        unmatched,
     )
 
 

@@ -5,6 +5,7 @@ Parts are disjoint: a task keeps its structures apart by hash, a recording by it
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,27 @@ def changed(
     return _drawn(recipe, folder / name, "test", seed, mixes)
 
 
+def pieces(
+    recipe: Comparison, folder: Path, seed: int, count: int, *, quick: bool = False
+) -> list[Source]:
+    """The validation part in `count` recordings: samples of their own of a task, together as many
+    and on as many streams as `source` draws, or parts of the rows, of one length."""
+    if recipe.recording is not None:
+        where = recipe.recording
+        ends = np.linspace(*where.validation, count + 1).tolist()
+        return [Source(where.path, *span) for span in itertools.pairwise(ends)]
+    assert recipe.task is not None
+    mix = [(recipe.task.power, max(1, _samples(recipe.task, "validation", quick) // count))]
+    streams = max(1, recipe.task.streams // count)
+    return [
+        _drawn(
+            recipe, folder / f"validation-{number}-of-{count}", "validation", seed, mix,
+            key=(number, count), streams=streams,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
 def difficulties(where: Source) -> pl.DataFrame:
     """The difficulty of every event of a recorded task: `stream`, `first_time`, `difficulty`."""
     return (
@@ -100,8 +122,12 @@ def _drawn(
     part: Part,
     seed: int,
     mixes: Sequence[tuple[float, int]],
+    *,
+    key: tuple[int, ...] = (),
+    streams: int | None = None,
 ) -> Source:
-    """Record samples of one or more mixes (power, count), one after another on every stream."""
+    """Record samples of one or more mixes (power, count), one after another on every stream; `key`
+    is for drawing others of the same part, `streams` for other than the recipe's."""
     assert recipe.task is not None
     task, where = recipe.made_task(), Source(str(path))
     if path.exists():
@@ -109,7 +135,7 @@ def _drawn(
     path.parent.mkdir(parents=True, exist_ok=True)
     batches = []
     for number, (power, count) in enumerate(mixes):
-        random = np.random.default_rng([recipe.seed, PARTS.index(part), seed, number])
+        random = np.random.default_rng([recipe.seed, PARTS.index(part), seed, number, *key])
         batches.append(task.sample(random, count, part=part, weights=mix_weights(task, power)))
     provenance = {
         "source": "task",
@@ -121,6 +147,6 @@ def _drawn(
     ends = np.cumsum([len(batch) for batch in batches])
     rows = [np.arange(end - len(b), end) for end, b in zip(ends, batches, strict=True)]
     whole = in_order(rows, batches)
-    streams = len(whole) if recipe.task.fresh else recipe.task.streams
-    record_batch(whole, task.space, path, streams=streams, provenance=provenance)
+    wide = len(whole) if recipe.task.fresh else streams or recipe.task.streams
+    record_batch(whole, task.space, path, streams=wide, provenance=provenance)
     return where

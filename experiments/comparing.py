@@ -15,6 +15,8 @@ from typing import Any
 
 import adaptive_sleep.policies  # noqa: F401  (registers the policies that we ship)
 from adaptive_sleep.config import decode, read_toml
+from adaptive_sleep.experiments.matched_table import BaselineEntry, check_baselines
+from adaptive_sleep.experiments.tune_table import TuneTable, check_tune
 from adaptive_sleep.spec import resolve
 from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.tasks.recorded import GAP_SECONDS
@@ -116,7 +118,8 @@ class Comparison:
     """A whole recipe. `within`: in units of the score, which is the share of windows answered all
     right, or minus the loss where nothing is asked. `tolerance`: loss above the best that the
     oracle takes for fewer passes. `control_seeds`: of the shuffled passes. `seed`: of the streams
-    and the runs. `gap_seconds` without an event close a window (of a task: 0.5)."""
+    and the runs. `gap_seconds` without an event close a window (of a task: 0.5). `targets`, times
+    the FLOPs per event of the plain hybrid, are what policies and `baselines` are matched at."""
 
     models: Models
     policies: tuple[PolicyEntry, ...]
@@ -129,6 +132,9 @@ class Comparison:
     control_seeds: tuple[int, ...] = (0, 1, 2)
     seed: int = 0
     changes: Changes = field(default_factory=Changes)
+    tune: TuneTable = field(default_factory=TuneTable)
+    baselines: tuple[BaselineEntry, ...] = ()
+    targets: tuple[float, ...] = ()
 
     @property
     def gap(self) -> float | None:
@@ -144,9 +150,11 @@ class Comparison:
 def read_comparison(path: str | Path) -> Comparison:
     """Decode and check a recipe. Raises InputError naming file, field, value and what is right."""
     data, where = read_toml(path), str(path)
-    entries = data.get("policies", ())
-    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
-        decode(PolicyEntry, entry, where=f"{where}: policies[{number}]")  # refuses unknown fields
+    tables: dict[str, Any] = {"policies": PolicyEntry, "baselines": BaselineEntry}
+    for name, table in tables.items():
+        entries = data.get(name, ())
+        for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+            decode(table, entry, where=f"{where}: {name}[{number}]")  # refuses unknown fields
     recipe = decode(Comparison, data, where=where)
     try:
         _check(recipe)
@@ -160,6 +168,9 @@ def _check(recipe: Comparison) -> None:
     _check_streams(recipe)
     _check_numbers(recipe)
     _check_changes(recipe)
+    check_tune(recipe.tune, recipe.max_passes, task=recipe.task is not None)
+    training, task = recipe.models.recipe, recipe.task is not None
+    check_baselines(recipe.baselines, recipe.targets, training, task=task)
     names = [entry.name for entry in recipe.policies]
     if not names or len(set(names)) != len(names):
         raise InputError(f"policies={names}: at least one, each name once")

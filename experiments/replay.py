@@ -73,6 +73,7 @@ def replay(
     window: int | None = None,
     gap_seconds: float | None = None,
     eviction: str = "hard",
+    keep: int | None = None,
     kv_budget: int | None = None,
     budget: float | None = None,
     burst: float = 4.0,
@@ -87,9 +88,10 @@ def replay(
 ) -> RunSummary:
     """Run rows `start` to `stop` of a recording into the new run folder `out`.
 
-    `start`, `stop`: fractions (float, 0 to 1) or rows (int). `window`, `kv_budget` in events,
-    `gap_seconds` in seconds, `budget` in sleep FLOPs per event, `commit_every` in steps; `speed` is
-    "max" or a multiple of real time, and changes nothing but the clock. `predictions` names a new
+    `start`, `stop`: fractions (float, 0 to 1) or rows (int). `window`, `keep` (what
+    outlives a boundary) and `kv_budget` in events, `gap_seconds` in seconds, `budget` in sleep
+    FLOPs per event, `commit_every` in steps; `speed` is "max" or a multiple of real time, and
+    changes nothing but the clock. `predictions` names a new
     .parquet or .csv file. With `resume`, goes on after the last commit; a finished run gives its
     summary. `on_progress` is told after each step; `watch` is shown each step's runtime, pieces and
     result, boundaries included, and must change none of them. Whatever is raised, `out` stays
@@ -112,6 +114,7 @@ def replay(
         window=net.config.window if window is None else window,
         gap_seconds=gap_seconds,
         eviction=eviction,
+        keep=keep,
         kv_budget=kv_budget,
         budget=budget,
         burst=burst,
@@ -209,6 +212,7 @@ def make_runtime(
         policy,
         window=settings.window,
         eviction=settings.eviction,  # type: ignore[arg-type]  # the runtime refuses other words
+        keep=settings.keep,
         kv_budget=settings.kv_budget,
         budget=settings.budget,
         burst=settings.burst,

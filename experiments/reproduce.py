@@ -63,8 +63,8 @@ def recipe_of(name: str, changes: Sequence[str] = ()) -> TaskRecipe:
     "model.carry=restart" made to it. Raises InputError."""
     if name not in EXPERIMENTS and not name.endswith(".toml"):
         raise InputError(
-            f"reproduce {name!r}: no such experiment{nearest(name, EXPERIMENTS)} "
-            f"({', '.join(EXPERIMENTS)}; or a recipe named *.toml)"
+            f"reproduce {name!r}: no such experiment{nearest(name, (*EXPERIMENTS, 'etth1'))} "
+            f"({', '.join(EXPERIMENTS)}, etth1; or a recipe named *.toml)"
         )
     file = find_recipe(name.replace("-", "_") if name in EXPERIMENTS else name)
     return read_task_recipe(file, changes)
@@ -105,8 +105,10 @@ def _train(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
 def tested(model: Model, recipe: TaskRecipe) -> Accuracy:
     """Accuracy on the test part, by passes and difficulty."""
     task, test = task_of(recipe), recipe.test
-    samples, eviction = test.samples, recipe.eviction
-    return accuracy(model, task, test, part="test", samples=samples, eviction=eviction)
+    return accuracy(
+        model, task, test, part="test", samples=test.samples, eviction=recipe.eviction,
+        keep=recipe.keep,
+    )  # fmt: skip
 
 
 def reproduce(

@@ -67,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     price: float
     commit_every: int
     predictions: bool
+    keep: int | None = None  # events that outlive a boundary; runs are older than this field
 
 
 class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ what blocks do row by row.
 What a stream, a window or a sleep is, nothing here knows.
 """
 
-from .attention import attend, attend_packed, torch_attend
+from .attention import attend, attend_packed, attend_weighed, torch_attend
 from .convolution import causal_conv
 from .dispatch import BACKENDS, chosen_backend, gated_delta_rule
 from .reference import gated_delta_rule_reference
@@ -15,6 +15,7 @@ __all__ = [
     "BACKENDS",
     "attend",
     "attend_packed",
+    "attend_weighed",
     "causal_conv",
     "chosen_backend",
     "gated_delta_rule",

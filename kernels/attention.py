@@ -50,6 +50,19 @@ def attend_packed(packed: Tensor, mask: Tensor | None = None) -> Tensor:
     return torch_attend(q, k, v, None if mask is None else mask[:, None])
 
 
+def attend_weighed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """`attend`, and the weight that each key got, summed over the queries, `[B, S, H]`.
+
+    The weights are counted, not differentiated.
+    """
+    _check(mask, q, k)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3))
+    weights = scores.masked_fill(~mask[:, None], float("-inf")).softmax(-1)
+    y = torch.matmul(weights, v).transpose(1, 2)
+    return y, weights.detach().sum(2).transpose(1, 2)
+
+
 def torch_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """`attend` by torch; `mask` broadcasts to `[B, H, T, S]`, bool or added to the scores."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))

@@ -230,8 +230,6 @@ def test_a_model_of_next_tokens_does_not_see_targets() -> None:
 
 
 def test_what_such_a_model_cannot_do_is_refused() -> None:
-    with pytest.raises(asl.InputError, match=r"eviction='sliding': .*answers=8"):
-        asl.Runtime(MODEL, cases.fixed(1), eviction="sliding")
     runtime, step = amid(Learner())
     with pytest.raises(asl.InputError, match=r"answers=8: .*no next event to forecast"):
         runtime.predict("asks", horizon=1)

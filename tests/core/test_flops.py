@@ -217,12 +217,14 @@ def patches_of(model: asl.Model) -> Patches:
     config = model.config
     values = torch.randn(BATCH, SIZE, config.patch, len(config.inputs))
     counts = torch.full((BATCH, SIZE), config.patch)
-    each, _ = advance(fresh_stats(BATCH, len(config.inputs)), values, counts, config.norm_memory)
+    start = fresh_stats(BATCH, len(config.inputs), config.skip)
+    each, _ = advance(start, values, counts, config.norm_memory)
     return Patches(values, counts, each)
 
 
-def test_series_embedding_and_head() -> None:
-    model = cases.build(cases.tiny("series"))
+@pytest.mark.parametrize("changes", [{}, {"horizon": 3, "skip": 10}], ids=str)
+def test_series_embedding_and_head(changes: dict[str, int]) -> None:
+    model = cases.build(cases.tiny("series", **changes))
     patches, price = patches_of(model), costs(model.config)
     assert close(BATCH * SIZE * price.embed, flops_of(lambda: model.series.embed(patches)))
     counted = flops_of(lambda: model.series.forecast(hidden(model), patches.stats))

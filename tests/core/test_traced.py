@@ -10,6 +10,7 @@ import torch
 
 import adaptive_sleep as asl
 from adaptive_sleep.arena import Arena, blank_row
+from adaptive_sleep.eviction import holding
 from adaptive_sleep.trace import TRACE_SCHEMA, predictions_frame, trace_frame
 
 
@@ -72,7 +73,8 @@ def test_predictions_of_a_series_in_its_units() -> None:
 
 
 def test_an_arena_grows_and_forgets_what_is_undone() -> None:
-    arena = Arena(blank_row(cases.tiny("series"), 3))
+    config = cases.tiny("series")
+    arena = Arena(blank_row(config, 3, holding(config, "hard", window=3)))
     first = arena.index(["a", "b"])
     arena.scatter(first, {"loss": torch.tensor([1.0, 2.0], dtype=torch.float64)})
     arena.commit()

@@ -152,8 +152,8 @@ def test_in_a_trace_that_does_not_say_what_was_asked_the_scored_windows_were(
 def test_what_an_answering_model_cannot_do_is_refused(
     task: Recording, answering: Model, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="eviction='sliding'"):
-        replay(task, answering, "fixed(1)", tmp_path / "a", eviction="sliding", **CUT)
+    with pytest.raises(InputError, match="keep=None: eviction='heaviest'"):
+        replay(task, answering, "fixed(1)", tmp_path / "a", eviction="heaviest", **CUT)
     with pytest.raises(InputError, match="no next event to forecast"):
         run_live([], answering, "fixed(1)", out=tmp_path / "b")
     assert not list(tmp_path.iterdir())

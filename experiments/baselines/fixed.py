@@ -1,0 +1,21 @@
+"""Fixed N: the sleeping model itself, with as many passes over every window."""
+
+from __future__ import annotations
+
+from adaptive_sleep.experiments.baselines.setup import Baseline, Setup
+from adaptive_sleep.learning import TaskRecipe
+
+MOST = 8  # passes that a run allows unless it is told otherwise
+
+
+def _change(recipe: TaskRecipe, knob: int) -> Setup:
+    return Setup(recipe, f"fixed(passes={knob})")
+
+
+BASELINE = Baseline(
+    name="fixed",
+    knob="passes over every window",
+    least=lambda config: 1,
+    most=lambda config: MOST,
+    change=_change,
+)

@@ -1,0 +1,26 @@
+"""Periodic sleep: the sleeping model, with passes over every third window of a stream.
+
+Windows of questions count as windows, and nobody sleeps on them: where they come by turns with
+others, every second window would be all of those that are slept on, or none.
+"""
+
+from __future__ import annotations
+
+from adaptive_sleep.experiments.baselines.setup import Baseline, Setup
+from adaptive_sleep.learning import TaskRecipe
+
+EVERY = 3
+MOST = 8  # passes that a run allows unless it is told otherwise
+
+
+def _change(recipe: TaskRecipe, knob: int) -> Setup:
+    return Setup(recipe, f"periodic(every={EVERY}, passes={knob})")
+
+
+BASELINE = Baseline(
+    name="periodic",
+    knob="passes over every third window",
+    least=lambda config: 1,
+    most=lambda config: MOST,
+    change=_change,
+)

@@ -1,0 +1,91 @@
+"""What a baseline is: a recipe changed by one integer, and how the model of it is run.
+
+Nothing is trained, run or measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.learning import TaskRecipe, config_of
+from adaptive_sleep.streams.errors import InputError
+
+AWAKE = "fixed(passes=1)"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model to be trained, by its recipe (which also says what a boundary drops), and the spec of
+    the policy that it is run under."""
+
+    recipe: TaskRecipe
+    policy: str = AWAKE
+
+    @property
+    def config(self) -> ModelConfig:
+        """The shape of the model."""
+        return config_of(self.recipe)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One use of compute. `knob` says what its integer counts; from `least` (of a model's shape) to
+    `most` it costs more and more; `change` makes the setup of a recipe and a knob."""
+
+    name: str
+    knob: str
+    least: Callable[[ModelConfig], int]
+    most: Callable[[ModelConfig], int]
+    change: Callable[[TaskRecipe, int], Setup]
+
+    def bounds(self, recipe: TaskRecipe) -> tuple[int, int]:
+        """The least and the most that the knob takes."""
+        config = config_of(recipe)
+        return self.least(config), self.most(config)
+
+    def setup(self, recipe: TaskRecipe, knob: int) -> Setup:
+        """The baseline with this knob. Raises InputError for one that is out of bounds."""
+        least, most = self.bounds(recipe)
+        if not least <= knob <= most:
+            raise InputError(
+                f"{self.name}: knob={knob} ({self.knob}): {least} to {most} for this recipe"
+            )
+        return self.change(recipe, knob)
+
+
+def plain(recipe: TaskRecipe) -> Setup:
+    """The plain hybrid of a recipe: one pass over each window, in training too."""
+    training = replace(recipe.training, passes="1", ramp=0.0, loss="last", stages=())
+    return Setup(replace(recipe, training=training))
+
+
+def reshaped(recipe: TaskRecipe, changes: Mapping[str, Any]) -> Setup:
+    """The plain hybrid with other fields of its model."""
+    awake = plain(recipe).recipe
+    return Setup(replace(awake, model={**awake.model, **changes}))
+
+
+def holding_more(recipe: TaskRecipe, eviction: str, keep: int) -> Setup:
+    """The plain hybrid with attention that keeps `keep` events over boundaries.
+
+    Places that count from the start of a window mean nothing to what was kept from others, so they
+    become rotary. Where training goes on on streams, it goes on for as many windows as are kept, so
+    that attention is full as often as when it is run.
+    """
+    config, awake = config_of(recipe), plain(recipe).recipe
+    positions = "rotary" if config.positions in ("learned", "relative") else config.positions
+    going_on = awake.training.carry_over
+    if going_on:
+        going_on = max(going_on, 1.0 - config.window / (config.window + keep))
+    return Setup(
+        replace(
+            awake,
+            model={**awake.model, "positions": positions},
+            eviction=eviction,  # type: ignore[arg-type]  # one of the words, by who calls
+            keep=keep,
+            training=replace(awake.training, carry_over=going_on),
+        )
+    )

@@ -1,0 +1,189 @@
+"""Rows at matched cost: for each target the policies, and every baseline trained for it.
+
+A target is so many times the FLOPs per event of the plain hybrid, as validation finds them. A
+baseline is trained on as many tokens as the model that sleeps, and, where the recipe asks, another
+time with as many training FLOPs. Everything lies in folders and is taken up where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from adaptive_sleep.experiments.baselines.fixed import MOST
+from adaptive_sleep.experiments.baselines.registry import find_baseline
+from adaptive_sleep.experiments.baselines.setup import AWAKE, Setup, plain
+from adaptive_sleep.experiments.compare_bench import Bench, point, resident
+from adaptive_sleep.experiments.compare_rows import Kind, SeedRow
+from adaptive_sleep.experiments.compare_streams import Source, pieces
+from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry
+from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.experiments.matched_table import BaselineEntry
+from adaptive_sleep.experiments.matching import NEAR, Spent, UnmatchedError, match, measured
+from adaptive_sleep.experiments.runs import Run
+from adaptive_sleep.experiments.training_cost import training_flops, training_tokens
+from adaptive_sleep.learning import TaskRecipe, read_task_recipe
+from adaptive_sleep.spec import format_spec, resolve
+from adaptive_sleep.task_training import learn
+
+FEW = 4  # streams
+QUICK_STEPS = 20  # of training, where nothing is claimed
+
+
+@dataclass(frozen=True)
+class Market:
+    """Where compute is spent: `validation` and `test` of one trained seed, `few` streams of the
+    validation part that are as long, and the training recipe that baselines change (its steps cut
+    in a quick comparison)."""
+
+    validation: Bench
+    test: Bench
+    few: Source
+    training: TaskRecipe
+    seed: int
+    quick: bool
+
+    @property
+    def comparison(self) -> Comparison:
+        """The recipe of the comparison."""
+        return self.test.recipe
+
+    def measure(self, setup: Setup) -> Spent:
+        """What a setup costs on validation: on few streams where only their lengths matter, on all
+        where its passes may come by lot."""
+        awake = setup.policy == AWAKE
+        where, gap = self.few if awake else self.validation.source, self.comparison.gap
+        self.validation.tell(f"matching: {setup.config.layers}, {setup.policy}")
+        return measured(
+            setup, where.recording, start=where.start, stop=where.stop, gap_seconds=gap,
+            seed=self.comparison.seed,
+        )  # fmt: skip
+
+
+def market(validation: Bench, test: Bench, seed: int, *, quick: bool) -> Market:
+    """The market of a seed. Raises InputError for a wrong training recipe."""
+    training = read_task_recipe(find_recipe(test.recipe.models.recipe))
+    if quick:
+        steps = replace(training.training, steps=QUICK_STEPS, validate_every=QUICK_STEPS)
+        training = replace(training, training=steps)
+    comparison = test.recipe
+    assert comparison.task is not None
+    parts = max(1, comparison.task.streams // FEW)
+    few, *_ = pieces(comparison, validation.folder.parent / "streams", seed, parts, quick=quick)
+    return Market(validation, test, few, training, seed, quick)
+
+
+def matched_rows(
+    here: Market, files: Mapping[str, str]
+) -> tuple[dict[str, SeedRow], dict[str, str]]:
+    """All rows at all targets, and what has no row at one, with the reason; `files` stand for
+    places of specs. Raises InputError."""
+    recipe, found, without = here.comparison, dict[str, SeedRow](), dict[str, str]()
+    base = here.measure(plain(here.training)).flops_per_event
+    for factor in recipe.targets[: 1 if here.quick else None]:
+        for entry in recipe.policies:
+            row = _policy(here, entry, files, factor * base)
+            name = f"{entry.name}@{factor:g}"
+            if row is None:
+                without[name] = f"every point of its grid costs more than {factor:g} times"
+            else:
+                found[name] = replace(row, target=factor)
+        for baseline in recipe.baselines:
+            try:
+                for name, row in _baseline(here, baseline, factor * base):
+                    found[f"{name}@{factor:g}"] = replace(row, target=factor)
+            except UnmatchedError as error:
+                without[f"{baseline.name}@{factor:g}"] = str(error)
+    return found, without
+
+
+def _policy(
+    here: Market, entry: PolicyEntry, files: Mapping[str, str], target: float
+) -> SeedRow | None:
+    """A policy with the point of its grid that does best on validation among those that cost no
+    more than the target; None where all cost more."""
+    tried: list[tuple[float, float, str]] = []
+    for number, values in enumerate(entry.points()):
+        spec = entry.written({**values, **files})
+        run = here.validation.run(f"{entry.name}-{number}", spec)
+        assert run.summary is not None
+        flops = run.summary.flops_per_event
+        if flops <= (1 + NEAR) * target:
+            tried.append((point(run)[1], -flops, spec))
+    if not tried:
+        return None
+    score, _, spec = max(tried)
+    run = here.test.run(f"{entry.name}-{_short(target)}", spec)
+    row = _row(run, "matched", entry.spec, online=entry.online)
+    row = replace(row, policy=format_spec(resolve(spec)), validation_score=score)
+    return row if here.quick else _taught(row, here.training)  # quick: it was there already
+
+
+def _baseline(here: Market, entry: BaselineEntry, target: float) -> Iterator[tuple[str, SeedRow]]:
+    """The rows of a baseline: one that is matched, or the two on either side of the target. Raises
+    UnmatchedError where its knob does not reach it."""
+    baseline = find_baseline(entry.name)
+    found = match(baseline, here.training, target, here.measure)
+    sides = ("-below", "-above") if found.bracketed else ("",)
+    for side, spent in zip(sides, found.found, strict=True):
+        assert spent.knob is not None
+        setup = baseline.setup(here.training, spent.knob)
+        yield f"{entry.name}{side}", _trained(here, entry.name, setup, spent.knob)
+        if entry.equal_compute and setup.recipe != here.training:
+            same = _same_compute(here.training, setup)
+            yield f"{entry.name}{side}-compute", _trained(here, entry.name, same, spent.knob)
+
+
+def _same_compute(training: TaskRecipe, setup: Setup) -> Setup:
+    """The setup, trained for as many steps as come to the training FLOPs of what sleeps."""
+    each = training_flops(setup.recipe) / setup.recipe.training.steps
+    steps = max(1, round(training_flops(training) / each))
+    changed = replace(setup.recipe.training, steps=steps)
+    return replace(setup, recipe=replace(setup.recipe, training=changed))
+
+
+def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
+    """Train, or take up, the model of a setup, and run it on the test stream."""
+    recipe, model = setup.recipe, here.test.model
+    folder = here.test.folder.parent / "baselines" / f"{name}-{knob}-{recipe.training.steps}"
+    if recipe != here.training:  # else it is the model that sleeps
+        here.test.tell(f"{folder.name}: training")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        model = str(learn(recipe, folder / "model", seed=here.seed).path)
+    bench = replace(
+        here.test, model=model, folder=folder, eviction=recipe.eviction, keep=recipe.keep,
+        most=MOST,
+    )  # fmt: skip
+    row = _row(bench.run("test", setup.policy), "baseline", f"{name}({knob})")
+    row = replace(row, knob=knob)
+    asleep = recipe == here.training
+    return row if here.quick and asleep else _taught(row, recipe)
+
+
+def _taught(row: SeedRow, recipe: TaskRecipe) -> SeedRow:
+    """The row with what the training of its model took."""
+    flops, tokens = training_flops(recipe), training_tokens(recipe)
+    return replace(row, training_flops=flops, training_tokens=tokens)
+
+
+def _row(run: Run, kind: Kind, written: str, *, online: bool = True) -> SeedRow:
+    """The figures of one run on the test stream."""
+    summary, (_, score) = run.summary, point(run)
+    assert summary is not None
+    return SeedRow(
+        kind=kind,
+        policy=run.manifest.policy,
+        written=written,
+        online=online,
+        score=score,
+        mean_passes=summary.mean_passes,
+        sleep_flops_per_event=summary.sleep_flops_per_event,
+        flops_per_event=summary.flops_per_event,
+        resident_bytes=resident(run),
+        seconds_per_event=summary.seconds / max(summary.events, 1),
+    )
+
+
+def _short(target: float) -> str:
+    """A target as part of a folder's name."""
+    return f"at-{round(target)}"

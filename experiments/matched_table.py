@@ -1,0 +1,52 @@
+"""The tables of a comparison's recipe that say what else the compute of sleep could buy.
+
+What is run for them is in compare_baselines.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adaptive_sleep.experiments.baselines.registry import find_baseline
+from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.learning import read_task_recipe
+from adaptive_sleep.streams.errors import InputError
+
+
+@dataclass(frozen=True)
+class BaselineEntry:
+    """One of `[[baselines]]`, by its name. It is trained on as many tokens as the model that
+    sleeps, and with `equal_compute` another time with as many training FLOPs."""
+
+    name: str
+    equal_compute: bool = False
+
+
+def check_baselines(
+    entries: Sequence[BaselineEntry], targets: Sequence[float], training: str, *, task: bool
+) -> None:
+    """Raise InputError for what is wrong in the tables; `training`: the recipe of the models (""
+    where they are there already); `task`: whether samples of one are run."""
+    names = [entry.name for entry in entries]
+    for name in names:
+        find_baseline(name)
+    if len(set(names)) != len(names):
+        raise InputError(f"baselines={names}: each once")
+    if bool(names) != bool(targets):
+        raise InputError(
+            f"targets={list(targets)}: they go with [[baselines]], times the FLOPs per event of "
+            "the plain hybrid, e.g. [1.25, 1.5, 2.0]"
+        )
+    if any(not 1.0 < a < math.inf for a in targets) or any(
+        a >= b for a, b in itertools.pairwise(targets)
+    ):
+        raise InputError(f"targets={list(targets)}: rising numbers above 1")
+    if names and not (task and training):
+        raise InputError(
+            "[[baselines]]: they are trained on a task; give [task], and [models] recipe"
+        )
+    if names:
+        read_task_recipe(find_recipe(training))

@@ -1,0 +1,214 @@
+"""Policies and baselines at matched cost, end to end on a tiny task; what the rows say of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adaptive_sleep.checkpoint import load_model, save_model
+from adaptive_sleep.experiments.compare import compare
+from adaptive_sleep.experiments.compare_baselines import QUICK_STEPS
+from adaptive_sleep.experiments.compare_rows import SeedRow, make_rows
+from adaptive_sleep.experiments.comparing import read_comparison
+from adaptive_sleep.experiments.matched_reading import read_matched
+from adaptive_sleep.experiments.runs import open_run
+from adaptive_sleep.experiments.training_cost import training_flops, training_tokens
+from adaptive_sleep.learning import config_of, gradient, read_task_recipe, task_of
+from adaptive_sleep.ledger import costs
+from adaptive_sleep.model import Model
+from adaptive_sleep.streams.errors import InputError
+
+TRAINING = """
+[task]
+name = "chain"
+nodes = 6
+paths = 2
+[model]
+width = 16
+heads = 2
+key_dim = 8
+value_dim = 8
+conv = 0
+positions = "learned"
+[training]
+batch = 4
+passes = "2"
+carry_over = 0.5
+validation = 2
+[test]
+passes = [1]
+samples = 4
+"""
+RECIPE = """
+max_passes = 3
+control_seeds = [0]
+targets = [1.1, 1.6]
+[models]
+recipe = "{folder}/training.toml"
+seeds = [0]
+quick = "{folder}/m.safetensors"
+[task]
+name = "chain"
+parameters = {{ nodes = 6, paths = 2 }}
+streams = 2
+quick_samples = 16
+[[policies]]
+name = "lot"
+spec = "random(mean={{mean}}, most=3)"
+grid = {{ mean = [1.0, 1.1, 2.9] }}
+[[baselines]]
+name = "fixed"
+[[baselines]]
+name = "compressed_kv"
+equal_compute = true
+[[baselines]]
+name = "wake_loops"
+"""
+
+
+EVICTIONS = {"compressed_kv": "heaviest", "wake_loops": "hard"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("matched")
+    (folder / "training.toml").write_text(TRAINING)
+    (folder / "tiny.toml").write_text(RECIPE.format(folder=folder))
+    torch.manual_seed(0)
+    model = Model(config_of(read_task_recipe(folder / "training.toml")))
+    save_model(model, folder / "m.safetensors", provenance={})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(place: Path) -> dict[str, Any]:
+    return compare(place / "tiny.toml", place / "out", quick=True, jobs=1)
+
+
+@pytest.mark.timeout(400)  # where other work has the cores
+def test_every_row_is_at_its_target(found: dict[str, Any], place: Path) -> None:
+    rows = {row["name"]: row for row in found["rows"] if row.get("target") is not None}
+    assert {row["target"] for row in rows.values()} == {1.1}  # quick: one of them
+    base = next(row for row in found["rows"] if row["name"] == "fixed-1")["flops_per_event"]
+    (ours,) = [row for row in rows.values() if row["kind"] == "matched"]
+    assert ours["name"] == "lot@1.1"
+    assert ours["policy"].startswith(("random(mean=1.0,", "random(mean=1.1,"))
+    assert found["left_out"] == {}
+    for name in ("fixed", "compressed_kv", "wake_loops"):
+        mine = [row for row in rows.values() if row["name"].split("@")[0].split("-")[0] == name]
+        assert mine, name
+        assert all(isinstance(row["knob"], int) for row in mine)
+        assert all(row["kind"] == "baseline" for row in mine)
+        for row in mine:
+            near = abs(row["flops_per_event"] / base - 1.1)
+            assert near < 0.03 or "-below" in row["name"] or "-above" in row["name"]
+
+
+def test_models_are_trained_as_the_rows_say(found: dict[str, Any], place: Path) -> None:
+    folder, recipe = (
+        place / "out" / "seed-0" / "baselines",
+        read_task_recipe(place / "training.toml"),
+    )
+    pressed = [row for row in found["rows"] if row["name"].startswith("compressed_kv")]
+    equal = [row for row in pressed if "-compute" in row["name"]]
+    assert 0 < len(equal) == len(pressed) / 2
+    cut = replace(recipe, training=replace(recipe.training, steps=QUICK_STEPS))
+    for row in pressed:
+        if row in equal:
+            assert row["training_flops"] == pytest.approx(training_flops(cut), rel=0.05)
+        else:
+            assert row["training_tokens"] == QUICK_STEPS * 4 * 12
+    hashes = set()
+    for model in folder.glob("*/model/model.safetensors"):
+        loaded = load_model(model)
+        run = open_run(model.parent.parent / "test")
+        assert run.manifest.model.hash == loaded.hash
+        assert run.manifest.settings.eviction == EVICTIONS[model.parent.parent.name.split("-")[0]]
+        hashes.add(loaded.hash)
+    assert len(hashes) >= 2
+    lot = open_run(next(folder.glob("fixed-*")) / "test")  # the sleeping model itself
+    assert lot.manifest.model.hash == found["model_hashes"]["0"]
+
+
+def test_it_is_taken_up_where_it_was(found: dict[str, Any], place: Path) -> None:
+    again = compare(place / "tiny.toml", place / "out", quick=True, jobs=1)
+    assert again["rows"] == found["rows"]
+    assert again["reading"] == found["reading"]
+
+
+def row(kind: str, flops: float, score: float, **more: Any) -> SeedRow:
+    return SeedRow(
+        kind=kind,  # type: ignore[arg-type]
+        policy="p", written="p", online=True, score=score, mean_passes=1.0,
+        sleep_flops_per_event=0.0, flops_per_event=flops, resident_bytes=100, target=1.5, **more,
+    )  # fmt: skip
+
+
+def test_a_target_that_is_out_of_reach_is_said(place: Path) -> None:
+    text = RECIPE.format(folder=place).replace("[1.1, 1.6]", "[1.6]")
+    text = text.split("[[baselines]]", maxsplit=1)[0] + '[[baselines]]\nname = "compressed_kv"\n'
+    (place / "far.toml").write_text(text)
+    found = compare(place / "far.toml", place / "far", quick=True, jobs=1)
+    (name,) = found["left_out"]
+    assert name == "compressed_kv@1.6"
+    assert "compressed_kv costs at most" in found["left_out"][name]
+
+
+def test_what_is_said_of_rows_follows_from_them() -> None:
+    seeds = {
+        seed: {
+            "ours@1.5": row("matched", 150.0, 0.8 + 0.01 * seed),
+            "loops-below@1.5": row("baseline", 140.0, 0.9, knob=1),
+            "loops-above@1.5": row("baseline", 160.0, 0.5, knob=2),
+            "deeper@1.5": row("baseline", 151.0, 0.7, knob=3),
+            "window@1.5": row("baseline", 160.0, 0.1, knob=4),
+            f"only-{seed}@1.5": row("baseline", 150.0, 0.1, knob=5),
+        }
+        for seed in (0, 1)
+    }
+    rows = make_rows(seeds, 4)
+    assert [one["name"] for one in rows] == list(seeds[0])[:-1]
+    assert [one["knob"] for one in rows] == [None, 1, 2, 3, 4]
+    loops, deeper, window = read_matched(rows)
+    assert loops.startswith("ours@1.5: score +0.3050 to loops-above@1.5, bracketed (")
+    assert deeper.startswith("ours@1.5: score +0.1050 to deeper@1.5, matched (")
+    assert "window@1.5 are not compared" in window
+    assert "ours@1.5: 150 FLOPs an event" in window
+    assert "window@1.5: 160 FLOPs an event" in window
+
+
+def test_training_costs_what_its_passes_cost(place: Path) -> None:
+    recipe = read_task_recipe(place / "training.toml")
+    once = replace(recipe, training=replace(recipe.training, passes="1"))
+    twice = replace(recipe, training=replace(recipe.training, passes="2"))
+    price, steps = costs(config_of(recipe)), 10
+    one, two = (training_flops(r, steps) for r in (once, twice))
+    slept = int(price.sleep_pass(torch.tensor(6).numpy(), causal=True))
+    assert two - one == pytest.approx(3 * steps * 4 * slept)
+    model = Model(config_of(recipe))
+    step = gradient(model, task_of(recipe), recipe.training, 0, 0)
+    assert training_tokens(recipe) == recipe.training.steps * step.tokens
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("wake_loops", "wake_loop"), "did you mean 'wake_loops'"),
+        (("[1.1, 1.6]", "[1.6, 1.1]"), "rising numbers above 1"),
+        (("[1.1, 1.6]", "[1.0, 1.6]"), "rising numbers above 1"),
+        (("targets = [1.1, 1.6]", ""), r"targets=\[\]: they go with"),
+        (('name = "fixed"', 'name = "wake_loops"'), "each once"),
+        (("equal_compute", "equal_computing"), "did you mean 'equal_compute'"),
+    ],
+)
+def test_bad_tables_are_named(
+    place: Path, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(RECIPE.format(folder=place).replace(*change))
+    with pytest.raises(InputError, match=message):
+        read_comparison(wrong)
