@@ -1,0 +1,53 @@
+"""The short table of a comparison in Markdown, as README shows it.
+
+`python -m adaptive_sleep.experiments.compare_table NAME` prints that of the last full run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from adaptive_sleep.experiments.compare import from_results
+
+HEAD = (
+    "policy",
+    "score",
+    "to `fixed(4)`",
+    "mean passes",
+    "its sleep FLOPs",
+    "to its passes shuffled",
+)
+
+
+def short_table(found: Mapping[str, Any]) -> str:
+    """One line for each fixed N, online policy, look-up table, and the oracle by halves, of what
+    `compare` found: means over seeds, differences with their 95 % t-intervals, and sleep FLOPs as a
+    share of those of fixed(max_passes)."""
+    lines = [HEAD, ("---",) * len(HEAD)]
+    for row in found["rows"]:
+        if row["online"] or row["name"] in ("oracle", "table"):
+            named = row["policy"] if row["kind"] == "fixed" else row["name"]
+            lines.append(
+                (
+                    f"`{named}`" if row["online"] else f"{named} (not online)",
+                    f"{row['score']:.3f}",
+                    _difference(row, "difference_to_fixed4", "difference_interval"),
+                    f"{row['mean_passes']:.2f}",
+                    f"{row['sleep_share']:.0%}",
+                    _difference(row, "difference_to_shuffled", "difference_to_shuffled_interval"),
+                )
+            )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _difference(row: Mapping[str, Any], value: str, ends: str) -> str:
+    if row[value] is None:
+        return ""
+    spread = f" ±{row[ends][1] - row[value]:.3f}" if row[ends] else ""
+    return f"{row[value]:+.3f}{spread}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(short_table(from_results(sys.argv[1])) + "\n")
