@@ -16,7 +16,7 @@ import typer
 from adaptive_sleep.experiments.console import print_json, print_table, progress
 from adaptive_sleep.streams.errors import InputError, nearest
 
-QUICK_STEPS = 1200
+QUICK_STEPS = 1000
 DEFAULT_KINDS = "model,control,control_compute"
 
 
