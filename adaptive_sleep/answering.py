@@ -7,7 +7,6 @@ is in `task_training`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from adaptive_sleep.asking import ask
 from adaptive_sleep.attention import KVCache, Visibility
+from adaptive_sleep.config import Eviction
 from adaptive_sleep.eviction import Holding, holding
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
@@ -52,31 +52,35 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """What a batch of streams takes over a boundary: fast weights, and what attention holds (None:
-    nothing, as after a hard eviction)."""
+    """What a batch of streams takes over a boundary: fast weights, and what attention `held` under
+    `holds` (None: nothing, as after a hard eviction)."""
 
     weights: FastWeights
+    holds: Holding
     held: KVCache | None = None
-
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor that a gradient may flow through, under its full name."""
-        yield from self.weights
-        if self.held is not None:
-            for kind, tensors in (("keys", self.held.keys), ("values", self.held.values)):
-                yield from ((f"{kind}.{name}", tensor) for name, tensor in tensors.items())
 
     def detach(self) -> Carried:
         """The same values, cut from the gradient graph."""
-        return Carried(self.weights.detach(), self.held and self.held.detach())
+        held = self.held and self.held.detach()
+        return replace(self, weights=self.weights.detach(), held=held)
 
     def alone(self, rows: Tensor, fresh: FastWeights) -> Carried:
         """The streams `rows` (int64 [n]) as they are, the others as if they had seen nothing."""
         weights = fresh.put(rows, self.weights.select(rows))
         if self.held is None:
-            return Carried(weights)
+            return replace(self, weights=weights)
         none = torch.zeros_like(self.held.lengths)
         lengths = none.index_copy(0, rows, self.held.lengths.index_select(0, rows))
-        return Carried(weights, replace(self.held, lengths=lengths))
+        return replace(self, weights=weights, held=replace(self.held, lengths=lengths))
+
+
+def unread(
+    model: Model, streams: int, eviction: Eviction = "hard", keep: int | None = None
+) -> Carried:
+    """Streams that have seen nothing. Raises InputError for what the model cannot run under."""
+    holds = holding(model.config, eviction, keep)
+    held = holds.nothing(model.config, streams, model.device)
+    return Carried(model.fresh(streams), holds, held)
 
 
 def fall_asleep(
@@ -126,35 +130,14 @@ def _on(model: Model, array: NDArray[Any]) -> Tensor:
 def answer(model: Model, batch: TaskBatch, passes: int) -> list[Answers]:
     """Read a batch of samples with `passes` passes per consolidation window, on streams that have
     seen nothing; one `Answers` for each window of questions."""
-    return go_on(model, batch, passes, model.fresh(len(batch)))[0]
+    return go_on(model, batch, passes, unread(model, len(batch)))[0]
 
 
 def go_on(
     model: Model,
     batch: TaskBatch,
     passes: int,
-    start: FastWeights,
-    *,
-    every: bool = False,
-    sliding: bool = False,
-    recompute: bool = False,
-) -> tuple[list[Answers], FastWeights]:
-    """`read_on` from the fast weights `start` alone, to the fast weights at the end. `sliding`:
-    attention holds the last window's worth of positions over boundaries, instead of nothing."""
-    holds = holding(model.config, "sliding" if sliding else "hard")
-    held = holds.nothing(model.config, len(batch), model.device)
-    found, after = read_on(
-        model, batch, passes, Carried(start, held), holds, every=every, recompute=recompute
-    )
-    return found, after.weights
-
-
-def read_on(
-    model: Model,
-    batch: TaskBatch,
-    passes: int,
     start: Carried,
-    holds: Holding,
     *,
     every: bool = False,
     recompute: bool = False,
@@ -166,7 +149,7 @@ def read_on(
     go on from the last pass. Questions that stand alone leave what attention holds, as they leave
     the fast weights. `recompute` as in `fall_asleep`.
     """
-    states, held, found = [start.weights], start.held, []
+    states, holds, held, found = [start.weights], start.holds, start.held, []
     for window, asked in enumerate(batch.asked()):
         words, valid, targets = (
             _on(model, x[window]) for x in (batch.tokens, batch.lengths, batch.targets)
@@ -192,7 +175,7 @@ def read_on(
         states = [done.weights]
         if not batch.diagonal[window]:
             held = holds.after(held, done.new)
-    return found, Carried(states[-1], held)
+    return found, Carried(states[-1], holds, held)
 
 
 def window_positions(batch: TaskBatch) -> tuple[float, float]:

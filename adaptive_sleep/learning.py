@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptive_sleep.answering import Answers, Carried, read_on, window_positions
+from adaptive_sleep.answering import Answers, Carried, go_on, unread, window_positions
 from adaptive_sleep.config import Eviction, ModelConfig, decode, read_toml
 from adaptive_sleep.curriculum import LearningRecipe, check_training, draw, staged
 from adaptive_sleep.eviction import holding
@@ -219,15 +219,11 @@ def gradient(
     random = np.random.default_rng([seed, step])
     batch, passes, every = draw(task, training, random, step, stage)
     mine = share.of(batch)
-    holds = holding(model.config, eviction, keep)
-    fresh = model.fresh(len(mine))
-    start = Carried(fresh, holds.nothing(model.config, len(mine), model.device))
+    start = unread(model, len(mine), eviction, keep)
     if left is not None:
         rows = np.flatnonzero(random.random(len(mine)) < training.carry_over)
-        start = left.alone(torch.from_numpy(rows).to(model.device), fresh)
-    found, after = read_on(
-        model, mine, passes, start, holds, every=every, recompute=training.recompute
-    )
+        start = left.alone(torch.from_numpy(rows).to(model.device), start.weights)
+    found, after = go_on(model, mine, passes, start, every=every, recompute=training.recompute)
     losses = torch.stack([a.loss() for a in found])
     loss = losses.mean()
     loss.backward()
@@ -260,18 +256,16 @@ def accuracy(
     """
     parts = ("train", "validation", "test")
     found: Accuracy = {n: {} for n in test.passes}
-    holds = holding(model.config, eviction, keep)
     with torch.no_grad():
         for difficulty in task.space.difficulties:
             random = np.random.default_rng([seed, parts.index(part), difficulty])
             batch = task.sample(random, samples, part=part, difficulty=difficulty)
             others = [task.sample(random, samples, part=part) for _ in range(test.before)]
             for passes in test.passes:
-                held = holds.nothing(model.config, samples, model.device)
-                state = Carried(model.fresh(samples), held)
+                state = unread(model, samples, eviction, keep)
                 for other in others:
-                    _, state = read_on(model, other, passes, state, holds)
-                answered, _ = read_on(model, batch, passes, state, holds)
+                    _, state = go_on(model, other, passes, state)
+                answered, _ = go_on(model, batch, passes, state)
                 found[passes][difficulty] = _measured(answered, test, samples)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import torch
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
+Given = tuple[Any, ...]  # the arguments of a job
 
 
 @contextmanager
@@ -28,24 +29,43 @@ def one_thread() -> Iterator[None]:
 
 def side_by_side(
     do: Callable[..., Result],
-    work: Mapping[Key, tuple[Any, ...]],
+    work: Mapping[Key, Given],
     jobs: int | None = None,
     *,
     here: Callable[..., Result] | None = None,
+    then: Callable[[Key, Result], Mapping[Key, Given]] | None = None,
 ) -> Iterator[tuple[Key, Result]]:
     """Call `do` with each job's arguments, in up to `jobs` processes (None: one for each core), and
     give the results as they come.
 
     One job at a time is done in this process, by `here` if given: it may do what cannot be sent to
-    another, such as telling how far it is.
+    another, such as telling how far it is. `then` names the jobs that a result makes possible: one
+    at a time they come next, side by side after those that wait already.
     """
-    most = min(jobs or os.cpu_count() or 1, len(work))
+    most = jobs or os.cpu_count() or 1
+    if then is None:
+        most = min(most, len(work))
     if most <= 1:
-        for key, given in work.items():
-            yield key, (here or do)(*given)
+        yield from _one_by_one(here or do, work, then)
         return
     # a fork of a process that has run torch's threads may hang: fresh ones
     with ProcessPoolExecutor(most, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(do, *given): key for key, given in work.items()}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        while futures:
+            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                key, result = futures.pop(future), future.result()
+                more = then(key, result) if then else {}
+                futures |= {pool.submit(do, *given): other for other, given in more.items()}
+                yield key, result
+
+
+def _one_by_one(
+    do: Callable[..., Result],
+    work: Mapping[Key, Given],
+    then: Callable[[Key, Result], Mapping[Key, Given]] | None,
+) -> Iterator[tuple[Key, Result]]:
+    for key, given in work.items():
+        result = do(*given)
+        yield key, result
+        if then:
+            yield from _one_by_one(do, then(key, result), then)

@@ -24,7 +24,7 @@ from adaptive_sleep.answering import window_positions
 from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.curriculum import LearningRecipe, draw
 from adaptive_sleep.experiments.finding import find_recipe
-from adaptive_sleep.experiments.jobs import one_thread, side_by_side
+from adaptive_sleep.experiments.jobs import Given, one_thread, side_by_side
 from adaptive_sleep.learning import (
     Accuracy,
     TaskRecipe,
@@ -129,20 +129,26 @@ def reproduce(
     recipe = recipe_of(name, changes)
     folder, begun = Path(out), time.perf_counter()
     found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
-    count = 0
-    # how many steps a model took, and how much compute, is known when it is trained
-    for now in (("model",), KINDS[1:]):
-        work = {}
-        for kind in (kind for kind in kinds if kind in now):
-            for seed in seeds:
-                like = found["model"].get(seed, {"steps": 0, "work": 0.0})
-                changed = variant(recipe, kind, like["steps"], like["work"])
-                work[kind, seed] = changed, str(folder / f"seed-{seed}" / kind), seed
-        for (kind, seed), job in side_by_side(_train, work, jobs):
-            found[kind][seed] = job
-            count += 1
-            if on_progress is not None:
-                on_progress(count, len(kinds) * len(seeds), f"{kind}, seed {seed}")
+    # in stages, a model says only in the end how many steps it took
+    known = ("model",) if recipe.training.stages else ("model", "control")
+    first = [kind for kind in kinds if kind in known]
+
+    def job(kind: str, seed: int, steps: int, work: float = 0.0) -> Given:
+        return variant(recipe, kind, steps, work), str(folder / f"seed-{seed}" / kind), seed
+
+    def then(key: tuple[str, int], done: dict[str, Any]) -> dict[tuple[str, int], Given]:
+        if key[0] != "model":
+            return {}
+        rest = [kind for kind in kinds if kind not in first]
+        return {(kind, key[1]): job(kind, key[1], done["steps"], done["work"]) for kind in rest}
+
+    work = {
+        (kind, seed): job(kind, seed, recipe.training.steps) for kind in first for seed in seeds
+    }
+    for count, (key, done) in enumerate(side_by_side(_train, work, jobs, then=then), 1):
+        found[key[0]][key[1]] = done
+        if on_progress is not None:
+            on_progress(count, len(kinds) * len(seeds), f"{key[0]}, seed {key[1]}")
     return summary(name, recipe, found, time.perf_counter() - begun)
 
 

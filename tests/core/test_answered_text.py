@@ -18,7 +18,7 @@ from test_saved import Counting
 from test_together import FLOPS
 
 import adaptive_sleep as asl
-from adaptive_sleep.answering import answer, go_on
+from adaptive_sleep.answering import answer, go_on, unread
 from adaptive_sleep.ledger import costs, resident_bytes
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.streams.tasks.task import TaskBatch
@@ -68,7 +68,7 @@ def test_answers_and_what_is_left_are_those_of_a_batch(
     results = asked.run(runtime, pieces, random)
     table = cases.table(results)
     with torch.no_grad():
-        _, after = go_on(model, batch, passes, model.fresh(streams))
+        _, after = go_on(model, batch, passes, unread(model, streams))
     for row in range(streams):
         wanted = expected(model, batch, passes, row)
         mine = {n: v[table["stream"] == f"s{row}"] for n, v in table.items()}
@@ -78,7 +78,7 @@ def test_answers_and_what_is_left_are_those_of_a_batch(
         trace = [r for r in asked.rows(results, f"s{row}") if r.asked]
         assert sum(r.right or 0 for r in trace) == (mine["answer"] == mine["asked"]).sum()
         assert [r.asked for r in trace] == [r.scored for r in trace]
-        kept = after.select(torch.tensor([row]))
+        kept = after.weights.select(torch.tensor([row]))
         for (label, one), (_, other) in zip(left_in(runtime, f"s{row}"), kept, strict=True):
             assert cases.distance(one, other) < 5e-6, label
 

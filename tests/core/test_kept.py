@@ -15,10 +15,9 @@ from test_saved import Counting
 from test_together import FLOPS
 
 import adaptive_sleep as asl
-from adaptive_sleep.answering import Answers, Carried, read_on
+from adaptive_sleep.answering import Answers, Carried, go_on, unread
 from adaptive_sleep.attention import KVCache
 from adaptive_sleep.deltanet import DeltaNet
-from adaptive_sleep.eviction import holding
 from adaptive_sleep.kernels import attend, attend_weighed
 from adaptive_sleep.ledger import resident_bytes
 from adaptive_sleep.streams.tasks.task import TaskBatch
@@ -41,10 +40,8 @@ def ids(given: dict[str, Any]) -> str:
 def answered(
     model: asl.Model, batch: TaskBatch, passes: int, kept: dict[str, Any]
 ) -> tuple[list[Answers], Carried]:
-    holds = holding(model.config, **kept)
-    start = Carried(model.fresh(len(batch)), holds.nothing(model.config, len(batch)))
     with torch.no_grad():
-        return read_on(model, batch, passes, start, holds)
+        return go_on(model, batch, passes, unread(model, len(batch), **kept))
 
 
 def logprobs(found: list[Answers], row: int) -> np.ndarray:

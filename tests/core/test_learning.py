@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 import torch
 
-from adaptive_sleep.answering import Answers, answer, fall_asleep, go_on
+from adaptive_sleep.answering import Answers, answer, fall_asleep, go_on, unread
 from adaptive_sleep.config import decode
 from adaptive_sleep.curriculum import LearningRecipe
 from adaptive_sleep.deltanet import DeltaNet
@@ -101,7 +101,7 @@ def test_the_gradient_reaches_the_first_pass_and_recomputing_gives_the_same(mode
     found = []
     for recompute in (False, True):
         model.zero_grad()
-        found_now, _ = go_on(model, drawn(small()), 3, model.fresh(5), recompute=recompute)
+        found_now, _ = go_on(model, drawn(small()), 3, unread(model, 5), recompute=recompute)
         found_now[0].loss().backward()  # type: ignore[no-untyped-call]
         found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     table = model.tokens.table.weight.grad
@@ -113,7 +113,7 @@ def test_the_gradient_reaches_the_first_pass_and_recomputing_gives_the_same(mode
 
 def test_every_pass_can_be_asked(model: Model) -> None:
     batch = drawn(small())
-    found, _ = go_on(model, batch, 3, model.fresh(5), every=True)
+    found, _ = go_on(model, batch, 3, unread(model, 5), every=True)
     assert len(found) == 3
     for passes, one in enumerate(found, 1):
         torch.testing.assert_close(one.logits, answer(model, batch, passes)[0].logits)
@@ -123,17 +123,17 @@ def test_a_pass_is_asked_for_its_rung(model: Model) -> None:
     batch = drawn(small())
     rung = np.where(batch.targets[1] >= 0, 1, -1)
     found, _ = go_on(
-        model, dataclasses.replace(batch, rungs=(rung,)), 2, model.fresh(5), every=True
+        model, dataclasses.replace(batch, rungs=(rung,)), 2, unread(model, 5), every=True
     )
     assert (found[0].targets == 1).all()
     assert found[1].targets.tolist() == batch.targets[1][batch.targets[1] >= 0].tolist()
-    (last,), _ = go_on(model, dataclasses.replace(batch, rungs=(rung, rung)), 2, model.fresh(5))
+    (last,), _ = go_on(model, dataclasses.replace(batch, rungs=(rung, rung)), 2, unread(model, 5))
     assert last.targets.tolist() == batch.targets[1][batch.targets[1] >= 0].tolist()
 
 
 def test_a_stream_goes_on_from_what_it_read_before(model: Model) -> None:
     batch, other = drawn(small()), task_of(small()).sample(np.random.default_rng(1), 5, part="test")
-    _, state = go_on(model, other, 2, model.fresh(5))
+    _, state = go_on(model, other, 2, unread(model, 5))
     found, _ = go_on(model, batch, 2, state)
     assert not torch.allclose(found[0].logits, answer(model, batch, 2)[0].logits)
     test = dataclasses.replace(small().test, before=1)
@@ -155,9 +155,9 @@ def test_a_sliding_window_sees_what_the_windows_before_held() -> None:
         diagonal=(False, True),
     )
     with torch.no_grad():
-        cut, _ = go_on(model, batch, 1, model.fresh(5), sliding=True)
-        whole, _ = go_on(model, one, 1, model.fresh(5), sliding=True)
-        evicted, _ = go_on(model, batch, 1, model.fresh(5))
+        cut, _ = go_on(model, batch, 1, unread(model, 5, "sliding"))
+        whole, _ = go_on(model, one, 1, unread(model, 5, "sliding"))
+        evicted, _ = go_on(model, batch, 1, unread(model, 5))
     torch.testing.assert_close(cut[0].logits, whole[0].logits)
     assert not torch.allclose(cut[0].logits, evicted[0].logits, atol=1e-3)
 
@@ -168,14 +168,14 @@ def test_what_slides_far_enough_is_evicted() -> None:
     recipe = decode(TaskRecipe, {**SMALL, "task": made, "model": shape, "eviction": "sliding"})
     model = Model(config_of(recipe)).eval()
     batch = task_of(recipe).sample(np.random.default_rng(0), 5, part="train")
-    state = model.fresh(5)
+    state = unread(model, 5, "sliding")
     for block in model.blocks:
         if isinstance(block.mixer, DeltaNet):
             torch.nn.init.zeros_(block.mixer.out.weight)  # fast weights tell nothing
     other = dataclasses.replace(batch, tokens=(batch.tokens[0] * 0 + 1, *batch.tokens[1:]))
     with torch.no_grad():
-        told, _ = go_on(model, batch, 2, state, sliding=True)
-        same, _ = go_on(model, other, 2, state, sliding=True)
+        told, _ = go_on(model, batch, 2, state)
+        same, _ = go_on(model, other, 2, state)
     assert model.config.window == 4  # as many as the last filler holds
     torch.testing.assert_close(told[0].logits, same[0].logits, rtol=0, atol=0)
 
@@ -188,7 +188,7 @@ def test_a_share_of_the_streams_goes_on(model: Model) -> None:
     on, *_ = gradient(model, task, recipe.training, 0, 1, left=left)
     assert np.isfinite(loss)
     assert on != again
-    assert all(not t.requires_grad for _, t in left)
+    assert all(not t.requires_grad for _, t in left.weights)
 
 
 def test_a_sample_is_right_only_where_all_its_questions_are() -> None:

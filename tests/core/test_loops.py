@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import adaptive_sleep as asl
-from adaptive_sleep.answering import answer, go_on
+from adaptive_sleep.answering import answer, go_on, unread
 
 TASK, TEXT = asked.TASKS["hops"], asked.TEXTS["depo"]
 
@@ -22,7 +22,7 @@ def test_a_runtime_loops_as_a_batch_does(text: bool) -> None:
     runtime = asl.Runtime(model, cases.fixed(1))
     table = cases.table(asked.run(runtime, [asked.stream(batch, row) for row in range(2)]))
     with torch.no_grad():
-        found, left = go_on(model, batch, 1, model.fresh(2))
+        found, left = go_on(model, batch, 1, unread(model, 2))
     for row in range(2):
         logits = torch.cat([a.logits[a.rows == row] for a in found]).double().log_softmax(-1)
         targets = torch.cat([a.targets[a.rows == row] for a in found])
@@ -30,7 +30,7 @@ def test_a_runtime_loops_as_a_batch_does(text: bool) -> None:
         mine = table["logprob"][table["stream"] == f"s{row}"]
         assert cases.distance(mine, wanted) < 1e-5
         state = cases.row(runtime, f"s{row}")
-        for name, matrix in left.matrices.items():
+        for name, matrix in left.weights.matrices.items():
             assert cases.distance(state[f"now.matrix.{name}"], matrix[row]) < 1e-5
 
 
@@ -39,10 +39,10 @@ def test_a_loop_reads_the_one_before_it_and_the_same_fast_weights() -> None:
     batch = asked.draw(TASK, 2)
     words, valid = (torch.from_numpy(x[-1]) for x in (batch.tokens, batch.lengths))
     with torch.no_grad():
-        first, weights = go_on(once, batch, 2, once.fresh(2))
+        first, left = go_on(once, batch, 2, unread(once, 2))
         embedded = once.tokens.embed(words)
-        hidden = once.run(embedded, valid, weights, seen="diagonal").hidden
-        again = once.run(once.inject(embedded, hidden), valid, weights, seen="diagonal")
+        hidden = once.run(embedded, valid, left.weights, seen="diagonal").hidden
+        again = once.run(once.inject(embedded, hidden), valid, left.weights, seen="diagonal")
         wanted = once.tokens.logits(again.hidden).flatten(0, 1)
         (found,) = answer(twice, batch, 2)
     torch.testing.assert_close(found.logits, wanted)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import adaptive_sleep as asl
-from adaptive_sleep.answering import Answers, answer, go_on, window_positions
+from adaptive_sleep.answering import Answers, answer, go_on, unread, window_positions
 from adaptive_sleep.config import decode
 from adaptive_sleep.curriculum import difficulty_weights
 from adaptive_sleep.learning import (
@@ -135,7 +135,7 @@ def test_r2_is_what_is_explained_about_the_mean(model: asl.Model) -> None:
         random = np.random.default_rng([0, 1, h])  # of accuracy: seed, part, difficulty
         batch = task.sample(random, 30, part="validation", difficulty=h)
         for passes in (1, 2):
-            (answers,), _ = go_on(model, batch, passes, model.fresh(30))
+            (answers,), _ = go_on(model, batch, passes, unread(model, 30))
             given = answers.logits.detach().double().numpy().reshape(30, 5)
             wanted = batch.targets[1]
             left = ((given - wanted) ** 2).sum() / ((wanted - wanted.mean()) ** 2).sum()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from run_cases import POLICY, SWITCH, lasting
 
-from adaptive_sleep.answering import go_on
+from adaptive_sleep.answering import go_on, unread
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
@@ -68,7 +68,7 @@ def test_the_predictions_are_the_answers_of_a_batch(
     file = tmp_path / "predictions.parquet"
     summary = replay(recording, model, "fixed(3)", tmp_path / "run", predictions=file, **CUT)
     wanted: dict[str, list[tuple[int, int, float]]] = {f"s{i}": [] for i in range(streams)}
-    state = model.fresh(streams)
+    state = unread(model, streams)
     with torch.no_grad():
         for first in range(0, STREAMS * ROUNDS, streams):
             batch = rows_of(drawn(name), slice(first, first + streams))
