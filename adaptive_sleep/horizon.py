@@ -174,7 +174,6 @@ class HorizonTrainer:
         self.optimiser.step()
         # a young average forgets sooner, so that it is not the weights that training began with
         keep = min(settings.average, self.steps / (self.steps + 10))
-        keep = keep if settings.average else 0.0
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
                 self.averaged[name].lerp_(tensor, 1.0 - keep)

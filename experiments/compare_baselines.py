@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from adaptive_sleep.experiments.baselines.fixed import MOST
 from adaptive_sleep.experiments.baselines.registry import find_baseline
-from adaptive_sleep.experiments.baselines.setup import AWAKE, Setup, plain
+from adaptive_sleep.experiments.baselines.setup import AWAKE, MOST_PASSES, Setup, plain
 from adaptive_sleep.experiments.compare_bench import Bench, point, resident
 from adaptive_sleep.experiments.compare_rows import Kind, SeedRow
 from adaptive_sleep.experiments.compare_streams import Source, pieces
@@ -146,17 +145,17 @@ def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
     """Train, or take up, the model of a setup, and run it on the test stream."""
     recipe, model = setup.recipe, here.test.model
     folder = here.test.folder.parent / "baselines" / f"{name}-{knob}-{recipe.training.steps}"
-    if recipe != here.training:  # else it is the model that sleeps
+    asleep = recipe == here.training  # it is the model that sleeps
+    if not asleep:
         here.test.tell(f"{folder.name}: training")
         folder.parent.mkdir(parents=True, exist_ok=True)
         model = str(learn(recipe, folder / "model", seed=here.seed).path)
     bench = replace(
         here.test, model=model, folder=folder, eviction=recipe.eviction, keep=recipe.keep,
-        most=MOST,
+        most=MOST_PASSES,
     )  # fmt: skip
     row = _row(bench.run("test", setup.policy), "baseline", f"{name}({knob})")
     row = replace(row, knob=knob)
-    asleep = recipe == here.training
     return row if here.quick and asleep else _taught(row, recipe)
 
 

@@ -11,21 +11,17 @@ from typing import Any
 
 from adaptive_sleep.experiments.compare import from_results
 
-HEAD = (
-    "policy",
-    "score",
-    "to `fixed(4)`",
-    "mean passes",
-    "its sleep FLOPs",
-    "to its passes shuffled",
-)
-
 
 def short_table(found: Mapping[str, Any]) -> str:
     """One line for each fixed N, online policy, look-up table, and the oracle by halves, of what
     `compare` found: means over seeds, differences with their 95 % t-intervals, and sleep FLOPs as a
     share of those of fixed(max_passes)."""
-    lines = [HEAD, ("---",) * len(HEAD)]
+    most = found["max_passes"]
+    head = (
+        "policy", "score", f"to `fixed({most})`", "mean passes",
+        f"of `fixed({most})`'s sleep FLOPs", "to its passes shuffled",
+    )  # fmt: skip
+    lines = [head, ("---",) * len(head)]
     for row in found["rows"]:
         if row["online"] or row["name"] in ("oracle", "table"):
             named = row["policy"] if row["kind"] == "fixed" else row["name"]
@@ -33,7 +29,7 @@ def short_table(found: Mapping[str, Any]) -> str:
                 (
                     f"`{named}`" if row["online"] else f"{named} (not online)",
                     f"{row['score']:.3f}",
-                    _difference(row, "difference_to_fixed4", "difference_interval"),
+                    _difference(row, f"difference_to_fixed{most}", "difference_interval"),
                     f"{row['mean_passes']:.2f}",
                     f"{row['sleep_share']:.0%}",
                     _difference(row, "difference_to_shuffled", "difference_to_shuffled_interval"),

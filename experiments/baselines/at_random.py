@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import Baseline, Setup
+from adaptive_sleep.experiments.baselines.setup import MOST_PASSES, Baseline, Setup
 from adaptive_sleep.learning import TaskRecipe
-
-MOST = 8  # passes that a run allows unless it is told otherwise
 
 
 def _change(recipe: TaskRecipe, knob: int) -> Setup:
-    return Setup(recipe, f"random(mean={1 + knob / 100}, most={MOST})")
+    return Setup(recipe, f"random(mean={1 + knob / 100}, most={MOST_PASSES})")
 
 
 BASELINE = Baseline(
     name="random",
     knob="hundredths of a pass beyond the first, on average",
     least=lambda config: 0,
-    most=lambda config: 100 * (MOST - 1),
+    most=lambda config: 100 * (MOST_PASSES - 1),
     change=_change,
 )

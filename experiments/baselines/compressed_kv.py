@@ -7,10 +7,8 @@ earlier windows does not count, so that what is no longer of use makes room.
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import Baseline, Setup, holding_more
+from adaptive_sleep.experiments.baselines.setup import LONGEST, Baseline, Setup, holding_more
 from adaptive_sleep.learning import TaskRecipe
-
-LONGEST = 128  # windows
 
 
 def _change(recipe: TaskRecipe, knob: int) -> Setup:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import Baseline, Setup
+from adaptive_sleep.experiments.baselines.setup import MOST_PASSES, Baseline, Setup
 from adaptive_sleep.learning import TaskRecipe
-
-MOST = 8  # passes that a run allows unless it is told otherwise
 
 
 def _change(recipe: TaskRecipe, knob: int) -> Setup:
@@ -16,6 +14,6 @@ BASELINE = Baseline(
     name="fixed",
     knob="passes over every window",
     least=lambda config: 1,
-    most=lambda config: MOST,
+    most=lambda config: MOST_PASSES,
     change=_change,
 )

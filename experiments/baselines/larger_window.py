@@ -5,10 +5,8 @@ So a question sees, beside the fast weights, what was read before it.
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import Baseline, Setup, holding_more
+from adaptive_sleep.experiments.baselines.setup import LONGEST, Baseline, Setup, holding_more
 from adaptive_sleep.learning import TaskRecipe
-
-LONGEST = 128  # windows
 
 
 def _change(recipe: TaskRecipe, knob: int) -> Setup:

@@ -6,11 +6,10 @@ others, every second window would be all of those that are slept on, or none.
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import Baseline, Setup
+from adaptive_sleep.experiments.baselines.setup import MOST_PASSES, Baseline, Setup
 from adaptive_sleep.learning import TaskRecipe
 
 EVERY = 3
-MOST = 8  # passes that a run allows unless it is told otherwise
 
 
 def _change(recipe: TaskRecipe, knob: int) -> Setup:
@@ -21,6 +20,6 @@ BASELINE = Baseline(
     name="periodic",
     knob="passes over every third window",
     least=lambda config: 1,
-    most=lambda config: MOST,
+    most=lambda config: MOST_PASSES,
     change=_change,
 )

@@ -11,9 +11,12 @@ from typing import Any
 
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.learning import TaskRecipe, config_of
+from adaptive_sleep.settings import RuntimeSettings
 from adaptive_sleep.streams.errors import InputError
 
 AWAKE = "fixed(passes=1)"
+MOST_PASSES = RuntimeSettings.max_passes  # that a run allows unless it is told otherwise
+LONGEST = 128  # windows that attention may hold
 
 
 @dataclass(frozen=True)

@@ -101,3 +101,31 @@ def rows(results: Sequence[asl.StepResult], name: str | None = None) -> list[Any
     """Trace rows of some steps, of one stream if named, without what depends on the cut."""
     found = [row for result in results for row in result.rows]
     return [replace(r, step=0) for r in found if name is None or r.stream == name]
+
+
+def check_alone(
+    model: asl.Model,
+    policy: cases.ByName,
+    batch: TaskBatch,
+    random: np.random.Generator,
+    **settings: Any,
+) -> None:
+    """Every stream of a batch gives side by side with the others what it gives alone, however its
+    pieces are cut and whatever the others do; FLOPs add up."""
+    count = len(batch)
+    runtime = asl.Runtime(model, policy, **settings)
+    pieces = [stream(batch, row, random) for row in range(count)]
+    table = cases.table(run(runtime, pieces, random))
+    total = dict.fromkeys(cases.FLOPS, 0)
+    for row in range(count):
+        alone = asl.Runtime(model, policy, **settings)
+        own = cases.table(run(alone, [stream(batch, row)]))
+        mine = {n: v[table["stream"] == f"s{row}"] for n, v in table.items()}
+        distance, where = cases.furthest(mine, own)
+        assert distance < 1e-5, where
+        state = cases.row(alone, f"s{row}")
+        for field, tensor in cases.row(runtime, f"s{row}").items():
+            assert cases.distance(tensor, state[field]) < 1e-5, field
+        for field in cases.FLOPS:
+            total[field] += getattr(alone.ledger, field)
+    assert {f: getattr(runtime.ledger, f) for f in cases.FLOPS} == total

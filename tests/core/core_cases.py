@@ -18,6 +18,9 @@ EVICTIONS = ("hard", "sliding")
 SECOND = 1_000_000_000
 VOCABULARY = 17
 
+# What adds up over streams in a ledger.
+FLOPS = ("wake", "sleep", "signals", "policy", "events", "windows", "passes")
+
 
 def tiny(kind: str = "tokens", **changes: Any) -> asl.ModelConfig:
     """A configuration small enough for a test of milliseconds; `changes` replace its fields."""

@@ -14,7 +14,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_saved import Counting
-from test_together import FLOPS
 from test_transaction import Interrupting, Learner, raising, traced
 
 import adaptive_sleep as asl
@@ -127,7 +126,7 @@ def test_a_stream_gives_in_a_batch_what_it_gives_alone(seed: int, count: int) ->
     runtime = asl.Runtime(MODEL, policy)
     pieces = [asked.stream(batch, row, random) for row in range(count)]
     results = asked.run(runtime, pieces, random)
-    table, total = cases.table(results), dict.fromkeys(FLOPS, 0)
+    table, total = cases.table(results), dict.fromkeys(cases.FLOPS, 0)
     for row in range(count):
         name, alone = f"s{row}", asl.Runtime(MODEL, policy)
         own = asked.run(alone, [asked.stream(batch, row)])
@@ -143,9 +142,9 @@ def test_a_stream_gives_in_a_batch_what_it_gives_alone(seed: int, count: int) ->
                 value = getattr(other, field)
                 close = pytest.approx(value, rel=2e-5) if field in near and value else value
                 assert getattr(one, field) == close, field
-        for field in FLOPS:
+        for field in cases.FLOPS:
             total[field] += getattr(alone.ledger, field)
-    assert {f: getattr(runtime.ledger, f) for f in FLOPS} == total
+    assert {f: getattr(runtime.ledger, f) for f in cases.FLOPS} == total
 
 
 @given(seed=st.integers(0, 10_000))

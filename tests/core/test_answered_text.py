@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_answered import Learner, blinded
 from test_saved import Counting
-from test_together import FLOPS
 
 import adaptive_sleep as asl
 from adaptive_sleep.answering import answer, go_on, unread
@@ -133,22 +132,7 @@ def test_a_stream_gives_in_a_batch_what_it_gives_alone(seed: int, count: int) ->
     batch, random = two_samples("gsm_symbolic", count, seed), np.random.default_rng(seed)
     model = MODELS["gsm_symbolic"]
     policy = cases.ByName({f"s{i}": [1 + i % 3, 2] for i in range(count)})
-    runtime = asl.Runtime(model, policy)
-    pieces = [asked.stream(batch, row, random) for row in range(count)]
-    table = cases.table(asked.run(runtime, pieces, random))
-    total = dict.fromkeys(FLOPS, 0)
-    for row in range(count):
-        alone = asl.Runtime(model, policy)
-        own = cases.table(asked.run(alone, [asked.stream(batch, row)]))
-        mine = {n: v[table["stream"] == f"s{row}"] for n, v in table.items()}
-        distance, where = cases.furthest(mine, own)
-        assert distance < 1e-5, where
-        state = cases.row(alone, f"s{row}")
-        for field, tensor in cases.row(runtime, f"s{row}").items():
-            assert cases.distance(tensor, state[field]) < 1e-5, field
-        for field in FLOPS:
-            total[field] += getattr(alone.ledger, field)
-    assert {f: getattr(runtime.ledger, f) for f in FLOPS} == total
+    asked.check_alone(model, policy, batch, random)
 
 
 @given(seed=st.integers(0, 10_000))

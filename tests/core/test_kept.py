@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from test_saved import Counting
-from test_together import FLOPS
 
 import adaptive_sleep as asl
 from adaptive_sleep.answering import Answers, Carried, go_on, unread
@@ -148,24 +147,8 @@ def test_each_head_keeps_what_it_looked_at_most_in_order() -> None:
 @pytest.mark.parametrize("kept", KEPT[1:3], ids=ids)
 def test_a_stream_gives_in_a_batch_what_it_gives_alone(kept: dict[str, Any]) -> None:
     batch = asked.in_turn(*(asked.draw(TASK, 3, seed) for seed in range(3)))
-    random = np.random.default_rng(0)
     policy = cases.ByName({f"s{i}": [1 + i, 1] for i in range(3)})
-    runtime = asl.Runtime(MODEL, policy, **kept)
-    pieces = [asked.stream(batch, row, random) for row in range(3)]
-    table = cases.table(asked.run(runtime, pieces, random))
-    total = dict.fromkeys(FLOPS, 0)
-    for row in range(3):
-        alone = asl.Runtime(MODEL, policy, **kept)
-        own = cases.table(asked.run(alone, [asked.stream(batch, row)]))
-        mine = {n: v[table["stream"] == f"s{row}"] for n, v in table.items()}
-        distance, where = cases.furthest(mine, own)
-        assert distance < 1e-5, where
-        state = cases.row(alone, f"s{row}")
-        for field, tensor in cases.row(runtime, f"s{row}").items():
-            assert cases.distance(tensor, state[field]) < 1e-5, field
-        for field in FLOPS:
-            total[field] += getattr(alone.ledger, field)
-    assert {f: getattr(runtime.ledger, f) for f in FLOPS} == total
+    asked.check_alone(MODEL, policy, batch, np.random.default_rng(0), **kept)
 
 
 def amid(kept: dict[str, Any]) -> tuple[asl.Runtime, list[asl.Piece]]:

@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 
 import adaptive_sleep as asl
 
-FLOPS = ("wake", "sleep", "signals", "policy", "events", "windows", "passes")
-
 
 @cache
 def model_of(kind: str, **changes: str) -> asl.Model:
@@ -56,7 +54,7 @@ def check(kind: str, eviction: str, seed: int, count: int, **changes: str) -> No
     runtime, results = together(model, streams, policy, eviction, seed)
     found = cases.table(results)
     rows = [r for result in results for r in result.rows]
-    total = dict.fromkeys(FLOPS, 0)
+    total = dict.fromkeys(cases.FLOPS, 0)
     for name, pieces in streams.items():
         alone = asl.Runtime(model, policy, eviction=eviction)
         own = cases.run_all(alone, pieces)
@@ -71,9 +69,9 @@ def check(kind: str, eviction: str, seed: int, count: int, **changes: str) -> No
             distance, where = cases.furthest(mine, cases.table(own))
             assert distance < 1e-5, (name, where)
         _same_rows([r for r in rows if r.stream == name], [r for o in own for r in o.rows])
-        for field in FLOPS:
+        for field in cases.FLOPS:
             total[field] += getattr(alone.ledger, field)
-    assert {f: getattr(runtime.ledger, f) for f in FLOPS} == total
+    assert {f: getattr(runtime.ledger, f) for f in cases.FLOPS} == total
     for phase, column in (("wake", "wake_flops"), ("sleep", "sleep_flops")):
         spent = sum(getattr(r, column) for r in rows)
         open_still = int(runtime._arena.tensors["wake_flops"].sum()) if phase == "wake" else 0

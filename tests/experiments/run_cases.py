@@ -15,6 +15,7 @@ from adaptive_sleep.model import Model
 from adaptive_sleep.signals import SleepProgress, WindowSignals
 from adaptive_sleep.streams.events import Channel
 from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.writer import RecordingWriter
 
 SECOND = 1_000_000_000
@@ -31,6 +32,17 @@ def series_model(seed: int = 0, **changes: Any) -> Model:
         fast_heads=1, key_dim=4, value_dim=4, window=WINDOW, quantiles=(0.1, 0.5, 0.9),
     )  # fmt: skip
     return Model(replace(config, **changes)).eval()
+
+
+def answering_model(seed: int = 0) -> Model:
+    """A tiny untrained model that answers the task hops of 4 nodes, at most 2 hops."""
+    torch.manual_seed(seed)
+    space = make_task("hops", nodes=4, max_hops=2).space
+    config = ModelConfig(
+        kind="tokens", vocabulary=space.vocabulary, fields=space.fields, answers=space.answers,
+        width=8, heads=2, fast_heads=1, key_dim=4, value_dim=4, window=space.window,
+    )  # fmt: skip
+    return Model(config).eval()
 
 
 def token_model(seed: int = 0) -> Model:

@@ -12,11 +12,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-import torch
-from run_cases import make_series, series_model
+from run_cases import answering_model, make_series, series_model
 
 from adaptive_sleep.checkpoint import load_model, save_model
-from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.experiments import compare as comparing
 from adaptive_sleep.experiments.cli import main
 from adaptive_sleep.experiments.compare import compare
@@ -27,10 +25,8 @@ from adaptive_sleep.experiments.comparing import Models, read_comparison
 from adaptive_sleep.experiments.controls import slept_windows
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
-from adaptive_sleep.model import Model
 from adaptive_sleep.spec import parse_spec
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.streams.tasks.registry import make_task
 
 RECIPE = """
 max_passes = 3
@@ -73,22 +69,12 @@ KEYS = {
 }  # fmt: skip
 
 
-def answering(seed: int) -> Model:
-    torch.manual_seed(seed)
-    space = make_task("hops", nodes=4, max_hops=2).space
-    config = ModelConfig(
-        kind="tokens", vocabulary=space.vocabulary, fields=space.fields, answers=space.answers,
-        width=8, heads=2, fast_heads=1, key_dim=4, value_dim=4, window=space.window,
-    )  # fmt: skip
-    return Model(config).eval()
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two models that answer, and the recipe that compares on them."""
     folder = tmp_path_factory.mktemp("compare")
     for seed in (0, 1):
-        save_model(answering(seed), folder / f"m{seed}.safetensors", provenance={})
+        save_model(answering_model(seed), folder / f"m{seed}.safetensors", provenance={})
     (folder / "tiny.toml").write_text(RECIPE.format(folder=folder))
     return folder
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
-from run_cases import make_series, series_model
-from test_compare import answering
+from run_cases import answering_model, make_series, series_model
 
 from adaptive_sleep.checkpoint import save_model
 from adaptive_sleep.experiments import tune_workers
@@ -83,7 +82,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two models that answer, one of a series, and a recipe for each kind."""
     folder = tmp_path_factory.mktemp("tune")
     for seed in (0, 1):
-        save_model(answering(seed), folder / f"m{seed}.safetensors", provenance={})
+        save_model(answering_model(seed), folder / f"m{seed}.safetensors", provenance={})
     save_model(series_model(), folder / "s.safetensors", provenance={})
     make_series(folder / "R", rows=96, streams=1)
     (folder / "tiny.toml").write_text(TASK.format(folder=folder))
@@ -315,7 +314,7 @@ def test_other_models_are_not_mixed_into_a_study(place: Path, tmp_path: Path) ->
         (tmp_path / name).mkdir()
         model = tmp_path / "m.safetensors"
         model.unlink(missing_ok=True)
-        save_model(answering(number), model, provenance={})
+        save_model(answering_model(number), model, provenance={})
         recipe = tmp_path / "tiny.toml"
         recipe.write_text(text.replace(f"{place}/m0.safetensors", str(model)))
         given: dict[str, Any] = {"trials": 1, "budget": "9x", "quick": True, "study": "same"}

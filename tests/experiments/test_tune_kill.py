@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from test_compare import answering
+from run_cases import answering_model
 from test_tune import TASK
 
 from adaptive_sleep.checkpoint import save_model
@@ -49,8 +49,8 @@ tune(sys.argv[1], sys.argv[2], quick=True, trials=5, out=sys.argv[3], heartbeat=
 def test_a_study_outlives_a_killed_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow_policy.py").write_text(SLOW_POLICY)
     monkeypatch.syspath_prepend(str(tmp_path))
-    save_model(answering(0), tmp_path / "m0.safetensors", provenance={})
-    save_model(answering(1), tmp_path / "m1.safetensors", provenance={})
+    save_model(answering_model(0), tmp_path / "m0.safetensors", provenance={})
+    save_model(answering_model(1), tmp_path / "m1.safetensors", provenance={})
     recipe, url = tmp_path / "tiny.toml", f"sqlite:///{tmp_path}/s.db"
     (there,) = [line for line in TASK.splitlines() if line.startswith("policies = ")]
     text = TASK.replace(there, 'policies = ["slow_policy:Slow"]')
