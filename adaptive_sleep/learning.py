@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptive_sleep.answering import Answers, Carried, go_on, unread, window_positions
+from adaptive_sleep.answering import Answers, Carried, go_on, unread
 from adaptive_sleep.config import Eviction, ModelConfig, decode, read_toml
 from adaptive_sleep.curriculum import LearningRecipe, check_training, draw, staged
 from adaptive_sleep.eviction import holding
 from adaptive_sleep.model import Model
 from adaptive_sleep.muon import Muon, matrices
+from adaptive_sleep.reading_cost import GRADIENT, forward_flops
 from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.registry import make_task
@@ -185,13 +186,13 @@ class Optimiser:
 
 class Step(NamedTuple):
     """One step's `loss` (nats a question) and that of the `last` pass, the `tokens` of its batch,
-    the `work`, positions that the blocks read in it, all passes and loops counted, and what the
-    batch `left`."""
+    the `flops` that it took by the ledger's formulas, gradient included, and what the batch
+    `left`."""
 
     loss: float
     last: float
     tokens: int
-    work: float
+    flops: float
     left: Carried
 
 
@@ -232,10 +233,11 @@ def gradient(
         raise InputError(f"rate={training.rate}: the loss is {value} at step {step}")
     nn.utils.clip_grad_norm_(model.parameters(), training.clip)
     tokens = sum(int(lengths.sum()) for lengths in batch.lengths)
-    read, asked = window_positions(batch)
-    asked *= model.config.loops
-    work = len(batch) * (read * passes + asked * (passes if every else 1))
-    return Step(value, last, tokens, work, after.detach())
+    held = 0.0 if start.held is None else float(start.held.lengths.double().mean())
+    flops = GRADIENT * forward_flops(
+        model.config, start.holds, batch, passes, every=every, held=held
+    )
+    return Step(value, last, tokens, flops, after.detach())
 
 
 def accuracy(

@@ -52,7 +52,7 @@ RECIPE, LOG, STATE, MODEL = "recipe.json", "log.parquet", "state.safetensors", "
 class Learned:
     """A trained model, the file it lies in, the validations, and what training took: seconds (of
     this process and of those before it), steps, tokens read (each once, however many passes), and
-    work: positions that the blocks read, all passes counted."""
+    FLOPs by the ledger's formulas, gradients included."""
 
     model: Model
     path: Path
@@ -60,7 +60,7 @@ class Learned:
     seconds: float
     steps: int
     tokens: int
-    work: float
+    flops: float
 
 
 @dataclass
@@ -71,7 +71,7 @@ class _Loop:
     running: float = 0.0
     seconds: float = 0.0
     tokens: int = 0
-    work: float = 0.0
+    flops: float = 0.0
     place: Place = field(default_factory=Place)
     rows: list[dict[str, float]] = field(default_factory=list)
 
@@ -116,7 +116,7 @@ def learn(
     left: Carried | None = None
     while loop.step < loop.place.ends(training):
         stage = loop.place.stage
-        loss, last, tokens, work, left = gradient(
+        loss, last, tokens, flops, left = gradient(
             model,
             tasks[stage],
             training,
@@ -133,7 +133,7 @@ def learn(
         loop.place = loop.place.after(training, loop.step, last)
         loop.step += 1
         loop.tokens += tokens
-        loop.work += work
+        loop.flops += flops
         if loop.step % training.validate_every == 0 or loop.step == loop.place.ends(training):
             loop.seconds = time.perf_counter() - begun
             found = _validate(model, recipe)
@@ -148,10 +148,16 @@ def learn(
     model.eval()
     if writes:
         log.write_parquet(folder / LOG)
-        provenance = {"task": json.dumps(recipe.task), "seed": str(seed), "steps": str(loop.step)}
+        provenance = {
+            "task": json.dumps(recipe.task),
+            "seed": str(seed),
+            "steps": str(loop.step),
+            "tokens": str(loop.tokens),
+            "flops": str(loop.flops),
+        }
         save_model(model, folder / MODEL, provenance=provenance)
     spent = loop.seconds
-    return Learned(model, folder / MODEL, log, spent, loop.step, loop.tokens, loop.work)
+    return Learned(model, folder / MODEL, log, spent, loop.step, loop.tokens, loop.flops)
 
 
 def _device(name: str) -> torch.device:

@@ -20,7 +20,7 @@ from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.matched_table import BaselineEntry
 from adaptive_sleep.experiments.matching import NEAR, Spent, UnmatchedError, match, measured
 from adaptive_sleep.experiments.runs import Run
-from adaptive_sleep.experiments.training_cost import training_flops, training_tokens
+from adaptive_sleep.experiments.training_cost import Training, step_flops, training_of
 from adaptive_sleep.learning import TaskRecipe, read_task_recipe
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.task_training import learn
@@ -32,13 +32,14 @@ QUICK_STEPS = 20  # of training, where nothing is claimed
 @dataclass(frozen=True)
 class Market:
     """Where compute is spent: `validation` and `test` of one trained seed, `few` streams of the
-    validation part that are as long, and the training recipe that baselines change (its steps cut
-    in a quick comparison)."""
+    validation part that are as long, the training recipe that baselines change (in as many steps as
+    the model took, few in a quick comparison), and what the training of the model took."""
 
     validation: Bench
     test: Bench
     few: Source
     training: TaskRecipe
+    taken: Training
     seed: int
     quick: bool
 
@@ -62,14 +63,17 @@ class Market:
 def market(validation: Bench, test: Bench, seed: int, *, quick: bool) -> Market:
     """The market of a seed. Raises InputError for a wrong training recipe."""
     training = read_task_recipe(find_recipe(test.recipe.models.recipe))
-    if quick:
-        steps = replace(training.training, steps=QUICK_STEPS, validate_every=QUICK_STEPS)
-        training = replace(training, training=steps)
+    taken = training_of(test.model)
+    steps = QUICK_STEPS if quick else taken.steps
+    every = min(steps, training.training.validate_every)
+    training = replace(
+        training, training=replace(training.training, steps=steps, validate_every=every)
+    )
     comparison = test.recipe
     assert comparison.task is not None
     parts = max(1, comparison.task.streams // FEW)
     few, *_ = pieces(comparison, validation.folder.parent / "streams", seed, parts, quick=quick)
-    return Market(validation, test, few, training, seed, quick)
+    return Market(validation, test, few, training, taken, seed, quick)
 
 
 def matched_rows(
@@ -115,7 +119,7 @@ def _policy(
     run = here.test.run(f"{entry.name}-{_short(target)}", spec)
     row = _row(run, "matched", entry.spec, online=entry.online)
     row = replace(row, policy=format_spec(resolve(spec)), validation_score=score)
-    return row if here.quick else _taught(row, here.training)  # quick: it was there already
+    return _taught(row, here.taken.tokens, here.taken.flops)
 
 
 def _baseline(here: Market, entry: BaselineEntry, target: float) -> Iterator[tuple[str, SeedRow]]:
@@ -129,14 +133,15 @@ def _baseline(here: Market, entry: BaselineEntry, target: float) -> Iterator[tup
         setup = baseline.setup(here.training, spent.knob)
         yield f"{entry.name}{side}", _trained(here, entry.name, setup, spent.knob)
         if entry.equal_compute and setup.recipe != here.training:
-            same = _same_compute(here.training, setup)
+            same = _same_compute(here, setup)
             yield f"{entry.name}{side}-compute", _trained(here, entry.name, same, spent.knob)
 
 
-def _same_compute(training: TaskRecipe, setup: Setup) -> Setup:
-    """The setup, trained for as many steps as come to the training FLOPs of what sleeps."""
-    each = training_flops(setup.recipe) / setup.recipe.training.steps
-    steps = max(1, round(training_flops(training) / each))
+def _same_compute(here: Market, setup: Setup) -> Setup:
+    """The setup, trained for as many steps as come to the training FLOPs of what sleeps (in a quick
+    comparison: of as many steps of it)."""
+    flops = here.taken.flops * here.training.training.steps / here.taken.steps
+    steps = max(1, round(flops / step_flops(setup.recipe)))
     changed = replace(setup.recipe.training, steps=steps)
     return replace(setup, recipe=replace(setup.recipe, training=changed))
 
@@ -144,24 +149,24 @@ def _same_compute(training: TaskRecipe, setup: Setup) -> Setup:
 def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
     """Train, or take up, the model of a setup, and run it on the test stream."""
     recipe, model = setup.recipe, here.test.model
+    tokens, flops = here.taken.tokens, here.taken.flops
     folder = here.test.folder.parent / "baselines" / f"{name}-{knob}-{recipe.training.steps}"
     asleep = recipe == here.training  # it is the model that sleeps
     if not asleep:
         here.test.tell(f"{folder.name}: training")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        model = str(learn(recipe, folder / "model", seed=here.seed).path)
+        learned = learn(recipe, folder / "model", seed=here.seed)
+        model, tokens, flops = str(learned.path), learned.tokens, learned.flops
     bench = replace(
         here.test, model=model, folder=folder, eviction=recipe.eviction, keep=recipe.keep,
         most=MOST_PASSES,
     )  # fmt: skip
     row = _row(bench.run("test", setup.policy), "baseline", f"{name}({knob})")
-    row = replace(row, knob=knob)
-    return row if here.quick and asleep else _taught(row, recipe)
+    return _taught(replace(row, knob=knob), tokens, flops)
 
 
-def _taught(row: SeedRow, recipe: TaskRecipe) -> SeedRow:
+def _taught(row: SeedRow, tokens: int, flops: float) -> SeedRow:
     """The row with what the training of its model took."""
-    flops, tokens = training_flops(recipe), training_tokens(recipe)
     return replace(row, training_flops=flops, training_tokens=tokens)
 
 

@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from adaptive_sleep.answering import window_positions
 from adaptive_sleep.checkpoint import load_model
-from adaptive_sleep.curriculum import LearningRecipe, draw
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.jobs import Given, one_thread, side_by_side
+from adaptive_sleep.experiments.training_cost import step_flops
 from adaptive_sleep.learning import (
     Accuracy,
     TaskRecipe,
@@ -35,7 +34,6 @@ from adaptive_sleep.learning import (
 )
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, nearest
-from adaptive_sleep.streams.tasks.task import Task
 from adaptive_sleep.task_training import learn
 from adaptive_sleep.training import parse_passes
 
@@ -70,22 +68,16 @@ def recipe_of(name: str, changes: Sequence[str] = ()) -> TaskRecipe:
     return read_task_recipe(file, changes)
 
 
-def variant(recipe: TaskRecipe, kind: str, steps: int = 0, work: float = 0.0) -> TaskRecipe:
+def variant(recipe: TaskRecipe, kind: str, steps: int = 0, flops: float = 0.0) -> TaskRecipe:
     """The recipe of the model, or of a control at N = 1: in as many `steps` as the model took, so
-    on as many tokens, or with as much compute, `work`: the positions that the model's blocks
-    read in training, all passes counted."""
+    on as many tokens, or in as many FLOPs as the training of the model took."""
     if kind == "model":
         return recipe
     training = replace(recipe.training, passes="1", ramp=0.0, loss="last", stages=(), steps=steps)
     if kind == "control_compute":
-        training = replace(training, steps=round(work / _step_work(task_of(recipe), training)))
+        each = step_flops(replace(recipe, training=training))
+        training = replace(training, steps=max(1, round(flops / each)))
     return replace(recipe, training=training)
-
-
-def _step_work(task: Task, training: LearningRecipe, drawn: int = 256) -> float:
-    """Positions of a step at N = 1, on average over some."""
-    batches = [draw(task, training, np.random.default_rng(n), n).batch for n in range(drawn)]
-    return float(np.mean([len(batch) * sum(window_positions(batch)) for batch in batches]))
 
 
 def _train(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
@@ -96,7 +88,7 @@ def _train(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
     return {
         "accuracy": found,
         "tokens": learned.tokens,
-        "work": learned.work,
+        "flops": learned.flops,
         "seconds": learned.seconds,
         "steps": learned.steps,
     }
@@ -133,14 +125,14 @@ def reproduce(
     known = ("model",) if recipe.training.stages else ("model", "control")
     first = [kind for kind in kinds if kind in known]
 
-    def job(kind: str, seed: int, steps: int, work: float = 0.0) -> Given:
-        return variant(recipe, kind, steps, work), str(folder / f"seed-{seed}" / kind), seed
+    def job(kind: str, seed: int, steps: int, flops: float = 0.0) -> Given:
+        return variant(recipe, kind, steps, flops), str(folder / f"seed-{seed}" / kind), seed
 
     def then(key: tuple[str, int], done: dict[str, Any]) -> dict[tuple[str, int], Given]:
         if key[0] != "model":
             return {}
         rest = [kind for kind in kinds if kind not in first]
-        return {(kind, key[1]): job(kind, key[1], done["steps"], done["work"]) for kind in rest}
+        return {(kind, key[1]): job(kind, key[1], done["steps"], done["flops"]) for kind in rest}
 
     work = {
         (kind, seed): job(kind, seed, recipe.training.steps) for kind in first for seed in seeds

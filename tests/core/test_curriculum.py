@@ -167,6 +167,6 @@ def test_a_run_that_is_taken_up_goes_on_in_its_stage(tmp_path: Path) -> None:
         learn(recipe, tmp_path / "cut", seed=1, on_progress=stop)
     again = learn(recipe, tmp_path / "cut", seed=1)
     assert again.log.drop("seconds").equals(whole.log.drop("seconds"))
-    assert (again.tokens, again.work) == (whole.tokens, whole.work)
+    assert (again.tokens, again.flops) == (whole.tokens, whole.flops)
     assert isinstance(again.log, pl.DataFrame)
     assert task_of(recipe).space.difficulties == (1, 2, 3)

@@ -31,6 +31,7 @@ from adaptive_sleep.learning import (
     read_task_recipe,
     task_of,
 )
+from adaptive_sleep.ledger import costs
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.registry import make_task
@@ -204,14 +205,19 @@ def test_the_rates_warm_up_and_fall() -> None:
     assert rate_factor(training, 80, 100) == pytest.approx(0.5)
 
 
-def test_a_step_counts_its_tokens_once_and_its_work_for_every_pass(model: Model) -> None:
+def test_a_step_counts_its_tokens_once_and_its_flops_for_every_pass(model: Model) -> None:
     recipe = small(passes="3")
     last = gradient(model, task_of(recipe), recipe.training, 0, 0)
     assert last.tokens == 8 * 12  # 6 edges and 6 questions a sample
-    assert last.work == 8 * (6 * 3 + 6)
+    price = costs(model.config)
+    sizes, none = np.full(8, 6), np.zeros(8, np.int64)
+    read = price.whole(sizes, none, causal=False).sum()
+    slept = read + 2 * price.sleep_pass(sizes, causal=False).sum()
+    asked = price.questions(sizes, sizes, none).sum()
+    assert last.flops == 3 * (slept + asked)  # a gradient costs twice its forward pass
     assert last.last == last.loss
     every = gradient(model, task_of(recipe), small(passes="3", loss="every").training, 0, 0)
-    assert every.work == 8 * (6 + 6) * 3
+    assert every.flops == 3 * (slept + 3 * asked)
     assert every.last != every.loss
 
 

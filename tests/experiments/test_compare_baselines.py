@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from adaptive_sleep.checkpoint import load_model, save_model
 from adaptive_sleep.experiments.compare import compare
@@ -16,11 +16,12 @@ from adaptive_sleep.experiments.compare_rows import SeedRow, make_rows
 from adaptive_sleep.experiments.comparing import read_comparison
 from adaptive_sleep.experiments.matched_reading import read_matched
 from adaptive_sleep.experiments.runs import open_run
-from adaptive_sleep.experiments.training_cost import training_flops, training_tokens
-from adaptive_sleep.learning import config_of, gradient, read_task_recipe, task_of
+from adaptive_sleep.experiments.training_cost import step_flops, training_of
+from adaptive_sleep.learning import config_of, read_task_recipe
 from adaptive_sleep.ledger import costs
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.task_training import learn
 
 TRAINING = """
 [task]
@@ -35,6 +36,7 @@ value_dim = 8
 conv = 0
 positions = "learned"
 [training]
+steps = 30
 batch = 4
 passes = "2"
 carry_over = 0.5
@@ -78,9 +80,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("matched")
     (folder / "training.toml").write_text(TRAINING)
     (folder / "tiny.toml").write_text(RECIPE.format(folder=folder))
-    torch.manual_seed(0)
-    model = Model(config_of(read_task_recipe(folder / "training.toml")))
-    save_model(model, folder / "m.safetensors", provenance={})
+    learned = learn(read_task_recipe(folder / "training.toml"), folder / "model")
+    learned.path.rename(folder / "m.safetensors")
     return folder
 
 
@@ -116,10 +117,9 @@ def test_models_are_trained_as_the_rows_say(found: dict[str, Any], place: Path) 
     pressed = [row for row in found["rows"] if row["name"].startswith("compressed_kv")]
     equal = [row for row in pressed if "-compute" in row["name"]]
     assert 0 < len(equal) == len(pressed) / 2
-    cut = replace(recipe, training=replace(recipe.training, steps=QUICK_STEPS))
     for row in pressed:
         if row in equal:
-            assert row["training_flops"] == pytest.approx(training_flops(cut), rel=0.05)
+            assert row["training_flops"] == pytest.approx(QUICK_STEPS * step_flops(recipe), rel=0.1)
         else:
             assert row["training_tokens"] == QUICK_STEPS * 4 * 12
     hashes = set()
@@ -185,13 +185,22 @@ def test_training_costs_what_its_passes_cost(place: Path) -> None:
     recipe = read_task_recipe(place / "training.toml")
     once = replace(recipe, training=replace(recipe.training, passes="1"))
     twice = replace(recipe, training=replace(recipe.training, passes="2"))
-    price, steps = costs(config_of(recipe)), 10
-    one, two = (training_flops(r, steps) for r in (once, twice))
-    slept = int(price.sleep_pass(torch.tensor(6).numpy(), causal=True))
-    assert two - one == pytest.approx(3 * steps * 4 * slept)
-    model = Model(config_of(recipe))
-    step = gradient(model, task_of(recipe), recipe.training, 0, 0)
-    assert training_tokens(recipe) == recipe.training.steps * step.tokens
+    one, two = step_flops(once), step_flops(twice)
+    slept = int(costs(config_of(recipe)).sleep_pass(np.array(6), causal=True))
+    assert two - one == pytest.approx(3 * 4 * slept)
+    took = training_of(str(place / "m.safetensors"))
+    assert (took.steps, took.tokens) == (30, 30 * 4 * 12)
+    assert took.flops == pytest.approx(30 * two)
+
+
+def test_what_a_training_will_cost_is_not_told_of_stages(place: Path, tmp_path: Path) -> None:
+    recipe = read_task_recipe(place / "training.toml")
+    stages = replace(recipe.training, loss="every", stages=((1,), (1, 2)))
+    with pytest.raises(InputError, match="stages: what they will cost"):
+        step_flops(replace(recipe, training=stages))
+    bare = save_model(Model(config_of(recipe)), tmp_path / "m.safetensors", provenance={})
+    with pytest.raises(InputError, match="does not say what its training took"):
+        training_of(str(bare))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""What reading a batch of a task's samples costs, in FLOPs, by the ledger's formulas.
+
+A gradient is taken to cost twice its forward pass, as is usual.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.eviction import Holding
+from adaptive_sleep.ledger import IntArray, costs, past_pairs
+from adaptive_sleep.streams.tasks.task import TaskBatch
+
+GRADIENT = 3  # times the forward pass, itself included
+
+
+def forward_flops(
+    config: ModelConfig,
+    holds: Holding,
+    batch: TaskBatch,
+    passes: int,
+    *,
+    every: bool = False,
+    held: float = 0.0,
+) -> float:
+    """FLOPs of a batch, forward, with `passes` passes over each window that is slept on; with
+    `every` its questions are answered after each of them. `held`: events that attention holds of
+    what came before, on average over the streams."""
+    price, causal, total = costs(config), config.sleep_attention == "causal", 0.0
+    past = np.full(len(batch), round(held))
+    for window, asked in enumerate(batch.asked()):
+        lengths = batch.lengths[window].astype(np.int64)
+        pairs: IntArray = past_pairs(past, lengths, holds.reach) if holds.kept else 0 * lengths
+        if asked.any():
+            ask = price.questions if batch.diagonal[window] else price.text
+            often = passes if every else 1
+            total += often * float(ask(lengths, asked.sum(1), pairs).sum())
+            grown = 0 if batch.diagonal[window] else lengths
+        else:
+            total += float(price.whole(lengths, pairs, causal=causal).sum())
+            total += (passes - 1) * float(price.sleep_pass(lengths, causal=causal).sum())
+            grown = lengths
+        past = np.minimum(past + grown, holds.kept)
+    return total
