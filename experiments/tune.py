@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner, NopPruner, WilcoxonPruner
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
@@ -169,7 +169,7 @@ def _work(
     objective = Objective(bench, order.space, flops, plain, order.pareto)
     work(
         study, storage, objective, lambda: int(study.user_attrs["trials"]),
-        sampler=lambda number: _sampler(order.recipe.seed, number),
+        sampler=lambda number: _sampler(order.recipe.seed, number, order.space),
         tell=lambda done, most: tell(f"{done} of {most} trials"),
     )  # fmt: skip
     best = best_of(study, flops)
@@ -214,10 +214,12 @@ def _pruner(pareto: bool) -> BasePruner:
     return NopPruner() if pareto else WilcoxonPruner(p_threshold=P_WORSE)
 
 
-def _sampler(seed: int, number: int) -> BaseSampler:
+def _sampler(seed: int, number: int, space: Space) -> BaseSampler:
     """A sampler for the trial of that number: no two workers draw alike, and one alone draws the
-    same again."""
-    return TPESampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+    same again. The first trials are of every policy as it is untuned."""
+    drawn = TPESampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+    given = space.usual(number)
+    return PartialFixedSampler(given, drawn) if given else drawn
 
 
 # ---------------------------------------------------------------- the test

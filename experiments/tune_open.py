@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from adaptive_sleep.catalogue import bare, default_of, hints, parameters
@@ -26,7 +26,8 @@ _PLAIN = (bool, int, float, str, type(None))  # what Optuna keeps as a choice
 
 @dataclass(frozen=True)
 class Open:
-    """A parameter to be found: a number from `low` to `high`, whole or not, or one of `options`."""
+    """A parameter to be found: a number from `low` to `high`, whole or not, or one of `options`.
+    `usual` is what the policy takes unless it is told otherwise, where that may be tried."""
 
     name: str
     low: float = 0.0
@@ -35,6 +36,7 @@ class Open:
     log: bool = False
     step: float | None = None
     options: tuple[Any, ...] = ()
+    usual: Any = None
 
     def suggest(self, trial: optuna.Trial) -> Any:
         """The value that a trial is to try."""
@@ -45,6 +47,18 @@ class Open:
             low, high, step = int(self.low), int(self.high), int(self.step or 1)
             return trial.suggest_int(self.name, low, high, log=self.log, step=step)
         return trial.suggest_float(self.name, self.low, self.high, log=self.log, step=self.step)
+
+    def with_usual(self, value: Any) -> Open:
+        """The same, with this as what is usual, where it may be tried."""
+        if self.options:
+            fits = any(type(it) is type(value) and it == value for it in self.options)
+            fits = fits and isinstance(value, _PLAIN)
+        else:
+            number = isinstance(value, int if self.whole else int | float)
+            fits = number and not isinstance(value, bool) and self.low <= value <= self.high
+            steps = (value - self.low) / self.step if fits and self.step else 0.0
+            fits = fits and abs(steps - round(steps)) < 1e-9
+        return replace(self, usual=value) if fits else self
 
     def at(self, share: float) -> Any:
         """The value at a share of the way from the low end (0.0) to the high end (1.0)."""
@@ -134,12 +148,16 @@ class Reader:
         arguments = []
         for name in dict.fromkeys((*declared, *given)):
             hint, where = known.get(name, Any), f"{path}.{name}"
+            usual = default_of(declared[name]) if name in declared else MISSING
             if name in given and not (self.reopen and _marks(hint)):
-                arguments.append((name, self._given(where, given[name], hint)))
+                found = self._given(where, given[name], hint)
             elif _marks(hint):
-                arguments.append((name, _declared(where, hint, self._error)))
-            elif default_of(declared[name]) is MISSING:
+                found = _declared(where, hint, self._error)
+            elif usual is MISSING:
                 raise self._error(f"{head} needs {name}{self._needed(name, hint)}")
+            else:
+                continue
+            arguments.append((name, found.with_usual(usual) if isinstance(found, Open) else found))
         return Part(head, tuple(arguments))
 
     def _needed(self, name: str, hint: Any) -> str:

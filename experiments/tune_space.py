@@ -46,6 +46,19 @@ class Space:
     windows: tuple[int, ...]
     most: int
 
+    def usual(self, number: int) -> dict[str, Any]:
+        """What the trial of that number takes as given: the first ones try each policy as it is
+        when nothing is tuned, so that no study ends with less than that."""
+        if number >= len(self.policies):
+            return {}
+        label = list(self.policies)[number]
+        given = {it.name: it.usual for it in self.policies[label].opens() if it.usual is not None}
+        if len(self.policies) > 1:
+            given["policy"] = label
+        if len(self.caps) > 1 and self.most in self.caps:
+            given["max_passes"] = self.most
+        return given
+
     def suggest(self, trial: optuna.Trial) -> Candidate:
         """What a trial is to try."""
         labels = list(self.policies)

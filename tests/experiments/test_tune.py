@@ -113,6 +113,7 @@ def test_the_best_is_the_best_within_the_budget(found: dict[str, Any], place: Pa
     whole = [it for it in trials if it.user_attrs["stopped"] is None]
     within = [it for it in whole if it.user_attrs["flops_per_event"] <= found["budget"]]
     assert found["score"] == max(it.user_attrs["score"] for it in within)
+    assert trials[0].params == {"random.mean": 2.5, "max_passes": 3}  # the policy as it is, untuned
     for trial in trials:
         assert len(trial.user_attrs["loss_per_recording"]) == len(trial.intermediate_values)
         assert trial.value == pytest.approx(1.0 - trial.user_attrs["score"])

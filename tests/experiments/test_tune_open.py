@@ -57,7 +57,7 @@ def written(spec: str, values: Mapping[str, Any], **given: Any) -> str:
 
 def test_what_is_left_out_is_open_as_declared() -> None:
     found = opened("state_change(max_passes=3)")
-    assert found == {"it.tolerance": Open("it.tolerance", 0.001, 1.0, log=True)}
+    assert found == {"it.tolerance": Open("it.tolerance", 0.001, 1.0, log=True, usual=0.05)}
     assert written("state_change(max_passes=3)", {"it.tolerance": 0.25}) == (
         "state_change(tolerance=0.25, max_passes=3)"
     )
@@ -74,6 +74,29 @@ def test_a_third_partys_policy_needs_no_more_than_its_ranges() -> None:
     values = {"it.share": 0.7, "it.kind": "max", "it.even": 6, "it.between": 3}
     made = resolve(written(f"{HERE}:Theirs(quiet=True)", values))
     assert made == Theirs(0.7, "max", 6, 3, quiet=True)
+
+
+def test_what_is_usual_is_what_a_policy_takes_untuned_where_it_may_be_tried() -> None:
+    found = opened(f"{HERE}:Theirs")
+    assert {name: it.usual for name, it in found.items()} == {
+        "it.share": 1.0, "it.kind": "mean", "it.even": 4, "it.between": 2
+    }  # fmt: skip
+    narrowed = f"{HERE}:Theirs(share=range(1.5, 2.0), kind={{'max', 3}}, even=range(3, 7, step=2))"
+    assert [it.usual for it in opened(narrowed).values()] == [None, None, None, 2]
+
+
+def test_the_first_trials_are_of_every_policy_untuned() -> None:
+    inner = f"capped('{HERE}:Theirs(kind={{\"max\"}})', max_passes=2)"
+    parts = {name: Reader(it).read(name) for name, it in {"b": "state_change", "a": inner}.items()}
+    space = Space(parts, (2, 4), (), 4)
+    assert space.usual(0) == {
+        "policy": "b", "max_passes": 4, "b.tolerance": 0.05, "b.max_passes": 4
+    }  # fmt: skip
+    assert space.usual(1)["a.policy.share"] == 1.0
+    assert "a.policy.kind" not in space.usual(1)
+    assert space.usual(2) == {}
+    alone = Space({"b": parts["b"]}, (2,), (), 4)
+    assert alone.usual(0) == {"b.tolerance": 0.05, "b.max_passes": 4}
 
 
 def test_wrappers_open_what_is_within() -> None:
@@ -103,7 +126,7 @@ def test_ranges_and_choices_are_narrowed_in_the_spec() -> None:
     assert (stepped.step, stepped.high) == (0.4, 1.8)  # Optuna warns of what no step reaches
     assert opened("random(most=range(2, 5), mean=range(1, 2))") == {
         "it.mean": Open("it.mean", 1, 2),
-        "it.most": Open("it.most", 2, 5, whole=True),
+        "it.most": Open("it.most", 2, 5, whole=True, usual=4),
     }
 
 
