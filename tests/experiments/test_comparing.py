@@ -39,7 +39,7 @@ spec = "surprise(threshold=0.3, passes=4)"
 """
 
 
-@pytest.mark.parametrize("name", ["mixed_chain", "mixed_hops", "mixed_recording"])
+@pytest.mark.parametrize("name", ["mixed_chain", "mixed_hops", "mixed_rule110", "mixed_recording"])
 def test_the_shipped_recipes_can_be_read(name: str) -> None:
     recipe = read_comparison(find_recipe(name))
     assert recipe.max_passes == 4

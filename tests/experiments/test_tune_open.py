@@ -169,7 +169,7 @@ def test_what_cannot_be_searched_is_one_error(spec: str, said: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["mixed_chain", "mixed_hops", "mixed_recording"])
+@pytest.mark.parametrize("name", ["mixed_chain", "mixed_hops", "mixed_rule110", "mixed_recording"])
 def test_every_value_of_a_shipped_space_can_be_made(name: str) -> None:
     space = space_of(read_comparison(find_recipe(name)))
     assert space.places() == {"gain"}
