@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptive_sleep.contract import PolicyLike, keep_going, observe, plan_passes, policy_flops
+from adaptive_sleep.kernels import pooled
 from adaptive_sleep.ledger import Costs
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals, check_finite
-from adaptive_sleep.sleep import ClosedWindow, PassReport, Slept, consolidate, summary
+from adaptive_sleep.sleep import ClosedWindow, PassReport, Slept, consolidate
 from adaptive_sleep.streams.errors import AdaptiveSleepError
 
 IntArray = NDArray[np.int64]
@@ -84,7 +85,7 @@ def window_signals(
         limits,
         closed.change.double().numpy(),
         pass_flops(model, closed.lengths, limits.costs),
-        summary(closed.hidden, closed.lengths).numpy(),
+        pooled(closed.hidden, closed.lengths).numpy(),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.kernels import moves
 
 CPU = torch.device("cpu")
 EPSILON = 1e-6  # of the relative state change (design, section 4)
@@ -69,11 +70,11 @@ class FastWeights:
 
         Norms are Frobenius norms over all layers and heads together (design, section 4).
         """
-        moved = [square_sums(t - before.matrices[n], spare=True) for n, t in self.matrices.items()]
-        size = [square_sums(t) for t in self.matrices.values()]
-        if not size:
-            return torch.zeros(0)
-        return torch.stack(moved).sum(0).sqrt() / (torch.stack(size).sum(0).sqrt() + EPSILON)
+        found = [
+            moves(now.flatten(2), before.matrices[name].flatten(2))
+            for name, now in self.matrices.items()
+        ]
+        return relative(torch.stack(found).sum(0)) if found else torch.zeros(0)
 
     def finite_streams(self) -> Tensor:
         """Boolean `[B]`: which streams hold finite values only."""
@@ -87,12 +88,10 @@ class FastWeights:
         )
 
 
-def square_sums(x: Tensor, *, spare: bool = False) -> Tensor:
-    """Sum of squares of each row of x `[B, ...]`, `[B]`; `spare`: nobody needs x any more."""
-    flat = x.flatten(1)
-    # squares in place: fresh memory costs more than they do
-    squares = flat.square_() if spare and not flat.requires_grad else flat.square()
-    return squares.sum(1)
+def relative(squares: Tensor) -> Tensor:
+    """Relative change `[B]` from sums of squares `[2, B]`, of what moved and of what it is now."""
+    moved, size = squares.sqrt()
+    return moved / (size + EPSILON)
 
 
 def empty_fast_weights(

@@ -11,9 +11,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from adaptive_sleep.memory import EPSILON, FastWeights, square_sums
+from adaptive_sleep.kernels import looked, pooled
+from adaptive_sleep.memory import FastWeights, relative
 from adaptive_sleep.model import Model
 
 
@@ -88,14 +88,6 @@ class Stage:
 KeepGoing = Callable[[PassReport], Tensor]  # -> bool [n]: which of `rows` go on
 
 
-def summary(hidden: Tensor, lengths: Tensor) -> Tensor:
-    """Mean- and max-pooled hidden states of each window, RMS-normalised, `[B, 2d]`."""
-    mean = _valid(hidden, lengths, 0.0).sum(1) / lengths.clamp(min=1)[:, None]
-    top = _valid(hidden, lengths, -torch.inf).amax(1).nan_to_num(neginf=0.0)
-    width = hidden.shape[2]
-    return torch.cat([F.rms_norm(mean, (width,)), F.rms_norm(top, (width,))], -1)
-
-
 def sleep_pass(
     model: Model, window: ClosedWindow, hidden: Tensor, weights: FastWeights
 ) -> tuple[Tensor, FastWeights]:
@@ -156,14 +148,14 @@ def stages(model: Model, window: ClosedWindow, most: int) -> Iterator[Stage]:
     hidden, current = window.hidden, window.after
     change = window.change
     moved = torch.full_like(change, torch.nan)
-    yield Stage(1, current, change, moved, summary(hidden, window.lengths))
+    yield Stage(1, current, change, moved, pooled(hidden, window.lengths))
     for passes in range(2, most + 1):
         fresh_hidden, fresh = sleep_pass(model, window, hidden, current)
         change = fresh.change_since(current)
-        moved = _hidden_change(hidden, fresh_hidden, window.lengths)
+        summary, squares = looked(fresh_hidden, hidden, window.lengths)
         hidden, current = fresh_hidden, fresh
         kept = current.with_tails(window.after)
-        yield Stage(passes, kept, change, moved, summary(hidden, window.lengths))
+        yield Stage(passes, kept, change, relative(squares), summary)
 
 
 def _ask(
@@ -181,21 +173,6 @@ def _ask(
     if len(ask) < len(rows):
         rows, change, lengths = rows[ask], change[ask], lengths[ask]
         before, after = before.index_select(0, ask), after.index_select(0, ask)
-    moved = _hidden_change(before, after, lengths)
-    report = PassReport(rows, count, change, moved, summary(after, lengths))
+    summary, squares = looked(after, before, lengths)
+    report = PassReport(rows, count, change, relative(squares), summary)
     return more.index_copy(0, ask, keep_going(report))
-
-
-def _hidden_change(before: Tensor, after: Tensor, lengths: Tensor) -> Tensor:
-    """Relative change of hidden states `[n, L, d]` over the valid positions, `[n]`."""
-    moved = square_sums(_valid(after - before, lengths, 0.0), spare=True)
-    size = square_sums(_valid(after, lengths, 0.0))
-    return moved.sqrt() / (size.sqrt() + EPSILON)
-
-
-def _valid(x: Tensor, lengths: Tensor, blank: float) -> Tensor:
-    """x `[n, L, d]` with `blank` in the place of what is not valid."""
-    if bool((lengths == x.shape[1]).all()):
-        return x  # the usual window is full, and to look for blanks costs as much as a signal
-    valid = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-    return torch.where(valid[..., None], x, blank)

@@ -1,5 +1,5 @@
 """Tensors only: the gated delta rule in its forms, the short causal convolution, attention, and
-what blocks do row by row.
+what blocks do row by row, and what signals look at.
 
 What a stream, a window or a sleep is, nothing here knows.
 """
@@ -7,6 +7,7 @@ What a stream, a window or a sleep is, nothing here knows.
 from .attention import attend, attend_packed, attend_weighed, torch_attend
 from .convolution import causal_conv
 from .dispatch import BACKENDS, chosen_backend, gated_delta_rule
+from .looks import looked, moves, pooled
 from .reference import gated_delta_rule_reference
 from .rows import gated_norm, keys_and_values, rms_norm, squared_relu
 from .step import gated_delta_step
@@ -23,6 +24,9 @@ __all__ = [
     "gated_delta_step",
     "gated_norm",
     "keys_and_values",
+    "looked",
+    "moves",
+    "pooled",
     "rms_norm",
     "squared_relu",
     "torch_attend",

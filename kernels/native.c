@@ -1,9 +1,9 @@
 /* The gated delta rule on a CPU, in C: chunks of 16 events, everything of a chunk in the cache; and
    what blocks do row by row, and attention over short windows.
 
-   Loaded by native.py, native_rows.py and native_attention.py. One thread works on one sequence (a stream and a head) at
+   Loaded by native.py, native_rows.py, native_attention.py and native_look.py. One thread works on one sequence (a stream and a head) at
    a time, or on one block of rows. The arithmetic is in native_rule.h, native_gradient.h,
-   native_rows.h and native_attention.h, compiled here for float and double, and for x86-64 both as it comes and with AVX2;
+   native_rows.h, native_attention.h and native_look.h, compiled here for float and double, and for x86-64 both as it comes and with AVX2;
    this file holds what they share and chooses among them.
    Notation and source as in chunked.py (arXiv 2412.06464, section 3.3). */
 
@@ -66,6 +66,17 @@ struct attention {
     int64_t d_q_at[2], d_k_at[2];
 };
 
+/* One look at `count` rows x [steps, size], of which `lengths` (NULL: all) count, contiguous, as is
+   `before`; size a multiple of LANES / 2. What is not wanted is NULL: `pooled` [count, 2 size],
+   `norms` [2, count]. native_look.py holds the same fields in the same order. */
+struct look {
+    int64_t count, steps, size, threads;
+    double epsilon;
+    const int64_t *lengths;
+    const void *x, *before;
+    void *pooled, *norms;
+};
+
 INLINE int64_t padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 INLINE int64_t length_of(const struct call *call, int64_t row)
@@ -101,6 +112,7 @@ void adaptive_sleep_kept(const struct call *call, int64_t out[2])
 int64_t adaptive_sleep_call_bytes(void) { return sizeof(struct call); }
 int64_t adaptive_sleep_rows_bytes(void) { return sizeof(struct rows); }
 int64_t adaptive_sleep_attention_bytes(void) { return sizeof(struct attention); }
+int64_t adaptive_sleep_look_bytes(void) { return sizeof(struct look); }
 
 #define JOIN(a, b, c) a##_##b##_##c
 #define NAMED(a, b, c) JOIN(a, b, c)
@@ -210,5 +222,21 @@ void adaptive_sleep_attention(const struct attention *c, int wide, int back, int
     (void)level;
 #pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
     for (int64_t row = 0; row < c->batch * c->heads; row++)
+        run(c, row);
+}
+
+typedef void (*look_work)(const struct look *, int64_t row);
+
+/* Look at every row. */
+void adaptive_sleep_look(const struct look *c, int wide, int level)
+{
+    look_work run = wide ? look_double_plain : look_float_plain;
+#ifdef HAVE_AVX2
+    if (level)
+        run = wide ? look_double_avx2 : look_float_avx2;
+#endif
+    (void)level;
+#pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
+    for (int64_t row = 0; row < c->count; row++)
         run(c, row);
 }

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .native_structs import GRADIENTS, INPUTS, Attention, Call, Rows, Three
+from .native_structs import GRADIENTS, INPUTS, Attention, Call, Look, Rows, Three
 
 FORWARD, KEEPING, BACKWARD = 0, 1, 2
 # FLOPs below which starting another thread costs more than it saves.
@@ -35,7 +35,12 @@ class Options(NamedTuple):
 
 
 # Every struct that a call hands over, by its name in C: a library built for others is not used.
-_STRUCTS: dict[str, type[ctypes.Structure]] = {"call": Call, "rows": Rows, "attention": Attention}
+_STRUCTS: dict[str, type[ctypes.Structure]] = {
+    "call": Call,
+    "rows": Rows,
+    "attention": Attention,
+    "look": Look,
+}
 
 
 def built_for(library: ctypes.CDLL, part: str, struct: type[ctypes.Structure]) -> bool:
@@ -67,6 +72,7 @@ def _library() -> ctypes.CDLL | str:
     library.adaptive_sleep_level.restype = ctypes.c_int
     library.adaptive_sleep_rule.restype = ctypes.c_int
     library.adaptive_sleep_kept.restype = None
+    library.adaptive_sleep_look.restype = None
     return library
 
 

@@ -319,6 +319,7 @@ static int NAME(forward)(const struct call *call, int64_t row, int keep)
 #include "native_gradient.h"
 #include "native_rows.h"
 #include "native_attention.h"
+#include "native_look.h"
 
 #undef R
 #undef VEC

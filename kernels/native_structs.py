@@ -1,6 +1,6 @@
 """What calls hand over to the compiled library: the structs of `native.c`, field for field.
 
-`native`, `native_rows` and `native_attention` fill them in.
+`native`, `native_rows`, `native_attention` and `native_look` fill them in.
 """
 
 from __future__ import annotations
@@ -52,4 +52,14 @@ class Attention(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("mask", "weights", "o", "d_o")),
         *((name, ctypes.c_void_p) for name in ("d_q", "d_k", "d_v")),
         *((name, Two) for name in ("d_q_at", "d_k_at")),
+    )
+
+
+class Look(ctypes.Structure):
+    """`struct look`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("count", "steps", "size", "threads")),
+        ("epsilon", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("lengths", "x", "before", "pooled", "norms")),
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptive_sleep import boundary, sleep
+from adaptive_sleep import boundary
 from adaptive_sleep.experiments import (
     bench_runtime,
     bench_runtime_gate,
@@ -110,12 +110,12 @@ def test_streams_that_disturb_one_another_have_no_ratio(monkeypatch: pytest.Monk
 
 def test_the_gate_looks_at_ragged_windows_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding that leaks into a signal shows only where windows differ in length."""
-    right = sleep.summary
+    right = boundary.pooled
 
     def leaks(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         return right(hidden, torch.full_like(lengths, hidden.shape[1]))
 
-    monkeypatch.setattr(boundary, "summary", leaks)
+    monkeypatch.setattr(boundary, "pooled", leaks)
     with pytest.raises(AdaptiveSleepError, match="summary of stream-"):
         bench_runtime_gate.check_gate()
 

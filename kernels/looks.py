@@ -1,0 +1,70 @@
+"""What signals look at: how far numbers have moved, and windows of hidden states pooled.
+
+Each is one pass over memory in C where that was built and can serve (`native_look`); the torch
+forms here say what it computes, and run everywhere else.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .native_look import look, serves
+
+
+def pooled(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """Return the mean- and max-pooled events of each row of hidden `[B, T, D]` within `lengths`
+    `[B]`, each divided by its root mean square, `[B, 2 D]`; zeros for a row without events."""
+    if _served(hidden):
+        found, _ = look(hidden, lengths, None, pool=True)
+        assert found is not None
+        return found
+    return torch_pooled(hidden, lengths)
+
+
+def moves(after: Tensor, before: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Return the sums of squares of after - before and of after, both `[B, T, D]`, within `lengths`
+    `[B]` (None: all), `[2, B]`."""
+    if _served(after, before):
+        _, found = look(after, lengths, before, pool=False)
+        assert found is not None
+        return found
+    return torch_moves(after, before, lengths)
+
+
+def looked(after: Tensor, before: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `pooled(after, lengths)` and `moves(after, before, lengths)`, in one reading."""
+    if _served(after, before):
+        found, norms = look(after, lengths, before, pool=True)
+        assert found is not None
+        assert norms is not None
+        return found, norms
+    return torch_pooled(after, lengths), torch_moves(after, before, lengths)
+
+
+def _served(*given: Tensor) -> bool:
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    return not wanted and serves(given[0].shape[-1], *given)
+
+
+def torch_pooled(hidden: Tensor, lengths: Tensor) -> Tensor:
+    """`pooled` in torch."""
+    mean = _valid(hidden, lengths, 0.0).sum(1) / lengths.clamp(min=1)[:, None]
+    top = _valid(hidden, lengths, -torch.inf).amax(1).nan_to_num(neginf=0.0)
+    size = (hidden.shape[2],)
+    return torch.cat([F.rms_norm(mean, size), F.rms_norm(top, size)], -1)
+
+
+def torch_moves(after: Tensor, before: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """`moves` in torch."""
+    moved, size = after - before, after
+    if lengths is not None:
+        moved, size = _valid(moved, lengths, 0.0), _valid(size, lengths, 0.0)
+    return torch.stack([moved.square().flatten(1).sum(1), size.square().flatten(1).sum(1)])
+
+
+def _valid(x: Tensor, lengths: Tensor, blank: float) -> Tensor:
+    """x `[B, T, D]` with `blank` in the place of what is not within `lengths`."""
+    valid = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+    return torch.where(valid[..., None], x, blank)

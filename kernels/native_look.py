@@ -1,0 +1,43 @@
+"""What signals look at, in C: calls the compiled library.
+
+The arithmetic is in `native_look.h`; `looks` holds the torch forms and asks `serves` before it
+comes here. There are no gradients.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from . import native
+from .native_rows import WORTH_A_THREAD, serves
+from .native_structs import Look
+
+__all__ = ["look", "serves"]
+
+
+def look(
+    x: Tensor, lengths: Tensor | None, before: Tensor | None, *, pool: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of x `[B, T, D]` within `lengths` `[B]`: pooled `[B, 2 D]` if wanted, and, where there is a
+    `before`, the sums of squares of x - before and of x, `[2, B]`."""
+    x = x.contiguous()
+    count, steps, size = x.shape
+    threads = max(1, min(torch.get_num_threads(), x.numel() // WORTH_A_THREAD))
+    call = Look(count, steps, size, threads, torch.finfo(x.dtype).eps, x=x.data_ptr())
+    pooled = norms = None
+    if lengths is not None:
+        lengths = lengths.contiguous()
+        call.lengths = lengths.data_ptr()
+    if before is not None:
+        before, norms = before.contiguous(), x.new_empty(2, count)
+        call.before, call.norms = before.data_ptr(), norms.data_ptr()
+    if pool:
+        pooled = x.new_empty(count, 2 * size)
+        call.pooled = pooled.data_ptr()
+    library = native._library()
+    assert not isinstance(library, str)
+    library.adaptive_sleep_look(ctypes.byref(call), int(x.dtype == torch.float64), native.level())
+    return pooled, norms

@@ -1,0 +1,78 @@
+"""What signals look at: the compiled forms are those of torch, whatever the lengths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rule_cases import error
+from torch import Tensor
+
+from adaptive_sleep.kernels import looked, looks, moves, native_look, pooled
+
+BOUND = {torch.float32: 2e-6, torch.float64: 1e-14}
+
+
+def drawn(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    after, before = (torch.randn(shape, generator=rng, dtype=torch.float64) for _ in range(2))
+    return after.to(dtype), before.to(dtype)
+
+
+@pytest.mark.usefixtures("_level", "_poisoned")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [8, 24, 64])
+def test_equal_the_torch_forms(size: int, dtype: torch.dtype) -> None:
+    after, before = drawn((5, 9, size), dtype)
+    lengths = torch.tensor([9, 0, 4, 1, 8])
+    after[2, 4:] = torch.nan  # what is not within the lengths is not looked at
+    wanted = looks.torch_pooled(after, lengths), looks.torch_moves(after, before, lengths)
+    found = looked(after, before, lengths)
+    for one, other in zip(found, wanted, strict=True):
+        assert error(one, other) < BOUND[dtype]
+    assert torch.equal(found[0], pooled(after, lengths))
+    assert torch.equal(found[1], moves(after, before, lengths))
+    assert not found[0][1].any()  # nothing was there to be pooled
+
+
+@given(st.integers(1, 5), st.integers(1, 40), st.sampled_from([8, 16, 40]), st.integers(0, 9))
+def test_moves_are_sums_of_squares(rows: int, steps: int, size: int, seed: int) -> None:
+    after, before = drawn((rows, steps, size), torch.float64, seed)
+    found = moves(after, before)
+    wanted = torch.stack([(after - before).square().sum((1, 2)), after.square().sum((1, 2))])
+    assert error(found, wanted) < 1e-13
+
+
+def test_a_view_is_looked_at_as_it_lies() -> None:
+    after, before = drawn((4, 6, 16), torch.float32)
+    lengths = torch.full((4,), 3)
+    found = looked(after[:, ::2], before[:, ::2], lengths)
+    wanted = looked(after[:, ::2].contiguous(), before[:, ::2].contiguous(), lengths)
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("size", [7, 16])
+def test_where_a_gradient_is_wanted_torch_works(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise AssertionError("called")
+
+    monkeypatch.setattr(looks, "look", refuse)
+    after, before = drawn((2, 3, size), torch.float64)
+    after.requires_grad_(size == 16)
+    lengths = torch.tensor([3, 2])
+    summary, squares = looked(after, before, lengths)
+    assert summary.requires_grad == squares.requires_grad == (size == 16)
+    assert torch.equal(summary, pooled(after, lengths))
+    assert torch.equal(squares, moves(after, before, lengths))
+
+
+def test_windows_of_one_number_of_events_need_no_lengths() -> None:
+    after, before = drawn((3, 4, 8), torch.float64)
+    if native_look.serves(8, after):
+        summary, squares = native_look.look(after, None, before, pool=True)
+        whole = torch.full((3,), 4)
+        assert summary is not None
+        assert squares is not None
+        assert error(summary, looks.torch_pooled(after, whole)) < 1e-14
+        assert error(squares, looks.torch_moves(after, before)) < 1e-14
