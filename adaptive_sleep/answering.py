@@ -115,9 +115,14 @@ def fall_asleep(
 
     embedded, hidden, weights, cache = run(wake)
     window = ClosedWindow(embedded, hidden, lengths, before, weights)
+
+    def slept(hidden: Tensor, weights: FastWeights) -> tuple[Tensor, FastWeights]:
+        done = sleep_pass(model, window, hidden, weights)
+        return done.hidden, done.weights
+
     after = [weights]
     for _ in range(passes - 1):
-        hidden, weights = run(sleep_pass, model, window, hidden, weights)
+        hidden, weights = run(slept, hidden, weights)
         after.append(weights.with_tails(after[0]))
     return after, cache
 

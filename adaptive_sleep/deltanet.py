@@ -40,9 +40,15 @@ class DeltaNet(nn.Module):
         self.rate_bias = nn.Parameter(start + torch.log(-torch.expm1(-start)))
 
     def forward(
-        self, x: Tensor, lengths: Tensor | None, state: Tensor, tail: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """x `[B, T, d]`, state `[B, H, K, V]`, tail `[B, taps-1, D]` -> (y, new state, new tail).
+        self,
+        x: Tensor,
+        lengths: Tensor | None,
+        state: Tensor,
+        tail: Tensor | None,
+        since: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """x `[B, T, d]`, state `[B, H, K, V]`, tail `[B, taps-1, D]` -> (y, new state, new tail,
+        moved): ||new state - since||^2 and ||new state||^2, `[2, B]`, where a `since` is given.
 
         Positions at or past `lengths` (int64 `[B]`) touch neither state nor tail.
         """
@@ -54,10 +60,11 @@ class DeltaNet(nn.Module):
         q, k, v = keys_and_values(mixed, self.heads, self.key, self.value)
         raw_beta, raw_decay = self.gates(x).split(self.heads, dim=-1)
         decay = -self.log_rate.exp() * F.softplus(raw_decay + self.rate_bias)
-        o, new_state = gated_delta_rule(
-            q, k, v, decay, raw_beta.sigmoid(), initial_state=state, lengths=lengths
-        )
-        return self._finish(o, x), new_state, new_tail
+        o, new_state, *moved = gated_delta_rule(
+            q, k, v, decay, raw_beta.sigmoid(), initial_state=state, lengths=lengths,
+            reference_state=since, return_state_change=since is not None,
+        )  # fmt: skip
+        return self._finish(o, x), new_state, new_tail, moved[0].sum(-1) if moved else None
 
     def ask(self, x: Tensor, state: Tensor) -> Tensor:
         """Read the state with every position of x `[B, T, d]` as a question of its own: y.

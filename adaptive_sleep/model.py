@@ -17,7 +17,7 @@ from adaptive_sleep.attention import Attention, KVCache, Visibility, empty_cache
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.deltanet import DeltaNet
 from adaptive_sleep.kernels import rms_norm, squared_relu
-from adaptive_sleep.memory import FastWeights, empty_fast_weights
+from adaptive_sleep.memory import FastWeights, empty_fast_weights, relative
 from adaptive_sleep.series import SeriesFace
 from adaptive_sleep.tokens import TokenFace
 
@@ -27,12 +27,19 @@ class Pass:
     """What one run of the blocks leaves.
 
     `hidden` `[B, T, d]`; `weights`, the fast weights after it; `new`, the keys and values of the
-    T new positions (not the past ones), with their `lengths`.
+    T new positions (not the past ones), with their `lengths`; `change`, the relative change of the
+    fast weights `[B]`, where it was asked for.
     """
 
     hidden: Tensor
     weights: FastWeights
     new: KVCache
+    change: Tensor | None = None
+
+    def moved(self) -> Tensor:
+        """The change, which was asked for."""
+        assert self.change is not None
+        return self.change
 
     def finite_streams(self) -> Tensor:
         """Boolean `[B]`: which streams have finite hidden states at all their valid positions."""
@@ -178,20 +185,22 @@ class Model(nn.Module):
         *,
         seen: Visibility = "causal",
         reach: int | None = None,
+        since: FastWeights | None = None,
     ) -> Pass:
         """One pass of the blocks over `embedded` `[B, T, d]`, `lengths` int64 `[B]` of it valid.
 
         `cache`: what attention still holds (None: nothing); `seen`: who sees whom among the new
         positions; `reach`: positions that a query sees at most (sliding), None for all held.
         Under `seen` "diagonal" the positions are questions: each reads what is held and the fast
-        weights alone, and leaves the fast weights as they are.
+        weights alone, and leaves the fast weights as they are. `since`: the fast weights that the
+        change is measured from (None: it is not).
         """
         cache = cache or empty_cache(self.config, len(lengths), embedded.device)
         past = next((int(t.shape[1]) for t in cache.keys.values()), 0)
         look = view(cache.lengths, past, lengths, embedded.shape[1], seen, reach)
         padded = None if look.full else lengths
         x, matrices, tails = embedded, dict(weights.matrices), dict(weights.tails)
-        keys, values, mass = {}, {}, {}
+        keys, values, mass, moved = {}, {}, {}, []
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             name, normal = str(index), block.normal(x)
@@ -204,11 +213,15 @@ class Model(nn.Module):
             elif seen == "diagonal":
                 y = block.mixer.ask(normal, weights.matrices[name])
             else:
-                y, matrices[name], tail = block.mixer(
-                    normal, padded, weights.matrices[name], weights.tails.get(name)
-                )
+                y, matrices[name], tail, squares = block.mixer(
+                    normal, padded, weights.matrices[name], weights.tails.get(name),
+                    None if since is None else since.matrices[name],
+                )  # fmt: skip
                 if tail is not None:
                     tails[name] = tail
+                if squares is not None:
+                    moved.append(squares)
             x = block.mlp(x + block.drop(y))
         new = KVCache(keys, values, lengths, None if cache.mass is None else mass)
-        return Pass(x, FastWeights(matrices, tails), new)
+        change = relative(torch.stack(moved).sum(0)) if moved else None
+        return Pass(x, FastWeights(matrices, tails), new, change)

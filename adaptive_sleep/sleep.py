@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adaptive_sleep.kernels import looked, pooled
 from adaptive_sleep.memory import FastWeights, relative
-from adaptive_sleep.model import Model
+from adaptive_sleep.model import Model, Pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,18 +89,24 @@ KeepGoing = Callable[[PassReport], Tensor]  # -> bool [n]: which of `rows` go on
 
 
 def sleep_pass(
-    model: Model, window: ClosedWindow, hidden: Tensor, weights: FastWeights
-) -> tuple[Tensor, FastWeights]:
+    model: Model,
+    window: ClosedWindow,
+    hidden: Tensor,
+    weights: FastWeights,
+    *,
+    measure: bool = False,
+) -> Pass:
     """One more pass: hn, Sn = Blocks(Inject(h0, h(n-1)), C), C by the configured carry.
 
     `hidden` h(n-1) and `weights` S(n-1) belong to the windows of `window`. Every pass starts from
-    the convolution tail before the window; the tail of pass 1 is put back at the boundary.
+    the convolution tail before the window; the tail of pass 1 is put back at the boundary. With
+    `measure` the change from S(n-1) to Sn comes along.
     """
     restart = model.config.carry == "restart"
     start = window.before if restart else weights.with_tails(window.before)
     injected = model.inject(window.embedded, hidden)
-    done = model.run(injected, window.lengths, start, seen=model.config.sleep_attention)
-    return done.hidden, done.weights
+    seen, since = model.config.sleep_attention, weights if measure else None
+    return model.run(injected, window.lengths, start, seen=seen, since=since)
 
 
 def consolidate(
@@ -119,8 +125,8 @@ def consolidate(
     count = 1
     while len(rows):
         count += 1
-        fresh_hidden, fresh = sleep_pass(model, part, hidden, current)
-        change = fresh.change_since(current)
+        ran = sleep_pass(model, part, hidden, current, measure=True)
+        fresh_hidden, fresh, change = ran.hidden, ran.weights, ran.moved()
         last = last.index_copy(0, rows, change)
         done = done.index_fill(0, rows, count)
         more = passes.index_select(0, rows) > count
@@ -150,12 +156,11 @@ def stages(model: Model, window: ClosedWindow, most: int) -> Iterator[Stage]:
     moved = torch.full_like(change, torch.nan)
     yield Stage(1, current, change, moved, pooled(hidden, window.lengths))
     for passes in range(2, most + 1):
-        fresh_hidden, fresh = sleep_pass(model, window, hidden, current)
-        change = fresh.change_since(current)
-        summary, squares = looked(fresh_hidden, hidden, window.lengths)
-        hidden, current = fresh_hidden, fresh
+        ran = sleep_pass(model, window, hidden, current, measure=True)
+        summary, squares = looked(ran.hidden, hidden, window.lengths)
+        hidden, current = ran.hidden, ran.weights
         kept = current.with_tails(window.after)
-        yield Stage(passes, kept, change, relative(squares), summary)
+        yield Stage(passes, kept, ran.moved(), relative(squares), summary)
 
 
 def _ask(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaptive_sleep.config import OCTAVES, ModelConfig
+from adaptive_sleep.kernels import score_logits
 from adaptive_sleep.streams.errors import InputError
 
 
@@ -93,18 +94,9 @@ class TokenFace(nn.Module):
 
     def score(self, hidden: Tensor, targets: Tensor, scored: Tensor) -> TokenScore:
         """Loss of predicting `targets` `[B, T]` from `hidden` `[B, T, d]` where `scored`."""
-        log_p = self.logits(hidden).log_softmax(-1)
-        loss = -log_p.gather(-1, targets[..., None])[..., 0]
-        entropy = self.uncertainty(log_p)
-        zero = torch.zeros_like(loss)
-        return TokenScore(torch.where(scored, loss, zero), torch.where(scored, entropy, zero))
-
-    def uncertainty(self, log_p: Tensor) -> Tensor:
-        """Entropy of log probabilities `[..., classes]` / log(classes), `[...]`."""
-        p = log_p.exp()
-        # in place where no gradient wants the factors: large intermediates cost more than products
-        mixed = p * log_p if p.requires_grad else p.mul_(log_p)
-        return -mixed.sum(-1) / math.log(self.classes)
+        loss, entropy = score_logits(self.logits(hidden), targets)
+        uncertainty, zero = entropy / math.log(self.classes), torch.zeros_like(loss)
+        return TokenScore(torch.where(scored, loss, zero), torch.where(scored, uncertainty, zero))
 
 
 def octaves(values: Tensor) -> Tensor:

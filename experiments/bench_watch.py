@@ -1,7 +1,9 @@
 """CPU seconds of what a step spends on deciding, measured within the step itself.
 
 A step without signals would be another step: other caches, other passes. So the calls that measure
-and decide are wrapped while a step runs, and the step goes on as it would.
+and decide are wrapped while a step runs, and the step goes on as it would. What is measured within
+a kernel, on numbers that it holds already (the entropy of a prediction, how far a sleep pass moved
+the fast weights), has no time of its own.
 """
 
 from __future__ import annotations
@@ -12,13 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from adaptive_sleep import advancing, boundary, memory, runtime, sleep, tokens
+from adaptive_sleep import advancing, boundary, memory, runtime, sleep
 
 PHASES = ("signals", "policy")
 # Everything that a step would not do if there were nothing to decide. Calls may lie within one
 # another: each counts what is its own.
 PARTS: tuple[tuple[Any, str, str], ...] = (
-    (tokens.TokenFace, "uncertainty", "signals"),
     (boundary, "window_signals", "signals"),
     (memory.FastWeights, "change_since", "signals"),
     (sleep, "_ask", "signals"),

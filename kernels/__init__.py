@@ -7,7 +7,7 @@ What a stream, a window or a sleep is, nothing here knows.
 from .attention import attend, attend_packed, attend_weighed, torch_attend
 from .convolution import causal_conv
 from .dispatch import BACKENDS, chosen_backend, gated_delta_rule
-from .looks import looked, moves, pooled
+from .looks import looked, moves, pooled, score_logits
 from .reference import gated_delta_rule_reference
 from .rows import gated_norm, keys_and_values, rms_norm, squared_relu
 from .step import gated_delta_step
@@ -28,6 +28,7 @@ __all__ = [
     "moves",
     "pooled",
     "rms_norm",
+    "score_logits",
     "squared_relu",
     "torch_attend",
 ]

@@ -1,4 +1,5 @@
-"""What signals look at: how far numbers have moved, and windows of hidden states pooled.
+"""What signals look at: how far numbers have moved, and windows of hidden states pooled,
+predictions scored.
 
 Each is one pass over memory in C where that was built and can serve (`native_look`); the torch
 forms here say what it computes, and run everywhere else.
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .native_look import look, serves
+from .native_look import look, score, serves
 
 
 def pooled(hidden: Tensor, lengths: Tensor) -> Tensor:
@@ -41,6 +42,24 @@ def looked(after: Tensor, before: Tensor, lengths: Tensor) -> tuple[Tensor, Tens
         assert norms is not None
         return found, norms
     return torch_pooled(after, lengths), torch_moves(after, before, lengths)
+
+
+def score_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the losses -log softmax(logits)[target], nats, and the entropies of softmax(logits),
+    nats, for logits `[..., C]` and targets int64 `[...]` within 0..C - 1; both `[...]`.
+
+    For another target torch raises IndexError or RuntimeError, and the compiled form gives NaN."""
+    if _served(logits):
+        loss, entropy = score(logits.flatten(0, -2), targets.flatten()).unflatten(1, targets.shape)
+        return loss, entropy
+    return torch_score_logits(logits, targets)
+
+
+def torch_score_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """`score_logits` in torch."""
+    log_p = logits.log_softmax(-1)
+    loss = -log_p.gather(-1, targets[..., None])[..., 0]
+    return loss, -(log_p.exp() * log_p).sum(-1)
 
 
 def _served(*given: Tensor) -> bool:

@@ -68,11 +68,12 @@ struct attention {
 
 /* One look at `count` rows x [steps, size], of which `lengths` (NULL: all) count, contiguous, as is
    `before`; size a multiple of LANES / 2. What is not wanted is NULL: `pooled` [count, 2 size],
-   `norms` [2, count]. native_look.py holds the same fields in the same order. */
+   `norms` [2, count]. With `targets` [count] the rows are logits, and the norms losses and entropies.
+   native_look.py holds the same fields in the same order. */
 struct look {
     int64_t count, steps, size, threads;
     double epsilon;
-    const int64_t *lengths;
+    const int64_t *lengths, *targets;
     const void *x, *before;
     void *pooled, *norms;
 };

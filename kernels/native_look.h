@@ -1,5 +1,6 @@
 /* What signals look at, for one TYPE and one instruction set; included by native_rule.h, whose macros
-   it uses: how far numbers have moved, and windows of hidden states pooled. One row is a stream. */
+   it uses: how far numbers have moved, windows of hidden states pooled, predictions scored. One row is a
+   stream, or a prediction. */
 
 #define MOVES 4 /* vectors that are summed apart, so that sums need not wait for each other */
 
@@ -50,8 +51,32 @@ static void NAME(pool)(const R *x, int64_t length, int64_t D, R epsilon, R *mean
     NAME(to_unit)(top, D, epsilon);
 }
 
+/* -log softmax of the target's class, and the entropy of the softmax, of one row of `size` logits. */
+static void NAME(score)(const struct look *c, int64_t row)
+{
+    const int64_t D = c->size;
+    const R *x = (const R *)c->x + row * D;
+    const int64_t target = c->targets[row];
+    R most = x[0];
+    for (int64_t d = 1; d < D; d++) most = x[d] > most ? x[d] : most;
+    VEC all = {0}, along = {0};
+    for (int64_t d = 0; d < D; d += VECTOR) {
+        VEC away = GET(x + d, 0) - most, p = NAME(exponential)(away);
+        all += p;
+        along += p * away;
+    }
+    R sum = NAME(across)(all), log_sum = (R)log(sum);
+    R *norms = c->norms;
+    norms[row] = target < 0 || target >= D ? (R)NAN : log_sum - (x[target] - most);
+    norms[c->count + row] = log_sum - NAME(across)(along) / sum;
+}
+
 static void NAME(look)(const struct look *c, int64_t row)
 {
+    if (c->targets) {
+        NAME(score)(c, row);
+        return;
+    }
     const int64_t D = c->size, given = c->lengths ? c->lengths[row] : c->steps;
     const int64_t length = given < 0 ? 0 : given > c->steps ? c->steps : given;
     const R *x = (const R *)c->x + row * c->steps * D;

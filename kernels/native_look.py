@@ -15,7 +15,7 @@ from . import native
 from .native_rows import WORTH_A_THREAD, serves
 from .native_structs import Look
 
-__all__ = ["look", "serves"]
+__all__ = ["look", "score", "serves"]
 
 
 def look(
@@ -25,8 +25,7 @@ def look(
     `before`, the sums of squares of x - before and of x, `[2, B]`."""
     x = x.contiguous()
     count, steps, size = x.shape
-    threads = max(1, min(torch.get_num_threads(), x.numel() // WORTH_A_THREAD))
-    call = Look(count, steps, size, threads, torch.finfo(x.dtype).eps, x=x.data_ptr())
+    call = Look(count, steps, size, _threads(x), torch.finfo(x.dtype).eps, x=x.data_ptr())
     pooled = norms = None
     if lengths is not None:
         lengths = lengths.contiguous()
@@ -37,7 +36,26 @@ def look(
     if pool:
         pooled = x.new_empty(count, 2 * size)
         call.pooled = pooled.data_ptr()
+    _run(call, x.dtype)
+    return pooled, norms
+
+
+def score(logits: Tensor, targets: Tensor) -> Tensor:
+    """Of logits `[N, C]` and targets `[N]`: losses (NaN outside 0..C - 1), entropies, `[2, N]`."""
+    logits, targets = logits.contiguous(), targets.contiguous()
+    count, size = logits.shape
+    found = logits.new_empty(2, count)
+    call = Look(count, 1, size, _threads(logits), x=logits.data_ptr())
+    call.targets, call.norms = targets.data_ptr(), found.data_ptr()
+    _run(call, logits.dtype)
+    return found
+
+
+def _threads(x: Tensor) -> int:
+    return max(1, min(torch.get_num_threads(), x.numel() // WORTH_A_THREAD))
+
+
+def _run(call: Look, dtype: torch.dtype) -> None:
     library = native._library()
     assert not isinstance(library, str)
-    library.adaptive_sleep_look(ctypes.byref(call), int(x.dtype == torch.float64), native.level())
-    return pooled, norms
+    library.adaptive_sleep_look(ctypes.byref(call), int(dtype == torch.float64), native.level())

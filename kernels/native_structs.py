@@ -61,5 +61,8 @@ class Look(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("count", "steps", "size", "threads")),
         ("epsilon", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("lengths", "x", "before", "pooled", "norms")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("lengths", "targets", "x", "before", "pooled", "norms")
+        ),
     )

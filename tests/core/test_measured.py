@@ -212,7 +212,8 @@ def _by_pass(events: asl.Events, passes: int) -> list[tuple[float, float, torch.
     window = ClosedWindow(embedded, done.hidden, lengths, before, done.weights)
     hidden, weights, found = done.hidden, done.weights, []
     for _ in range(passes - 1):
-        new_hidden, new = sleep_pass(MODEL, window, hidden, weights)
+        ran = sleep_pass(MODEL, window, hidden, weights)
+        new_hidden, new = ran.hidden, ran.weights
         parts = []
         for pooled in (new_hidden[0].mean(0), new_hidden[0].max(0).values):
             parts.append(pooled / pooled.square().mean().sqrt())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rule_cases import error
 from torch import Tensor
 
-from adaptive_sleep.kernels import looked, looks, moves, native_look, pooled
+from adaptive_sleep.kernels import looked, looks, moves, native_look, pooled, score_logits
 
 BOUND = {torch.float32: 2e-6, torch.float64: 1e-14}
 
@@ -76,3 +76,41 @@ def test_windows_of_one_number_of_events_need_no_lengths() -> None:
         assert squares is not None
         assert error(summary, looks.torch_pooled(after, whole)) < 1e-14
         assert error(squares, looks.torch_moves(after, before)) < 1e-14
+
+
+@pytest.mark.usefixtures("_level", "_poisoned")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+def test_logits_are_scored_as_torch_scores_them(size: float, dtype: torch.dtype) -> None:
+    logits, _ = drawn((3, 7, 40), dtype)
+    targets = torch.randint(40, (3, 7), generator=torch.Generator().manual_seed(0))
+    found, wanted = (
+        form(logits * size, targets) for form in (score_logits, looks.torch_score_logits)
+    )
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == (3, 7)
+        assert error(one, other) < BOUND[dtype]
+    assert (found[1] >= 0).all()
+
+
+def test_even_logits_have_all_the_entropy_there_is() -> None:
+    loss, entropy = score_logits(torch.full((5, 16), 1e4), torch.arange(5))
+    assert torch.allclose(loss, torch.tensor(16.0).log().expand(5))
+    assert torch.allclose(entropy, loss)
+
+
+def test_a_target_that_is_no_class_is_nothing_that_passes_for_a_loss() -> None:
+    logits = torch.zeros(2, 8)
+    if native_look.serves(8, logits):
+        loss, _ = score_logits(logits, torch.tensor([-1, 8]))
+        assert loss.isnan().all()
+
+
+@pytest.mark.parametrize("classes", [8, 11])
+def test_a_loss_has_its_gradient(classes: int) -> None:
+    logits, _ = drawn((4, classes), torch.float64)
+    logits.requires_grad_()
+    loss, _ = score_logits(logits, torch.arange(4))
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    wanted = logits.softmax(-1) - torch.eye(classes, dtype=torch.float64)[:4]
+    assert error(gradient, wanted.detach()) < 1e-14
