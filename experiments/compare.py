@@ -76,7 +76,7 @@ def compare(
     plan, folder = read_comparison(file), Path(out)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     models = models_of(plan.models, quick)
-    since = claim(folder, {"recipe_sha256": sha256, "quick": quick})
+    since = claim(folder, {"recipe_sha256": sha256, "quick": quick}, plan.models.recipe)
     work = [Job(plan, folder, seed, model, quick) for seed, model in models.items()]
     done: dict[int, Done] = {}
 
@@ -169,9 +169,9 @@ def _correlated(by_seed: list[dict[str, float | None]]) -> dict[str, dict[str, A
     return found
 
 
-def claim(folder: Path, what: Mapping[str, Any]) -> str:
-    """Make the folder, or see that it is that of this very comparison; the commit it was begun
-    at. Raises InputError."""
+def claim(folder: Path, what: Mapping[str, Any], models: str = "") -> str:
+    """Make the folder, or see that it is that of this very comparison, or one in which
+    `reproduce` trained the recipe `models`; the commit it was begun at. Raises InputError."""
     file = folder / CLAIM
     if file.is_file():
         held = json.loads(file.read_text(encoding="utf-8"))
@@ -181,7 +181,8 @@ def claim(folder: Path, what: Mapping[str, Any]) -> str:
                     f"out={str(folder)!r}: was begun with another {name}; choose another folder"
                 )
         return str(held["commit"])
-    strange = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    strange = names - {f"{Path(models).stem}{ending}" for ending in (".json", ".html")}
     if folder.exists() and any(not name.startswith("seed-") for name in strange):
         raise InputError(f"out={str(folder)!r}: holds something else; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)

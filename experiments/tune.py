@@ -153,7 +153,8 @@ def _work(
             on_progress(len(finished(study)), study.user_attrs["trials"], note)
 
     with alone(folder):
-        claim(folder, {"recipe_sha256": order.sha256, "quick": order.quick})
+        what = {"recipe_sha256": order.sha256, "quick": order.quick}
+        claim(folder, what, order.recipe.models.recipe)
         bench = prepare(order.recipe, folder, models, quick=order.quick, tell=tell)
         plain = _plain(study, bench, order.space)
         flops = _within(order, budget, plain)

@@ -17,7 +17,7 @@ from run_cases import answering_model, make_series, series_model
 from adaptive_sleep.checkpoint import load_model, save_model
 from adaptive_sleep.experiments import compare as comparing
 from adaptive_sleep.experiments.cli import main
-from adaptive_sleep.experiments.compare import compare
+from adaptive_sleep.experiments.compare import claim, compare
 from adaptive_sleep.experiments.compare_models import models_of, trained
 from adaptive_sleep.experiments.compare_seed import look_up
 from adaptive_sleep.experiments.compare_streams import Source, changed, difficulties, source
@@ -213,6 +213,17 @@ def test_a_second_time_nothing_is_run_again(found: dict[str, Any], place: Path) 
     held = json.loads((place / "out" / "tiny.json").read_text())
     assert held["rows"] == json.loads(json.dumps(found["rows"]))
     assert "plotly" in (place / "out" / "tiny.html").read_text(encoding="utf-8")
+
+
+def test_the_folder_of_a_reproduction_may_be_gone_on_in(tmp_path: Path) -> None:
+    (tmp_path / "seed-0").mkdir()
+    for name in ("hops.json", "hops.html"):  # what `reproduce hops` leaves beside its seeds
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="holds something else"):
+        claim(tmp_path, {"quick": False}, "chain")
+    claim(tmp_path, {"quick": False}, "hops")
+    with pytest.raises(InputError, match="another quick"):
+        claim(tmp_path, {"quick": True}, "hops")
 
 
 def test_a_folder_of_something_else_is_refused(place: Path, tmp_path: Path) -> None:
