@@ -22,6 +22,7 @@ from .task import (
     TaskSpace,
     asked_last,
     check_shared_out,
+    check_switch,
     check_whole,
     checked_rungs,
 )
@@ -35,7 +36,8 @@ class Chain:
     shuffled, are spread evenly over `windows` windows; then every node is asked, as
     (node + 1, blank). The longest path has `shortest`..`longest` edges (None: as few, as many as
     fit); the other nodes make the other paths, none longer, each way to share them out equally
-    likely. With `rungs`, rung n of a sample asks for the node rungs[n - 1] hops on, or the end if
+    likely. With `alone` all paths are of the longest length, and a node that is left over is a path
+    of its own: where a path ends cannot be told from which ends there are. With `rungs`, rung n of a sample asks for the node rungs[n - 1] hops on, or the end if
     that is nearer. With `least`, a sample of the part "train" leaves nodes out of its paths: each
     batch draws how many nodes it has, `least` to `nodes` (`draw_size`), since what is to be found
     among few is learned sooner; its difficulty is that of the whole. Raises InputError for bad
@@ -48,6 +50,7 @@ class Chain:
     windows: int = 1
     shortest: int | None = None
     longest: int | None = None
+    alone: bool = False
     rungs: Sequence[int] = ()
     least: int = 0
 
@@ -55,6 +58,7 @@ class Chain:
         check_whole("chain", "nodes", self.nodes, 4, 64)  # what the tables stay small for
         check_whole("chain", "paths", self.paths, 1, self.nodes // 2)
         check_shared_out("chain", "nodes", self.nodes, self.windows)
+        check_switch("chain", "alone", self.alone)
         if self.least:
             check_whole("chain", "least", self.least, 2 * self.windows, self.nodes)
         least, most = self._bounds()
@@ -66,14 +70,16 @@ class Chain:
             check_whole("chain", name, value, 1, self.nodes)
             if not least <= value <= most:
                 raise InputError(
-                    f"chain: {name}={value}: with nodes={self.nodes} and paths={self.paths}, the "
-                    f"longest path has {least}..{most} edges"
+                    f"chain: {name}={value}: with nodes={self.nodes}, paths={self.paths} and "
+                    f"alone={self.alone}, the longest path has {least}..{most} edges"
                 )
         if (self.shortest or least) > (self.longest or most):
             raise InputError(f"chain: shortest={self.shortest} is above longest={self.longest}")
 
     def _bounds(self) -> tuple[int, int]:
         """The fewest and the most edges that the longest path can have."""
+        if self.alone:
+            return 1, self.nodes // self.paths - 1
         return -(-self.nodes // self.paths) - 1, self.nodes - self.paths
 
     @cached_property
@@ -136,7 +142,8 @@ class Chain:
         if size < self.nodes:
             kept = permutations(random, len(hops), self.nodes) < size
             path = (np.cumsum(sizes, axis=1)[:, :, None] <= np.arange(self.nodes)).sum(axis=1)
-            sizes = (kept[:, None] & (path[:, None] == np.arange(self.paths)[:, None])).sum(axis=2)
+            number = np.arange(sizes.shape[1])[:, None]
+            sizes = (kept[:, None] & (path[:, None] == number)).sum(axis=2)
             node = node[kept].reshape(len(hops), size)
         after = np.roll(node, -1, axis=1)
         rows, last = np.nonzero(sizes)[0], (np.cumsum(sizes, axis=1) - 1)[sizes > 0]
@@ -144,7 +151,13 @@ class Chain:
         return node * self.nodes + after, node, sizes
 
     def _sizes(self, random: np.random.Generator, hops: IntArray) -> IntArray:
-        """How many nodes each path has, `[R, paths]`, the longest first."""
+        """How many nodes each path has, `[R, paths]`, the longest first; `alone`: those of the nodes
+        that are left over come after them, 0 where there is none."""
+        if self.alone:
+            left = self.nodes - self.paths * (hops + 1)
+            single = np.arange(self.nodes - 2 * self.paths) < left[:, None]
+            whole = np.broadcast_to(hops[:, None] + 1, (len(hops), self.paths))
+            return np.concatenate([whole, single], axis=1)
         sizes = np.empty((len(hops), self.paths), np.int64)
         sizes[:, 0] = hops + 1
         left = self.nodes - sizes[:, 0]

@@ -22,6 +22,7 @@ CASES = [
     ("chain", {}),
     ("chain", {"nodes": 24, "paths": 4, "longest": 18}),
     ("chain", {"nodes": 32, "windows": 4}),
+    ("chain", {"nodes": 13, "paths": 3, "alone": True}),
     ("chain", {"nodes": 9, "paths": 3, "shortest": 2, "longest": 4, "windows": 3}),
     ("rule110", {}),
     ("rule110", {"width": 12, "windows": 2, "max_depth": 9}),
