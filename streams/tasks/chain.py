@@ -37,11 +37,11 @@ class Chain:
     (node + 1, blank). The longest path has `shortest`..`longest` edges (None: as few, as many as
     fit); the other nodes make the other paths, none longer, each way to share them out equally
     likely. With `alone` all paths are of the longest length, and a node that is left over is a path
-    of its own: where a path ends cannot be told from which ends there are. With `rungs`, rung n of a sample asks for the node rungs[n - 1] hops on, or the end if
-    that is nearer. With `least`, a sample of the part "train" leaves nodes out of its paths: each
-    batch draws how many nodes it has, `least` to `nodes` (`draw_size`), since what is to be found
-    among few is learned sooner; its difficulty is that of the whole. Raises InputError for bad
-    parameters.
+    of its own: where a path ends cannot be told from which ends there are. With `rungs`, rung n of
+    a sample asks for the node rungs[n - 1] hops on, or the end if that is nearer. With `least`, a
+    sample of the part "train" leaves nodes out of its paths: each batch draws how many nodes it
+    has, `least` to `nodes` (`draw_size`), since what is to be found among few is learned sooner;
+    its difficulty is that of the whole. Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "chain"
@@ -151,7 +151,7 @@ class Chain:
         return node * self.nodes + after, node, sizes
 
     def _sizes(self, random: np.random.Generator, hops: IntArray) -> IntArray:
-        """How many nodes each path has, `[R, paths]`, the longest first; `alone`: those of the nodes
+        """How many nodes each path has, `[R, paths]`, the longest first; if `alone`, those of nodes
         that are left over come after them, 0 where there is none."""
         if self.alone:
             left = self.nodes - self.paths * (hops + 1)
