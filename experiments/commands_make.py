@@ -1,6 +1,6 @@
 """`adaptive-sleep demo`, `train`, `report` and `bench`: commands that make something new.
 
-The work is done in demo.py, report.py, adaptive_sleep.training and the benchmarks.
+The work is done in demo.py, report_given.py, adaptive_sleep.training and the benchmarks.
 """
 
 from __future__ import annotations
@@ -153,19 +153,32 @@ def _train_task(recipe: str, out: Path, seed: int, device: str, as_json: bool) -
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Finished runs; the first is the reference.")],
+    given: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Finished runs, the first is the reference; or one comparison: its JSON, its "
+            "folder, a kept result; or the storage of a study, sqlite:///FILE.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="What the page is called.")] = "",
+    study: Annotated[
+        str | None, typer.Option(help="Its name, where the storage holds several.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write one self-contained HTML page about one or more runs."""
-    from adaptive_sleep.experiments.report import write_report
+    """Write one self-contained HTML page about runs, a comparison, or a study.
 
-    written = write_report(runs, out, title=title)
+    What is shown can be downloaded from the pages of comparisons and studies, as Parquet.
+    """
+    from adaptive_sleep.experiments.report_given import write_given
+
+    written = write_given(given, out, title=title, study=study)
     if as_json:
-        print_json({"report": str(written), "runs": [str(run) for run in runs]})
+        print_json(written)
     else:
-        print(written)
+        print(written["report"])
 
 
 bench = typer.Typer(

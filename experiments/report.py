@@ -1,14 +1,13 @@
 """One self-contained HTML page about one or more runs.
 
-Numbers come from report_data, drawings from report_figures; this file puts them on the page.
+Numbers come from report_data, drawings from report_figures; this file puts them on the page. What
+it shares with other pages is in report_page; which page the command makes, in report_given.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +21,10 @@ from adaptive_sleep.experiments.report_data import (
     read_runs,
     shared_facts,
 )
-from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.streams.manifest import write_atomically
+from adaptive_sleep.experiments.report_page import Cell, Table, file_to_write, make_page, save_page
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-CONFIG = '{"responsive": true, "displaylogo": false, "displayModeBar": false}'
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A table cell: what is shown, and the number that it sorts by (None: by its text)."""
-
-    text: str
-    key: float | None = None
-
 
 COLUMNS = (
     ("run", "The folder of the run"),
@@ -61,65 +48,55 @@ def write_report(
     The first run is the one that others are compared with. `reading` are sentences for the top.
     Raises InputError for no runs, a folder that is no finished run, or an `out` that is a folder.
     """
-    out = Path(out)
-    if out.is_dir():
-        raise InputError(f"out={str(out)!r}: this is a folder; a report is one file, name.html")
+    out = file_to_write(out)
     shown = read_runs([Path(run) for run in runs])
-    page = render(shown, title=title, reading=reading)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page.encode())
-    return out
+    return save_page(render(shown, title=title, reading=reading), out)
 
 
 def render(runs: Sequence[ReportRun], *, title: str = "", reading: Sequence[str] = ()) -> str:
     """Return the page as text."""
-    import jinja2
-    from plotly.offline import get_plotlyjs
+    from adaptive_sleep.experiments import report_figures as draw
 
     curves = [curve(run) for run in runs]
     alike = comparable(runs)
     phases, phases_missing = read_phases(runs[0]) if alike else (None, "")
-    template = resources.files("adaptive_sleep.experiments").joinpath("report.html.j2").read_text()
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    context = _figures(runs, curves, phases) | _settings(runs)
-    return environment.from_string(template).render(
+    most = max((int(run.trace["passes"].max() or 1) for run in runs), default=1)  # type: ignore[arg-type]
+    colours = [draw.colour(index) for index in range(len(runs))]
+    cells = [_cells(run, runs[0], alike) for run in runs]
+    return make_page(
+        "report.html.j2",
         title=title or ("A replay" if len(runs) == 1 else f"{len(runs)} replays"),
+        figures=_figures(runs, curves, phases),
         reading=list(reading),
         runs=runs,
-        columns=COLUMNS,
-        table=[_cells(run, runs[0], alike) for run in runs],
+        table=Table("runs", COLUMNS, cells, colours, spec=True),
+        groups=[(index, run.name, colours[index]) for index, run in enumerate(runs)],
         alike=alike,
         phases=phases,
         phases_missing=phases_missing,
         thinned=any(line.thinned for line in curves),
-        config=CONFIG,
-        plotly=get_plotlyjs().replace("</script", "<\\/script"),
-        **context,
+        constant=draw.drawn_signals(curves)[1],
+        pass_colours=[(n, draw.pass_colour(n)) for n in range(1, min(most, 7) + 1)],
+        phase_colours=[]
+        if phases is None
+        else [(name, draw.phase_colour(i)) for i, name in enumerate(phases.names)],
+        **_settings(runs),
     )
 
 
 def _figures(
     runs: Sequence[ReportRun], curves: Sequence[Curve], phases: Phases | None
-) -> dict[str, Any]:
+) -> dict[str, go.Figure]:
+    """The figures, each under the id of its place in the template."""
     from adaptive_sleep.experiments import report_figures as draw
 
-    signals = draw.signals_figure(runs, curves, phases)
-    by_phase = draw.phase_figure(runs, phases) if phases is not None else None
-    most = max((int(run.trace["passes"].max() or 1) for run in runs), default=1)  # type: ignore[arg-type]
-    return {
-        "time": _json(draw.time_figure(runs, curves, phases)),
-        "tradeoff": _json(draw.tradeoff_figure(runs)),
-        "signals": None if signals is None else _json(signals),
-        "by_phase": None if by_phase is None else _json(by_phase),
-        "constant": draw.drawn_signals(curves)[1],
-        "colours": [draw.colour(index) for index in range(len(runs))],
-        "pass_colours": [(n, draw.pass_colour(n)) for n in range(1, min(most, 7) + 1)],
-        "phase_colours": []
-        if phases is None
-        else [(name, draw.phase_colour(i)) for i, name in enumerate(phases.names)],
+    found = {
+        "time": draw.time_figure(runs, curves, phases),
+        "tradeoff": draw.tradeoff_figure(runs),
+        "by_phase": draw.phase_figure(runs, phases) if phases is not None else None,
+        "signals": draw.signals_figure(runs, curves, phases),
     }
+    return {name: figure for name, figure in found.items() if figure is not None}
 
 
 def _settings(runs: Sequence[ReportRun]) -> dict[str, Any]:
@@ -185,9 +162,3 @@ def quantity(value: float) -> str:
         if abs(value) >= 0.9995 * size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}"
-
-
-def _json(figure: go.Figure) -> str:
-    """The figure as JSON that is safe inside a <script>."""
-    text = str(figure.to_json())
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

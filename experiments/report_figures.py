@@ -86,7 +86,7 @@ def time_figure(
         _strip(figure, run, line, index, row=len(heights))
     axis = {"range": [len(runs) - 0.6, -0.9], "visible": False, "fixedrange": True}
     figure.update_yaxes(axis, row=len(heights), col=1)
-    _style(figure, height=sum(heights) + 90)
+    style(figure, height=sum(heights) + 90)
     if phases is not None:
         _shade(figure, phases, rows=len(heights) - 1)
     return figure
@@ -100,7 +100,7 @@ def _line(
         go.Scatter(
             x=x, y=y, name=name, mode="lines", meta=index, connectgaps=False,
             line={"color": colour(index), "width": 1.6},
-            hovertemplate=f"{hover}<extra>{_escape(name)}</extra>",
+            hovertemplate=f"{hover}<extra>{escape(name)}</extra>",
         ),
         row=row, col=col,
     )  # fmt: skip
@@ -114,13 +114,13 @@ def _strip(figure: go.Figure, run: ReportRun, line: Curve, index: int, *, row: i
             x=_moments(edges), y=[index - 0.22, index + 0.26], z=[passes], meta=index,
             name=run.name, colorscale=_pass_scale(), zmin=1, zmax=len(PASS_COLOURS),
             showscale=False,
-            hovertemplate=f"%{{z:.3g}} passes<extra>{_escape(run.name)}</extra>",
+            hovertemplate=f"%{{z:.3g}} passes<extra>{escape(run.name)}</extra>",
         ),
         row=row, col=1,
     )  # fmt: skip
     axis = "" if row == 1 else str(row)
     figure.add_annotation(
-        text=_escape(run.name), x=0, xref=f"x{axis} domain", y=index - 0.2, yref=f"y{axis}",
+        text=escape(run.name), x=0, xref=f"x{axis} domain", y=index - 0.2, yref=f"y{axis}",
         xanchor="left", yanchor="bottom", showarrow=False,
         font={"size": 11, "color": colour(index)},
     )  # fmt: skip
@@ -176,14 +176,14 @@ def tradeoff_figure(runs: Sequence[ReportRun]) -> go.Figure:
         figure.add_trace(
             go.Scatter(
                 x=[run.summary.flops_per_event], y=[run.summary.loss], mode="markers+text",
-                text=[_escape(run.name)], textposition=places[index], name=run.name, meta=index,
+                text=[escape(run.name)], textposition=places[index], name=run.name, meta=index,
                 textfont={"size": 11, "color": colour(index)}, cliponaxis=False,
                 marker={"size": 11, "color": colour(index), "line": {"width": 1, "color": "#fff"}},
                 hovertemplate=f"loss %{{y:.5g}}<br>%{{x:.4s}} FLOPs per event"
-                f"<extra>{_escape(run.name)}</extra>",
+                f"<extra>{escape(run.name)}</extra>",
             )
         )  # fmt: skip
-    _style(figure, height=420)
+    style(figure, height=420)
     costs = [run.summary.flops_per_event for run in runs]
     room = 0.1 * (max(costs) - min(costs)) or 0.2 * max(costs) or 1.0
     figure.update_xaxes(
@@ -242,7 +242,7 @@ def signals_figure(
         for index, (run, line) in enumerate(zip(runs, curves, strict=True)):
             if name in line.values:
                 _line(figure, _moments(line.time), line.values[name], index, run.name, row=row)
-    _style(figure, height=height)
+    style(figure, height=height)
     if phases is not None:
         _shade(figure, phases, rows=len(names))
     return figure
@@ -256,7 +256,7 @@ def phase_figure(runs: Sequence[ReportRun], phases: Phases) -> go.Figure | None:
     height = (34 * len(phases.names) + 60) * len(varying) + 40
     figure = make_subplots(
         rows=len(varying), cols=1, shared_xaxes=True, vertical_spacing=40 / height,
-        subplot_titles=[_escape(run.name) for run in varying],
+        subplot_titles=[escape(run.name) for run in varying],
     )  # fmt: skip
     order = list(reversed(phases.names))
     for row, run in enumerate(varying, start=1):
@@ -274,14 +274,15 @@ def phase_figure(runs: Sequence[ReportRun], phases: Phases) -> go.Figure | None:
                 ),
                 row=row, col=1,
             )  # fmt: skip
-    _style(figure, height=height)
+    style(figure, height=height)
     figure.update_xaxes(range=[0, 1], tickformat=".0%")
     figure.update_yaxes(automargin=True)
     figure.update_layout(barmode="stack", bargap=0.3, hovermode="closest")
     return figure
 
 
-def _style(figure: go.Figure, *, height: int) -> None:
+def style(figure: go.Figure, *, height: int) -> None:
+    """Give a figure its height in pixels and the looks that all figures share."""
     figure.update_layout(
         height=height, showlegend=False, paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)", font={"family": FONT, "size": 12, "color": INK},
@@ -311,6 +312,6 @@ def _moment(nanoseconds: int) -> str:
     return str(np.datetime64(nanoseconds, "ns").astype("datetime64[ms]"))
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Keep plotly from reading a name as mark-up."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
