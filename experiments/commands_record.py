@@ -234,7 +234,7 @@ def arrays(
 
 
 @app.command(
-    epilog="Example: adaptive-sleep record task chain --set paths=8 --samples 256 --out chain"
+    epilog="Example: adaptive-sleep record task chain --set paths=2 --samples 256 --out chain"
 )
 def task(
     name: Annotated[str, typer.Argument(help="The task, e.g. chain or hops.")],
