@@ -319,3 +319,20 @@ def stepped(task, batch, row, steps):
 
 
 NEXT_IS_ONE = {(1, 1, 0), (1, 0, 1), (0, 1, 1), (0, 1, 0), (0, 0, 1)}
+
+
+def test_paths_are_of_one_length_among_nodes_that_are_alone():
+    task = make_task("chain", nodes=13, paths=3, alone=True)
+    assert task.space.difficulties == (1, 2, 3)
+    batch = task.sample(np.random.default_rng(0), 40, part="test")
+    sources, successors = (x - 1 for x in task.space.unpack(batch.tokens[0]))
+    for source, successor, hops in zip(sources, successors, batch.difficulty, strict=True):
+        after = dict(zip(source.tolist(), successor.tolist(), strict=True))
+        starts = set(after) - {to for node, to in after.items() if to != node}
+        lengths = []
+        for node in starts:
+            lengths.append(0)
+            while after[node] != node:
+                node = after[node]
+                lengths[-1] += 1
+        assert sorted(lengths) == [0] * (13 - 3 * (hops + 1)) + [hops] * 3
