@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from adaptive_sleep.streams.errors import InputError, nearest
 
 Floats = NDArray[np.float32]
+TOGETHER = 16  # rows of one product, blank ones among them; a multiple of what BLAS takes at a time
 
 ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
     "tanh": np.tanh,
@@ -73,9 +74,10 @@ class Network:
 
     def run(self, x: Floats) -> Floats:
         """Return what comes out, float32 `[rows, outputs]`, for x float32 `[rows, inputs]`."""
-        between = ACTIVATIONS[self.activation]
-        # a stack of vectors and no matrix, whose product would round differently in other batches
-        x = x[:, None, :]
+        between, rows = ACTIVATIONS[self.activation], len(x)
+        # a stack of products of one size: one of all rows would round differently in other batches
+        stack = np.zeros((-(-rows // TOGETHER), TOGETHER, x.shape[1]), np.float32)
+        stack.reshape(-1, x.shape[1])[:rows] = x
         for at, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = (x if at == 0 else between(x)) @ weight.T + bias
-        return x[:, 0]
+            stack = (stack if at == 0 else between(stack)) @ weight.T + bias
+        return stack.reshape(-1, self.outputs)[:rows]
