@@ -90,7 +90,7 @@ class FastWeights:
 
 def relative(squares: Tensor) -> Tensor:
     """Relative change `[B]` from sums of squares `[2, B]`, of what moved and of what it is now."""
-    moved, size = squares.sqrt()
+    moved, size = squares.sqrt().unbind(0)
     return moved / (size + EPSILON)
 
 
