@@ -11,7 +11,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def test_readme_shows_what_the_last_full_comparison_found():
-    assert short_table(from_results("mixed_hops")) in README.read_text(encoding="utf-8")
+    assert short_table(from_results("mixed_chain")) in README.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("interval", [None, [-0.25, 0.05]])
