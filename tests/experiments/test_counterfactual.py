@@ -27,7 +27,7 @@ from adaptive_sleep.streams.errors import InputError, IntegrityError
 from adaptive_sleep.streams.recording import Recording
 
 CHAIN = "bundled:chain"
-FIRST: dict[str, Any] = {"gap_seconds": 0.5, "stop": 160}  # a window and its questions, 4 streams
+FIRST: dict[str, Any] = {"gap_seconds": 0.5, "stop": 144}  # a window and its questions, 4 streams
 SIGNED = "state_change(tolerance=0.45, max_passes=3)"
 
 
@@ -86,7 +86,7 @@ def test_the_oracle_of_a_table_is_as_good_as_it_says(
     assert regret(found.table, best.passes, tolerance=0.0).loss == 0.0
     by_half = oracle(found.table, halves=True)
     assert not by_half.optimistic
-    assert by_half.passes["scored_after"].to_list() == [10] * 4
+    assert by_half.passes["scored_after"].to_list() == [9] * 4
     worth = value(found.table).filter(pl.col("passes") == 1)
     assert (worth["value"] > 0).all()  # this model was taught to need more than one
 

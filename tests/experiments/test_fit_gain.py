@@ -32,7 +32,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten windows in each of four streams."""
     out = tmp_path_factory.mktemp("forks") / "forks"
     counterfactuals("bundled:chain-validation", CHAIN, "fixed(3)", out, most=3,
-                    gap_seconds=0.5, stop=1600)  # fmt: skip
+                    gap_seconds=0.5, stop=1440)  # fmt: skip
     return out
 
 
@@ -40,7 +40,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first window of four other streams."""
     out = tmp_path_factory.mktemp("few") / "forks"
-    counterfactuals(CHAIN, CHAIN, "fixed(3)", out, most=3, gap_seconds=0.5, stop=160)
+    counterfactuals(CHAIN, CHAIN, "fixed(3)", out, most=3, gap_seconds=0.5, stop=144)
     return out
 
 
@@ -151,7 +151,7 @@ def test_its_file_sleeps_as_the_table_promised(forks: Path, few: Path, tmp_path:
     saving = predicted(gain, cases)
     threshold = float(np.median(saving[:, 0, 0])) + 1e-9
     spec = f"predicted_gain({str(found.file)!r}, threshold={threshold!r})"
-    replay(CHAIN, CHAIN, spec, tmp_path / "run", gap_seconds=0.5, stop=160)
+    replay(CHAIN, CHAIN, spec, tmp_path / "run", gap_seconds=0.5, stop=144)
     trace = open_run(tmp_path / "run").trace().sort("stream", "window").collect()
     passes = trace.filter(trace["asked"] == 0)["passes"].to_list()
     assert passes == slept(saving, threshold).tolist()
@@ -172,7 +172,7 @@ def test_the_same_forks_and_seed_give_the_same_file(forks: Path, tmp_path: Path)
 def test_what_cannot_be_fitted_together_is_refused(forks: Path, few: Path, tmp_path: Path) -> None:
     out = tmp_path / "gain.safetensors"
     other = tmp_path / "other"
-    counterfactuals(CHAIN, CHAIN, "fixed(1)", other, most=2, gap_seconds=0.5, stop=160)
+    counterfactuals(CHAIN, CHAIN, "fixed(1)", other, most=2, gap_seconds=0.5, stop=144)
     for folders, held, said in (
         ([], [], "at least one folder"),
         ([forks, other], [], "most is 3 in .* but 2 in"),
