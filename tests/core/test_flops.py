@@ -39,8 +39,9 @@ BATCH, SIZE, PAST = 3, 10, 6
 
 
 def one_step_rule(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, *, initial_state: Tensor, lengths: Any
-) -> tuple[Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, *, initial_state: Tensor,
+    lengths: Any, reference_state: Tensor | None, return_state_change: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
     """The gated delta rule by its definition, all products as bmm: for sequences of full length."""
     batch, steps, heads, key = q.shape
     state = initial_state.reshape(batch * heads, key, -1)
@@ -51,7 +52,12 @@ def one_step_rule(
         error = (vt - torch.bmm(kt, state)) * beta[:, t].reshape(-1, 1, 1)
         state = torch.baddbmm(state, kt.transpose(1, 2), error)
         outputs.append(torch.bmm(qt, state).view(batch, heads, -1) * key**-0.5)
-    return torch.stack(outputs, 1), state.view_as(initial_state)
+    found = torch.stack(outputs, 1), state.view_as(initial_state)
+    if not return_state_change:
+        return found
+    assert reference_state is not None
+    moved = found[1] - reference_state
+    return *found, torch.stack([x.square().sum((2, 3)) for x in (moved, found[1])])
 
 
 def library_convolution(
