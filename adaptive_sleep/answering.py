@@ -181,14 +181,3 @@ def go_on(
         if not batch.diagonal[window]:
             held = holds.after(held, done.new)
     return found, Carried(states[-1], holds, held)
-
-
-def window_positions(batch: TaskBatch) -> tuple[float, float]:
-    """Positions of a sample on average: those that every pass reads, and those of questions."""
-    read = asked = 0
-    for questions, lengths in zip(batch.asked(), batch.lengths, strict=True):
-        if questions.any():
-            asked += int(lengths.sum())
-        else:
-            read += int(lengths.sum())
-    return read / len(batch), asked / len(batch)

@@ -52,7 +52,7 @@ def render(found: Found, *, title: str = "") -> str:
         title=title or result.comparison,
         figures=_figures(result, passes),
         result=result,
-        reading=[*result.reading, *_seen(result)],
+        reading=result.reading,
         tables=tables_of(result, passes, colours),
         groups=_groups(result, kinds, colours),
         front=", ".join(row.name for row in best_rows(result.rows)),
@@ -88,16 +88,6 @@ def _groups(
             first = next(row for row in result.rows if looks.group_of(row.kind) == at)
             found.append((at, name, colours[first.name]))
     return found
-
-
-def _seen(result: Result) -> list[str]:
-    """The smallest effect that could have been seen, where the comparison says it for all rows."""
-    if result.smallest_effect is None:
-        return []
-    return [
-        f"The smallest difference of the score that {len(result.seeds)} trained models could have "
-        f"shown is {result.smallest_effect:.4f}."
-    ]
 
 
 def _settings(result: Result) -> dict[str, Any]:

@@ -24,8 +24,7 @@ Ends = tuple[float, float]
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One row: means over trained seeds, and their intervals, as in `compare_rows.make_rows`.
 
-    `difference_to_fixed` is that to fixed(max_passes). `smallest_effect`: what a difference must at
-    least be to be seen, where the comparison says so.
+    `difference_to_fixed` is that to fixed(max_passes).
     """
 
     name: str
@@ -57,8 +56,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     training_tokens: float | None = None
     training_flops: float | None = None
     seconds_per_event: float | None = None
-    smallest_effect: float | None = None
     seeds_values: dict[int, dict[str, Any]] = {}
+
+    @property
+    def smallest_effect(self) -> float | None:
+        """The least difference to fixed(max_passes) that would have been told from none: half of
+        its interval. None where it has none, and of fixed(max_passes) itself."""
+        low, high = self.difference_interval or (0.0, 0.0)
+        return (high - low) / 2 or None
 
     @property
     def base(self) -> str:
@@ -74,7 +79,7 @@ class Correlation(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a comparison wrote; `smallest_effect` as in `Row`, for all rows alike."""
+    """All that a comparison wrote."""
 
     comparison: str
     rows: tuple[Row, ...]
@@ -94,7 +99,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     begun_at_commit: str = ""
     quick: bool = False
     wall_seconds: float | None = None
-    smallest_effect: float | None = None
 
     @property
     def asks(self) -> bool:

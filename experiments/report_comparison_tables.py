@@ -21,14 +21,16 @@ from adaptive_sleep.experiments.report_page import Cell, Table, number
 Column = tuple[str, str, Callable[[Row], Cell]]
 
 
-def _columns(rows: Sequence[Row], most: int) -> list[Column]:
+def _columns(most: int) -> list[Column]:
     """What is shown of rows at a cost of their own, and of those of a change."""
-    columns: list[Column] = [
+    return [
         ("row", "Its name in the recipe", lambda row: Cell(row.name)),
         ("score", "Mean over trained models, ± half its 95 % t-interval",
          lambda row: number(row.score, ".4f", row.score_interval)),
         (f"to fixed({most})", "Difference of the score to that of the most passes everywhere",
          lambda row: number(row.difference_to_fixed, "+.4f", row.difference_interval)),
+        ("smallest effect", f"What a difference to fixed({most}) must be to be told from none",
+         lambda row: number(row.smallest_effect, ".4f")),
         ("mean passes", "Passes per window; 1 is no sleep",
          lambda row: number(row.mean_passes, ".2f")),
         ("FLOPs per event", "All FLOPs per event, by the ledger",
@@ -46,12 +48,11 @@ def _columns(rows: Sequence[Row], most: int) -> list[Column]:
         ("online", "Whether it could be deployed", lambda row: Cell("yes" if row.online else "no")),
         ("policy", "What was run", lambda row: Cell(shortened(row.policy))),
     ]  # fmt: skip
-    return _with_effect(columns, rows)
 
 
-def _matched_columns(rows: Sequence[Row]) -> list[Column]:
+def _matched_columns() -> list[Column]:
     """What is shown of rows at matched cost."""
-    columns: list[Column] = [
+    return [
         ("row", "Its name, and the target", lambda row: Cell(row.name)),
         ("target", "Times the FLOPs per event of the plain hybrid",
          lambda row: number(row.target, "g")),
@@ -69,16 +70,6 @@ def _matched_columns(rows: Sequence[Row]) -> list[Column]:
                           else f"{1e3 * row.seconds_per_event:.3g} ms", row.seconds_per_event)),
         ("policy", "What was run", lambda row: Cell(shortened(row.policy))),
     ]  # fmt: skip
-    return _with_effect(columns, rows)
-
-
-def _with_effect(columns: list[Column], rows: Sequence[Row]) -> list[Column]:
-    """The columns, with one of the smallest effect where rows have it."""
-    if any(row.smallest_effect is not None for row in rows):
-        meaning = "The smallest difference of the score that could have been seen"
-        effect = ("smallest effect", meaning, lambda row: number(row.smallest_effect, ".4f"))
-        columns.insert(-1, effect)
-    return columns
 
 
 def _quantity(value: float | None) -> Cell:
@@ -112,9 +103,9 @@ def tables_of(
         frame = rows_frame(rows, front=[row.name in best for row in rows])
         return _rows_table(name, rows, columns, frame, colours)
 
-    found = {"rows": table("rows", result.others, _columns(result.others, most))}
+    found = {"rows": table("rows", result.others, _columns(most))}
     if result.matched:
-        found["matched"] = table("matched", result.matched, _matched_columns(result.matched))
+        found["matched"] = table("matched", result.matched, _matched_columns())
     if result.changes:
         found["changes"] = _changes_table(result, colours)
     if result.signals:
@@ -128,7 +119,7 @@ def tables_of(
 
 def _changes_table(result: Result, colours: Mapping[str, str]) -> Table:
     rows = [(name, row) for name, several in result.changes.items() for row in several]
-    columns = _columns([row for _, row in rows], result.max_passes)
+    columns = _columns(result.max_passes)
     return Table(
         "changes",
         [("change", "What is other than where parameters were chosen"),

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaptive_sleep.answering import window_positions
 from adaptive_sleep.checkpoint import describe_model
 from adaptive_sleep.curriculum import draw
 from adaptive_sleep.eviction import holding
@@ -62,7 +61,12 @@ def step_flops(recipe: TaskRecipe) -> float:
 def _held(recipe: TaskRecipe, batch: TaskBatch, kept: int) -> float:
     """Events that attention holds at the start of a sample, on average over streams that go on
     with the chance of the recipe."""
-    going_on, left = recipe.training.carry_over, max(window_positions(batch)[0], 1.0)
+    read = [
+        lengths.sum()
+        for asked, lengths in zip(batch.asked(), batch.lengths, strict=True)
+        if not asked.any()
+    ]
+    going_on, left = recipe.training.carry_over, max(float(sum(read)) / len(batch), 1.0)
     samples = np.arange(1, int(np.ceil(kept / left)) + 1)
     more = np.minimum(kept, left * samples) - np.minimum(kept, left * (samples - 1))
     return float((going_on**samples * more).sum())

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import adaptive_sleep as asl
-from adaptive_sleep.answering import Answers, answer, go_on, unread, window_positions
+from adaptive_sleep.answering import Answers, answer, go_on, unread
 from adaptive_sleep.config import decode
 from adaptive_sleep.curriculum import difficulty_weights
 from adaptive_sleep.learning import (
@@ -110,7 +110,6 @@ def test_the_answers_come_from_the_values_that_were_read(model: asl.Model) -> No
     other = dataclasses.replace(batch, values=(read, batch.values[1]))
     changed = (answer(model, other, 2)[0].logits != found.logits).view(5, 5).any(1)
     assert changed.tolist() == [False, False, True, False, False]
-    assert window_positions(batch) == (5.0, 5.0)
 
 
 def test_only_what_is_asked_is_answered(model: asl.Model) -> None:

@@ -253,12 +253,32 @@ def browse(page: Path, profile: Path) -> tuple[Page, str, list[str]]:
     return Page(done.stdout), done.stdout, said
 
 
+def looked_at(text: str, clicks: str, folder: Path) -> tuple[Page, str]:
+    """A page after `clicks`, parsed and as text; nothing was complained of or asked from elsewhere,
+    and nothing is wider than the window."""
+    look = f"""<script>{clicks}
+      const asked = performance.getEntriesByType("resource").length;
+      const wide = document.documentElement.scrollWidth <= window.innerWidth;
+      document.title = `asked ${{asked}} wide ${{wide}}`;
+    </script></body>"""
+    out = folder / "r.html"
+    out.write_text(text.replace("</body>", look), encoding="utf-8")
+    page, shown, complaints = browse(out, folder / "profile")
+    assert complaints == []
+    assert "<title>asked 0 wide true</title>" in shown
+    return page, shown
+
+
+def drawn_in(shown: str) -> list[str]:
+    """The figures that a browser drew, by their places."""
+    return re.findall(r'class="plot js-plotly-plot" id="(\w+)"', shown)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_browser_draws_all_figures_without_an_error(runs: list[Path], tmp_path: Path) -> None:
     written = write_report(runs, tmp_path / "r.html")
     _, text, complaints = browse(written, tmp_path / "profile")
-    drawn = re.findall(r'class="plot js-plotly-plot" id="(\w+)"', text)
-    assert drawn == ["time", "tradeoff", "by_phase", "signals"]
+    assert drawn_in(text) == ["time", "tradeoff", "by_phase", "signals"]
     assert complaints == []
 
 

@@ -15,7 +15,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from test_report import CHROMIUM, Page, browse
+from test_report import CHROMIUM, Page, drawn_in, looked_at
 from test_report_comparison import Links
 
 from adaptive_sleep.experiments.cli import main
@@ -269,20 +269,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_browser_draws_it_sorts_it_and_asks_for_nothing(text: str, tmp_path: Path) -> None:
-    look = """<script>
+    clicks = """
       document.querySelectorAll("#trials thead button")[3].click();
-      document.querySelectorAll(".chips button")[0].click();
-      const asked = performance.getEntriesByType("resource").length;
-      const wide = document.documentElement.scrollWidth <= window.innerWidth;
-      document.title = `asked ${asked} wide ${wide}`;
-    </script></body>"""
-    out = tmp_path / "r.html"
-    out.write_text(text.replace("</body>", look), encoding="utf-8")
-    _, shown, complaints = browse(out, tmp_path / "profile")
-    drawn = re.findall(r'class="plot js-plotly-plot" id="(\w+)"', shown)
-    assert drawn == ["tradeoff", "progress", "importance"]
-    assert complaints == []
-    assert "<title>asked 0 wide true</title>" in shown
+      document.querySelectorAll(".chips button")[0].click();"""
+    _, shown = looked_at(text, clicks, tmp_path)
+    assert drawn_in(shown) == ["tradeoff", "progress", "importance"]
     trials = shown.partition('<table id="trials">')[2].partition("</table>")[0]
     costs = re.findall(r'<tr>(?:\s*<td.*?</td>){3}\s*<td data-key="([\d.]+)"', trials)
     assert len(costs) == 22  # one was refused
