@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from adaptive_sleep.experiments import (
+    commands_choices,
     commands_compare,
     commands_fit,
     commands_learn,
@@ -64,6 +65,7 @@ for part in (
     commands_record,
     commands_make,
     commands_learn,
+    commands_choices,
     commands_fit,
     commands_compare,
     commands_tune,

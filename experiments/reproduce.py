@@ -80,7 +80,7 @@ def variant(recipe: TaskRecipe, kind: str, steps: int = 0, flops: float = 0.0) -
     return replace(recipe, training=training)
 
 
-def _train(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
+def train_and_test(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
     """One job, on one thread: train, or take up, and test."""
     with one_thread():
         learned = learn(recipe, folder, seed=seed)
@@ -137,7 +137,7 @@ def reproduce(
     work = {
         (kind, seed): job(kind, seed, recipe.training.steps) for kind in first for seed in seeds
     }
-    for count, (key, done) in enumerate(side_by_side(_train, work, jobs, then=then), 1):
+    for count, (key, done) in enumerate(side_by_side(train_and_test, work, jobs, then=then), 1):
         found[key[0]][key[1]] = done
         if on_progress is not None:
             on_progress(count, len(kinds) * len(seeds), f"{key[0]}, seed {key[1]}")
@@ -263,11 +263,14 @@ def from_checkpoint(name: str, where: str) -> dict[str, Any]:
 def from_results(name: str) -> dict[str, Any]:
     """What the last full run wrote. Raises InputError where there is none."""
     recipe_of(name)
-    file = resources.files("adaptive_sleep.experiments") / "results" / f"{_file(name)}.json"
+    return with_gains(kept_result(name))
+
+
+def kept_result(name: str) -> dict[str, Any]:
+    """The results file of an experiment or a file of choices. Raises InputError."""
+    stem = name.replace("-", "_")
+    file = resources.files("adaptive_sleep.experiments") / "results" / f"{stem}.json"
     if not file.is_file():
-        raise InputError(f"reproduce {name} --from-results: no full run has been kept yet")
-    return with_gains(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _file(name: str) -> str:
-    return name.replace("-", "_")
+        raise InputError(f"{name} --from-results: no full run has been kept yet")
+    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return kept
