@@ -5,7 +5,7 @@ The format is public: Z. Allen-Zhu, "Physics of Language Models: Part 4.1", SSRN
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .drawing import distinct, draw_difficulties, draw_in_part, permutations, taken
-from .task import IntArray, Part, TaskBatch, TaskSpace, check_switch, check_whole
+from .task import (
+    IntArray,
+    Part,
+    TaskBatch,
+    TaskSpace,
+    check_switch,
+    check_whole,
+    checked_rungs,
+)
 from .texts import closed_up, cut, even_stops, text_batch
 
 _BEGIN, _SEPARATOR, _ANSWER, _QUERY = 9999, 9700, 9500, 9000  # the public ids; _QUERY + k
@@ -34,7 +42,8 @@ class Depo:
     In part "train" there are n words, 3..max_nodes, with chances as 1 / (n + sqrt(max_nodes)), and
     k is uniform; else n = max_nodes, and k is a power of two or max_hops. Weights given are obeyed
     in every part. All questions of a sample share one k (in the public text each draws its own), so
-    that k is the difficulty of the sample. k may exceed n, and wraps.
+    that k is the difficulty of the sample. k may exceed n, and wraps. With `rungs`, for words of
+    one token, rung n of a sample asks for the word min(k, rungs[n - 1]) words on.
 
     Our ids: 0 blank, 1..2 word_tokens as they are, and from b = 2 word_tokens on, b + 1: 9999,
     b + 2: 9700, b + 3: 9500, b + 3 + k: 9000 + k; `public_ids` gives the public ones back.
@@ -50,6 +59,7 @@ class Depo:
     separator: bool = False
     windows: int = 4
     questions: int = 10
+    rungs: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         check_whole("depo", "max_nodes", self.max_nodes, 3, 4096)
@@ -60,6 +70,14 @@ class Depo:
         check_whole("depo", "windows", self.windows, 1, 6 * self.min_length + 1)
         check_switch("depo", "separator", self.separator)
         check_whole("depo", "questions", self.questions, 1, 4096)
+        object.__setattr__(self, "rungs", checked_rungs("depo", self.rungs, self.max_hops))
+        if (
+            self.rungs and self.max_length > 1
+        ):  # a text shows the tokens of an answer before its last
+            raise InputError(
+                f"depo: rungs={list(self.rungs)} with max_length={self.max_length}: rungs are for "
+                "words of one token; set max_length = 1 or leave them out"
+            )
         words = sum(self.word_tokens**n for n in range(self.min_length, self.max_length + 1))
         if words < self.max_nodes or self._base**self.max_length > 2**31:
             raise InputError(
@@ -118,8 +136,9 @@ class Depo:
         n = sizes[:, 0]
         words = codes[:, :, None] // self._base ** np.arange(self.max_length) % self._base
         text, lengths = closed_up(self._edges(random, words, n))
-        asked, answered = self._questions(random, words, n, k)
-        return text_batch(cut(text, even_stops(lengths, self.windows)), asked, answered, k)
+        asked, answered, rungs = self._questions(random, words, n, k)
+        read = cut(text, even_stops(lengths, self.windows))
+        return text_batch(read, asked, answered, k, rungs)
 
     def _sizes(self, random: np.random.Generator, rows: int, part: Part) -> IntArray:
         if part != "train":
@@ -161,15 +180,22 @@ class Depo:
 
     def _questions(
         self, random: np.random.Generator, words: IntArray, n: IntArray, k: IntArray
-    ) -> tuple[IntArray, NDArray[np.bool_]]:
-        """The questions with blanks in them, and where they are answers, both `[B, P]`."""
+    ) -> tuple[IntArray, NDArray[np.bool_], list[IntArray]]:
+        """The questions with blanks in them, where they are answers, and the questions with each
+        rung's answers instead, all `[B, P]`."""
         rows = np.arange(len(n))[:, None]
         start = permutations(random, len(n), self.max_nodes, n)[:, : self.questions]
         there = (start < n[:, None])[:, :, None]
-        reached = words[rows, (start + k[:, None]) % n[:, None]]
         query = np.broadcast_to((self._base + 2 + k)[:, None, None], there.shape)
-        pieces = [query, words[rows, start], np.full(there.shape, self._base + 2), reached]
-        answers = [np.zeros_like(piece, np.bool_) for piece in pieces[:-1]]
-        answered = np.concatenate([*answers, np.ones_like(reached, np.bool_)], axis=2)
-        asked = np.concatenate(pieces, axis=2) * there
-        return asked.reshape(len(n), -1), answered.reshape(len(n), -1)
+        pieces = [query, words[rows, start], np.full(there.shape, self._base + 2)]
+
+        def told(hops: IntArray) -> IntArray:
+            reached = words[rows, (start + hops[:, None]) % n[:, None]]
+            return (np.concatenate([*pieces, reached], axis=2) * there).reshape(len(n), -1)
+
+        place = np.arange(sum(piece.shape[2] for piece in pieces) + self.max_length)
+        answered = np.broadcast_to(
+            place >= len(place) - self.max_length, (*start.shape, len(place))
+        )
+        rungs = [told(np.minimum(k, level)) for level in self.rungs]
+        return told(k), answered.reshape(len(n), -1), rungs

@@ -49,20 +49,27 @@ def text_batch(
     questions: IntArray,
     answered: NDArray[np.bool_],
     difficulty: IntArray,
+    rungs: Sequence[IntArray] = (),
 ) -> TaskBatch:
     """Return the batch of the windows read, and a last one made of `questions` `[B, P]`, padded.
 
     Where `answered` `[B, P]`, the token is an answer: it is the target of the token before it.
+    Each of `rungs` `[B, P]` is the questions with easier answers, of as many tokens.
     """
     asked, held = closed_up(questions)
     # every entry that is a token says whether it answers (2) or not (1), so both close up alike
     marks, _ = closed_up(np.where(questions > 0, 1 + answered, 0))
-    targets = np.full_like(asked, -1)
-    targets[:, :-1] = np.where(marks[:, 1:] == 2, asked[:, 1:], -1)
+
+    def targets_of(text: IntArray) -> IntArray:
+        targets = np.full_like(text, -1)
+        targets[:, :-1] = np.where(marks[:, 1:] == 2, text[:, 1:], -1)
+        return targets
+
     return TaskBatch(
         tokens=(*(texts for texts, _ in windows), asked),
-        targets=(*(np.full_like(texts, -1) for texts, _ in windows), targets),
+        targets=(*(np.full_like(texts, -1) for texts, _ in windows), targets_of(asked)),
         lengths=(*(lengths for _, lengths in windows), held),
         difficulty=difficulty,
         diagonal=(*(False for _ in windows), False),
+        rungs=tuple(targets_of(closed_up(rung)[0]) for rung in rungs),
     )

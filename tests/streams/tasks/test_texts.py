@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.tasks.depo import Depo
 from adaptive_sleep.streams.tasks.texts import closed_up, cut, even_stops, text_batch
 
 
@@ -34,3 +39,31 @@ def test_an_answer_is_asked_at_the_token_before_it():
     assert batch.targets[0].tolist() == [[-1, -1], [-1, -1]]
     assert [held.tolist() for held in batch.lengths] == [[2, 1], [4, 2]]
     assert batch.diagonal == (False, False)
+
+
+def test_depo_rungs_ask_for_fewer_words_on():
+    task = Depo(max_nodes=7, max_hops=5, max_length=1, word_tokens=20, rungs=[1, 3])
+    batch = task.sample(np.random.default_rng(4), 20, part="train")
+    plain = replace(task, rungs=()).sample(np.random.default_rng(4), 20, part="train")
+    assert plain.rungs == ()
+    for one, other in zip(batch.tokens, plain.tokens, strict=True):
+        assert (one == other).all()
+    for row in range(20):
+        windows = [x[row, : n[row]] for x, n in zip(batch.tokens, batch.lengths, strict=True)]
+        text = task.space.unpack(np.concatenate(windows[:-1]))[0][1:]
+        successor = dict(zip(text[::2].tolist(), text[1::2].tolist(), strict=True))
+        asked = windows[-1].reshape(-1, 4)  # 9000 + k, start, 9500, answer
+        for level, rung in zip([1, 3], batch.rungs, strict=True):
+            wanted = []
+            for _, start, _, _ in asked.tolist():
+                node = start
+                for _ in range(min(level, int(batch.difficulty[row]))):
+                    node = successor[node]
+                wanted += [-1, -1, node, -1]
+            assert rung[row, : len(wanted)].tolist() == wanted
+            assert (rung[row, len(wanted) :] == -1).all()
+
+
+def test_depo_rungs_are_for_words_of_one_token():
+    with pytest.raises(InputError, match="rungs are for words of one token"):
+        Depo(rungs=[1, 2])
