@@ -36,8 +36,18 @@ class Answers:
     targets: Tensor
     rows: Tensor
 
+    def asked(self) -> Answers:
+        """Without the questions whose target is -1, which a rung leaves out."""
+        if self.targets.is_floating_point() or bool((self.targets >= 0).all()):
+            return self
+        kept = torch.nonzero(self.targets >= 0)[:, 0]
+        return Answers(self.logits[kept], self.targets[kept], self.rows[kept])
+
     def loss(self) -> Tensor:
-        """Cross-entropy, nats per question; of real numbers the mean squared error."""
+        """Cross-entropy, nats per question; of real numbers the mean squared error; of no question
+        0."""
+        if not len(self.targets):
+            return self.logits.sum()
         if self.targets.is_floating_point():
             return F.mse_loss(self.logits[:, 0], self.targets.to(self.logits.dtype))
         return F.cross_entropy(self.logits, self.targets)
@@ -176,7 +186,7 @@ def go_on(
             done = ask(model, embedded, valid, weights, held, seen=seen, reach=holds.reach)
             logits = model.tokens.logits(done.hidden[rows, places])
             wanted = _on(model, rungs[number - 1]) if number <= len(rungs) else targets
-            found.append(Answers(logits, wanted[rows, places], rows))
+            found.append(Answers(logits, wanted[rows, places], rows).asked())
         states = [done.weights]
         if not batch.diagonal[window]:
             held = holds.after(held, done.new)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -30,8 +31,9 @@ class LearningRecipe:
     passes: str = "1-4"  # N per batch: drawn from a range, or one number
     ramp: float = 0.0  # share over which the highest N grows from the lowest
     loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each of the most
-    # with loss "every": per stage the rungs that pass 1, 2, ... are asked for, as many passes as
-    # rungs; a stage is learned where the running loss of its last pass falls below `learned`
+    # with loss "every": per stage the rungs that pass 1, 2, ... are asked for (of a task without
+    # rungs the difficulties), as many passes as rungs; a stage is learned where the running loss of
+    # its last pass falls below `learned`
     stages: tuple[tuple[int, ...], ...] = ()
     learned: float = 0.1  # nats a question, or squared error
     carry_over: float = 0.0  # share of samples that begin with what the step before left behind
@@ -76,12 +78,29 @@ def check_training(training: LearningRecipe) -> None:
 def staged(task: Task, training: LearningRecipe) -> list[Task]:
     """The task of each stage, which asks for its rungs; without stages the task alone.
 
-    Raises InputError for a task without rungs, and for rungs that are none of its.
+    Where a task has no rungs, a stage names difficulties: pass n is asked about the samples that
+    are no harder than its own. Raises InputError for rungs or difficulties that are none of its.
     """
-    if training.stages and not hasattr(task, "rungs"):
-        raise InputError(f"[training] stages: the task {task.name} has no rungs; leave them out")
-    given: Any = task
-    return [dataclasses.replace(given, rungs=stage) for stage in training.stages] or [task]
+    if not training.stages:
+        return [task]
+    if hasattr(task, "rungs"):
+        given: Any = task
+        return [dataclasses.replace(given, rungs=stage) for stage in training.stages]
+    for stage in training.stages:
+        known = task.space.difficulties
+        if list(stage) != sorted(stage) or not set(stage) <= set(known):
+            raise InputError(
+                f"[training] stages: {list(stage)}: rising difficulties of {task.name}, "
+                f"{known[0]} to {known[-1]}"
+            )
+    return [task] * len(training.stages)
+
+
+def eased(batch: TaskBatch, levels: Sequence[int]) -> TaskBatch:
+    """The batch with a rung for each level: asked about are the samples no harder than that."""
+    last, harder = batch.targets[-1], batch.difficulty[:, None]
+    rungs = tuple(np.where(harder <= level, last, -1) for level in levels)
+    return dataclasses.replace(batch, rungs=rungs)
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,8 @@ def draw(
     passes = drawn_passes(training, random, step, stage)
     weights = difficulty_weights(training, task, step, stage)
     batch = task.sample(random, training.batch, part="train", weights=weights)
+    if training.stages and not hasattr(task, "rungs"):
+        batch = eased(batch, training.stages[stage])
     return Drawn(batch, passes, training.loss == "every")
 
 
@@ -154,5 +175,8 @@ def difficulty_weights(
     if training.stages:
         done = stage / max(len(training.stages) - 1, 1)
     p = first + (last - first) * done
-    least = 0 in task.space.difficulties
-    return {d: float(least + d) ** -p for d in task.space.difficulties}
+    known = task.space.difficulties
+    least = 0 in known
+    if training.stages and not hasattr(task, "rungs"):  # what no pass is asked about is not drawn
+        known = tuple(d for d in known if d <= max(training.stages[stage]))
+    return {d: float(least + d) ** -p for d in known}

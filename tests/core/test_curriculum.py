@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from adaptive_sleep.answering import go_on, unread
 from adaptive_sleep.config import decode
 from adaptive_sleep.curriculum import (
     SHORTEST,
@@ -21,7 +23,8 @@ from adaptive_sleep.curriculum import (
     drawn_passes,
     staged,
 )
-from adaptive_sleep.learning import TaskRecipe, rate_factor, task_of
+from adaptive_sleep.learning import TaskRecipe, config_of, rate_factor, task_of
+from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.task_training import learn
@@ -138,8 +141,52 @@ def test_rungs_that_are_none_are_refused() -> None:
     training = LearningRecipe(loss="every", stages=((1,), (1, 9)))
     with pytest.raises(InputError, match=r"rungs=9: expected an integer in 1\.\.4"):
         staged(make_task("hops", nodes=8, max_hops=4), training)
-    with pytest.raises(InputError, match="the task depo has no rungs; leave them out"):
-        staged(make_task("depo"), training)
+    with pytest.raises(InputError, match="rising difficulties of gsm_symbolic, 2 to 6"):
+        staged(make_task("gsm_symbolic"), training)
+    falling = LearningRecipe(loss="every", stages=((2,), (3, 2)))
+    with pytest.raises(InputError, match=r"\[3, 2\]: rising difficulties"):
+        staged(make_task("gsm_symbolic"), falling)
+
+
+def test_without_rungs_a_stage_asks_about_what_is_no_harder() -> None:
+    task = make_task("gsm_symbolic", max_op=5, lines=6, name_digits=1)
+    training = LearningRecipe(loss="every", stages=((2,), (2, 4)), batch=40)
+    assert staged(task, training) == [task, task]
+    assert set(difficulty_weights(training, task, 0, 0)) == {2}
+    assert set(difficulty_weights(training, task, 0, 1)) == {2, 3, 4}  # 5 is nobody's yet
+    batch, passes, every = draw(task, training, np.random.default_rng(2), 0, 1)
+    assert (passes, every) == (2, True)
+    for level, rung in zip((2, 4), batch.rungs, strict=True):
+        asked = batch.difficulty <= level
+        assert asked.any()
+        assert (rung[asked] == batch.targets[-1][asked]).all()
+        assert (rung[~asked] == -1).all()
+    assert (batch.difficulty == 3).any()
+
+
+def test_what_a_rung_leaves_out_is_not_answered() -> None:
+    task = make_task("gsm_symbolic", max_op=3, lines=4, name_digits=1)
+    training = LearningRecipe(loss="every", stages=((2, 3),), batch=9)
+    batch = draw(task, training, np.random.default_rng(3), 0).batch
+    torch.manual_seed(0)
+    config = config_of(
+        decode(
+            TaskRecipe,
+            {
+                "task": {"name": "gsm_symbolic", "max_op": 3, "lines": 4, "name_digits": 1},
+                "model": {"width": 16, "heads": 1, "key_dim": 8, "value_dim": 8},
+            },
+        )
+    )
+    model = Model(config)
+    found, _ = go_on(model, batch, 2, unread(model, len(batch)), every=True)
+    easy = np.flatnonzero(batch.difficulty == 2)
+    assert set(found[0].rows.tolist()) == set(easy.tolist()) != set(range(9))
+    assert set(found[1].rows.tolist()) == set(range(9))
+    assert torch.isfinite(found[0].loss())
+    none = dataclasses.replace(batch, rungs=(np.full_like(batch.targets[-1], -1),))
+    (silent, _), _ = go_on(model, none, 2, unread(model, len(batch)), every=True)
+    assert silent.loss().item() == 0.0
 
 
 def test_a_run_that_is_taken_up_goes_on_in_its_stage(tmp_path: Path) -> None:
