@@ -9,13 +9,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 CODE := adaptive_sleep kernels streams policies experiments tests
 
 .DELETE_ON_ERROR:
-.PHONY: help env demo test test-slow check lint types wheel bench format clean
+.PHONY: help env demo test test-slow test-services check lint types wheel bench format clean
 
 help:
 	@echo "make env        the environment, in $(VENV)"
 	@echo "make demo       replay a bundled recording under four policies; writes a report"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that take longer"
+	@echo "make test-services  the tests of studies in PostgreSQL (installs Debian's server and the extra)"
 	@echo "make check      lint, types, wheel and tests: what continuous integration runs"
 	@echo "make lint       ruff; 'make format' mends what it can"
 	@echo "make types      mypy --strict, on a freshly built wheel"
@@ -40,6 +41,12 @@ test: env
 
 test-slow: env
 	$(PYTEST) -m slow --timeout 1800 || [ $$? -eq 5 ]  # 5: there is none
+
+# The server comes from Debian's packages where it is missing, and runs on loopback for the tests alone.
+test-services: env
+	@ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || { apt-get update -q && apt-get install -qy --no-install-recommends postgresql; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[postgres]'
+	$(PYTEST) -m services --timeout 1800
 
 check: lint types wheel test
 

@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from adaptive_sleep.experiments.report_importance import importance
 from adaptive_sleep.experiments.reproduce import interval
-from adaptive_sleep.experiments.tune_storage import quiet
+from adaptive_sleep.experiments.tune_storage import close, quiet
 from adaptive_sleep.experiments.tune_trial import best_of, front
 from adaptive_sleep.experiments.tune_workers import FINISHED, WORKER
 from adaptive_sleep.streams.errors import InputError, nearest
@@ -111,8 +111,7 @@ def open_study(storage: str, name: str | None) -> StudyFound:
         except (SQLAlchemyError, StorageInternalError) as error:
             raise _unreadable(make_url(storage), error) from error
         finally:
-            kept.remove_session()
-            kept.engine.dispose()
+            close(kept)
 
 
 def _opened(where: str) -> RDBStorage:

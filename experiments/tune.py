@@ -33,6 +33,7 @@ from adaptive_sleep.experiments.tune_space import Space, space_of
 from adaptive_sleep.experiments.tune_storage import (
     GRACE,
     HEARTBEAT,
+    close,
     exists,
     open_storage,
     open_study,
@@ -127,14 +128,17 @@ def tune(
     order.space.check({})
     with quiet(), one_thread():
         kept = open_storage(storage, heartbeat=heartbeat, grace=grace)
-        held = open_study(kept, order.name, 1 + pareto, order.is_of())
-        if "begun_at_commit" not in held.user_attrs:
-            held.set_user_attr("begun_at_commit", commit())
-        _set_trials(held, kept, trials, QUICK_TRIALS if quick else plan.tune.trials)
-        if "test" not in held.user_attrs:
-            folder = Path(out or Path("runs") / "-".join([file.stem, *["quick"] * quick]))
-            _work(order, held, kept, models, wanted, folder, on_progress)
-        return summary(held)
+        try:
+            held = open_study(kept, order.name, 1 + pareto, order.is_of())
+            if "begun_at_commit" not in held.user_attrs:
+                held.set_user_attr("begun_at_commit", commit())
+            _set_trials(held, kept, trials, QUICK_TRIALS if quick else plan.tune.trials)
+            if "test" not in held.user_attrs:
+                folder = Path(out or Path("runs") / "-".join([file.stem, *["quick"] * quick]))
+                _work(order, held, kept, models, wanted, folder, on_progress)
+            return summary(held)
+        finally:
+            close(kept)
 
 
 def _work(

@@ -68,6 +68,12 @@ def open_storage(where: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE) 
     raise AssertionError("unreachable")
 
 
+def close(storage: RDBStorage) -> None:
+    """Give back the connections of a storage; a server waits for them to be closed."""
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 def _opened(url: URL, heartbeat: int, grace: int) -> RDBStorage:
     backend = url.get_backend_name()
     if backend == "sqlite":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import missing, new_database, server
 from run_cases import POLICY, SWITCH, make_series, series_model
 
 from adaptive_sleep.experiments.replay import replay
@@ -36,3 +38,21 @@ def _calm() -> Iterator[None]:
     SWITCH["raise"] = None
     yield
     SWITCH["raise"] = None
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server, as the URL of its databases; skipped where there is none."""
+    if why := missing():
+        pytest.skip(why)
+    with server() as where:
+        yield where
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database for studies: a file, and, marked `services`, one of a server."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/s.db"
+    name = re.sub(r"\W+", "_", request.node.name).lower()[:60]
+    return new_database(request.getfixturevalue("postgres"), name)

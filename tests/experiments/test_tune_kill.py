@@ -46,12 +46,14 @@ tune(sys.argv[1], sys.argv[2], quick=True, trials=5, out=sys.argv[3], heartbeat=
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_study_outlives_a_killed_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_outlives_a_killed_worker(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "slow_policy.py").write_text(SLOW_POLICY)
     monkeypatch.syspath_prepend(str(tmp_path))
     save_model(answering_model(0), tmp_path / "m0.safetensors", provenance={})
     save_model(answering_model(1), tmp_path / "m1.safetensors", provenance={})
-    recipe, url = tmp_path / "tiny.toml", f"sqlite:///{tmp_path}/s.db"
+    recipe = tmp_path / "tiny.toml"
     (there,) = [line for line in TASK.splitlines() if line.startswith("policies = ")]
     text = TASK.replace(there, 'policies = ["slow_policy:Slow"]')
     recipe.write_text(text.format(folder=tmp_path))

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from adaptive_sleep.experiments import tune_workers
 from adaptive_sleep.experiments.tune_storage import (
+    close,
     exists,
     open_storage,
     open_study,
@@ -24,21 +25,21 @@ from adaptive_sleep.experiments.tune_storage import (
 from adaptive_sleep.experiments.tune_workers import finished, work
 from adaptive_sleep.streams.errors import InputError
 
+OPEN: list[RDBStorage] = []
+
 
 @pytest.fixture(autouse=True)
 def _fast_and_quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(tune_workers, "POLL_SECONDS", 0.02)
     with quiet():
         yield
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/s.db"
+    while OPEN:
+        close(OPEN.pop())
 
 
 def opened(url: str, name: str = "it") -> tuple[RDBStorage, optuna.Study]:
     storage = open_storage(url, heartbeat=1, grace=2)
+    OPEN.append(storage)
     return storage, open_study(storage, name, 1, {"of": "tests"})
 
 
@@ -53,6 +54,13 @@ def sampler(number: int) -> optuna.samplers.BaseSampler:
 def sql(storage: RDBStorage, statement: str) -> Any:
     with storage.engine.begin() as connection:
         return connection.exec_driver_sql(statement)
+
+
+def a_minute_passes(storage: RDBStorage) -> None:
+    """Every heart beat a minute earlier than it did."""
+    sqlite = storage.engine.dialect.name == "sqlite"
+    ago = "datetime('now', '-1 minute')" if sqlite else "CURRENT_TIMESTAMP - INTERVAL '1 minute'"
+    sql(storage, f"UPDATE trial_heartbeats SET heartbeat = {ago}")
 
 
 def born(study: optuna.Study) -> optuna.Trial:
@@ -114,7 +122,7 @@ def test_a_trial_without_a_heartbeat_is_run_again_with_its_parameters(url: str) 
     dead.set_user_attr("worker", "gone")
     dead.set_constraint("cost", 1.0)
     storage.record_heartbeat(dead._trial_id)
-    sql(storage, "UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 minute')")
+    a_minute_passes(storage)
     seen: list[dict[str, float]] = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -142,7 +150,7 @@ def test_what_kills_its_worker_every_time_is_left_alone(url: str) -> None:
         if waiting:
             assert dead.number == waiting[0].number
         storage.record_heartbeat(dead._trial_id)
-        sql(storage, "UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 minute')")
+        a_minute_passes(storage)
         optuna.storages.fail_stale_trials(study)
     tries = [len(it.system_attrs.get("retry_history", [])) for it in study.trials]
     assert tries[:4] == [0, 1, 2, 3]
@@ -181,9 +189,13 @@ def test_what_a_trial_raises_ends_the_worker_and_ctrl_c_puts_it_back(url: str) -
     assert study.trials[2].params == study.trials[1].params
 
 
-def test_sqlite_is_opened_so_that_readers_do_not_wait(url: str) -> None:
-    storage, _ = opened(url)
+def test_sqlite_is_opened_so_that_readers_do_not_wait(tmp_path: Path) -> None:
+    storage, _ = opened(f"sqlite:///{tmp_path}/s.db")
     assert sql(storage, "PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_a_study_is_known_by_its_name(url: str) -> None:
+    storage, _ = opened(url)
     assert exists(storage, "it")
     assert not exists(storage, "that")
 

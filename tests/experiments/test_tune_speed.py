@@ -1,0 +1,85 @@
+"""Two workers on one storage do nearly twice the trials of one in the same time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from run_cases import answering_model
+from test_tune import TASK
+
+from adaptive_sleep.checkpoint import save_model
+from adaptive_sleep.experiments.tune_storage import open_storage, quiet
+from adaptive_sleep.experiments.tune_workers import finished
+
+BUSY_POLICY = '''
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import adaptive_sleep as asl
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Computes for so long that a trial is mostly that."""
+
+    share: Annotated[float, asl.Range(0.0, 1.0)] = 0.5
+
+    def plan(self, signals):
+        until = time.thread_time() + 0.5
+        while time.thread_time() < until:
+            pass
+        return 1
+'''
+WORKER = """
+import sys
+from adaptive_sleep.experiments.tune import tune
+tune(sys.argv[1], sys.argv[2], quick=True, trials=16, out=sys.argv[3], heartbeat=15, grace=60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_two_workers_do_1_7_times_the_trials_of_one(url: str, tmp_path: Path) -> None:
+    (tmp_path / "busy_policy.py").write_text(BUSY_POLICY)
+    save_model(answering_model(0), tmp_path / "m0.safetensors", provenance={})
+    save_model(answering_model(1), tmp_path / "m1.safetensors", provenance={})
+    (there,) = [line for line in TASK.splitlines() if line.startswith("policies = ")]
+    text = TASK.replace(there, 'policies = ["busy_policy:Busy"]').format(folder=tmp_path)
+    rates = []
+    for workers in (1, 2):
+        recipe = tmp_path / f"by{workers}.toml"  # whose study is named after it
+        recipe.write_text(text)
+        rates.append(trials_a_second(recipe, url, tmp_path, workers))
+    assert rates[1] >= 1.7 * rates[0], rates
+
+
+def trials_a_second(recipe: Path, url: str, folder: Path, workers: int) -> float:
+    """Trials finished after all workers had begun one, by the time from then on."""
+    given = [sys.executable, "-c", WORKER, str(recipe), url, str(folder / recipe.stem)]
+    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    with quiet():
+        open_storage(url)
+        running = [subprocess.Popen(given, env=environment) for _ in range(workers)]
+        assert [one.wait() for one in running] == [0] * workers
+        study = optuna.load_study(storage=url, study_name=f"{recipe.stem}-quick")
+    done = finished(study)
+    assert len({trial.number for trial in done}) == 16  # none lost, none run again
+    first: dict[str, float] = {}
+    for trial in done:
+        begun = trial.datetime_start.timestamp()
+        worker = str(trial.user_attrs["worker"])
+        first[worker] = min(begun, first.get(worker, begun))
+    assert len(first) == workers
+    at = max(first.values())
+    ended = sorted(trial.datetime_complete.timestamp() for trial in done)
+    after = [moment for moment in ended if moment > at]
+    # the last trials may leave one worker idle: count while all were at work
+    busy = after[: len(after) - workers + 1]
+    return (len(busy) - 1) / (busy[-1] - busy[0])
