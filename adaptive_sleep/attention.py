@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from adaptive_sleep.config import ModelConfig
-from adaptive_sleep.kernels import attend, attend_packed, attend_weighed, torch_attend
+from adaptive_sleep.kernels import (
+    attend,
+    attend_nearest,
+    attend_packed,
+    attend_weighed,
+    torch_attend,
+)
 from adaptive_sleep.ragged import append_index, take
 
 CPU = torch.device("cpu")
@@ -27,12 +33,15 @@ class KVCache:
     positions held. `name` is the layer's index as a string. `mass[name]` `[B, L, H]`: how much
     each position has been attended to, summed over queries; None where nobody counts. Of the new
     positions that a run of the blocks leaves it is `[B, past + L, H]`: what the past got as well.
+    `brought`: of the positions held, how many each query of each head brings back, those that it
+    scores highest (None: all).
     """
 
     keys: dict[str, Tensor]
     values: dict[str, Tensor]
     lengths: Tensor
     mass: dict[str, Tensor] | None = None
+    brought: int | None = None
 
     def select(self, rows: Tensor) -> KVCache:
         """The streams `rows` (int64 [n]) as a new batch."""
@@ -41,6 +50,7 @@ class KVCache:
             {n: t.index_select(0, rows) for n, t in self.values.items()},
             self.lengths.index_select(0, rows),
             self.mass and {n: t.index_select(0, rows) for n, t in self.mass.items()},
+            self.brought,
         )
 
     def detach(self) -> KVCache:
@@ -50,6 +60,7 @@ class KVCache:
             {n: t.detach() for n, t in self.values.items()},
             self.lengths,
             self.mass,
+            self.brought,
         )
 
     def counting(self) -> KVCache:
@@ -70,6 +81,7 @@ class KVCache:
             {n: take(torch.cat([t, new.values[n]], 1), index) for n, t in self.values.items()},
             held,
             self.mass and {n: take(self._grown(n, new), index) for n in self.mass},
+            self.brought,
         )
 
     def _grown(self, name: str, new: KVCache) -> Tensor:
@@ -179,9 +191,17 @@ class Attention(nn.Module):
         self.frequencies: Tensor
 
     def forward(
-        self, x: Tensor, look: View, past_keys: Tensor, past_values: Tensor
+        self,
+        x: Tensor,
+        look: View,
+        past_keys: Tensor,
+        past_values: Tensor,
+        brought: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x `[B, T, d]`, past `[B, L, H, D]` -> y `[B, T, d]`, new keys and values."""
+        """x `[B, T, d]`, past `[B, L, H, D]` -> y `[B, T, d]`, new keys and values.
+
+        Each query sees all of the past, or those `brought` back that it scores highest.
+        """
         batch, size, width = x.shape
         packed = self._packed(x)
         _, k, v = packed.unbind(2)
@@ -191,6 +211,8 @@ class Attention(nn.Module):
         mask = None if look.all else look.mask
         if self.bias is not None:
             y = torch_attend(q, keys, values, self._biased(look))
+        elif brought is not None and past_keys.shape[1] > brought:
+            y = attend_nearest(q, keys, values, look.mask, past_keys.shape[1], brought)
         elif self.rotary or past_keys.shape[1]:
             y = attend(q, keys, values, mask)
         else:

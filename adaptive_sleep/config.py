@@ -28,7 +28,7 @@ Positions = Literal["rotary", "learned", "relative", "none"]
 Injection = Literal["linear", "residual", "feedback"]
 Carry = Literal["restart", "accumulate"]
 SleepAttention = Literal["causal", "bidirectional"]
-Eviction = Literal["hard", "sliding", "heaviest"]
+Eviction = Literal["hard", "sliding", "heaviest", "retrieve"]
 Questions = Literal["alone", "text"]
 
 OCTAVES = 4  # tokens: a real number x is read as sin and cos of pi 2^j x, j below this

@@ -21,7 +21,8 @@ class Costs:
     """FLOPs of each part of a model, fixed by its configuration.
 
     `position`: all blocks, per position, without attention pairs; `pair`: all attention layers, per
-    visible pair; `embed`, `head`: per position; `inject`: per position of a sleep pass; `change`:
+    visible pair, half of it for its score alone, where it is searched and not attended to; `embed`,
+    `head`: per position; `inject`: per position of a sleep pass; `change`:
     both norms of one state-change signal; `pool`: pooling, per position of a summary; `spread`:
     uncertainty, per prediction; `ask`: all blocks, per position of a question, which reads the fast
     weights and leaves them; `loops`: passes over a window of questions.
@@ -42,22 +43,46 @@ class Costs:
         """Wake pass of `positions` new positions with `pairs` visible pairs, head included."""
         return positions * (self.position + self.embed + self.head) + pairs * self.pair
 
-    def whole(self, positions: IntArray, past: IntArray | int = 0, *, causal: bool) -> IntArray:
+    def whole(
+        self,
+        positions: IntArray,
+        past: IntArray | int = 0,
+        searched: IntArray | int = 0,
+        *,
+        causal: bool,
+    ) -> IntArray:
         """Wake pass of a whole window of `positions` positions in which nothing is predicted;
-        `past`: pairs with what attention held before it."""
-        pairs = self._pairs(positions, causal) + past
-        return positions * (self.position + self.embed) + pairs * self.pair
+        `past`: pairs with what attention held before it, beside those that were only `searched`."""
+        pairs = self._seen(self._pairs(positions, causal) + past, searched)
+        return positions * (self.position + self.embed) + pairs
 
-    def questions(self, positions: IntArray, asked: IntArray, past: IntArray | int = 0) -> IntArray:
-        """A window of `positions` questions that see themselves alone, and `past` pairs with what
-        attention held before; the head at `asked`."""
-        once = positions * self.ask + (positions + past) * self.pair
+    def questions(
+        self,
+        positions: IntArray,
+        asked: IntArray,
+        past: IntArray | int = 0,
+        searched: IntArray | int = 0,
+    ) -> IntArray:
+        """A window of `positions` questions that see themselves alone, and the past as in `whole`;
+        the head at `asked`."""
+        once = positions * self.ask + self._seen(positions + past, searched)
         return self._looped(once, positions) + positions * self.embed + asked * self.head
 
-    def text(self, positions: IntArray, asked: IntArray, past: IntArray | int = 0) -> IntArray:
+    def text(
+        self,
+        positions: IntArray,
+        asked: IntArray,
+        past: IntArray | int = 0,
+        searched: IntArray | int = 0,
+    ) -> IntArray:
         """A window of `positions` that asks in a text: a wake pass, the head only at `asked`."""
-        once = positions * self.position + (self._pairs(positions, True) + past) * self.pair
+        pairs = self._seen(self._pairs(positions, True) + past, searched)
+        once = positions * self.position + pairs
         return self._looped(once, positions) + positions * self.embed + asked * self.head
+
+    def _seen(self, pairs: IntArray, searched: IntArray | int) -> IntArray:
+        """Attention over `pairs`, and the scores of those that are `searched`."""
+        return pairs * self.pair + searched * (self.pair // 2)
 
     def _looped(self, once: IntArray, positions: IntArray) -> IntArray:
         """All loops over a window of questions; each but the first reads the one before it."""

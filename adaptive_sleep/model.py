@@ -207,7 +207,7 @@ class Model(nn.Module):
             if isinstance(block.mixer, Attention):
                 seeing = normal, look, cache.keys[name], cache.values[name]
                 if cache.mass is None:
-                    y, keys[name], values[name] = block.mixer(*seeing)
+                    y, keys[name], values[name] = block.mixer(*seeing, cache.brought)
                 else:
                     y, keys[name], values[name], mass[name] = block.mixer.weighed(*seeing)
             elif seen == "diagonal":

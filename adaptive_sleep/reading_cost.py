@@ -9,7 +9,7 @@ import numpy as np
 
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.eviction import Holding
-from adaptive_sleep.ledger import IntArray, costs, past_pairs
+from adaptive_sleep.ledger import costs
 from adaptive_sleep.streams.tasks.task import TaskBatch
 
 GRADIENT = 3  # times the forward pass, itself included
@@ -31,14 +31,14 @@ def forward_flops(
     past = np.full(len(batch), round(held))
     for window, asked in enumerate(batch.asked()):
         lengths = batch.lengths[window].astype(np.int64)
-        pairs: IntArray = past_pairs(past, lengths, holds.reach) if holds.kept else 0 * lengths
+        pairs = holds.pairs(past, lengths)
         if asked.any():
             ask = price.questions if batch.diagonal[window] else price.text
             often = passes if every else 1
-            total += often * float(ask(lengths, asked.sum(1), pairs).sum())
+            total += often * float(ask(lengths, asked.sum(1), *pairs).sum())
             grown = 0 if batch.diagonal[window] else lengths
         else:
-            total += float(price.whole(lengths, pairs, causal=causal).sum())
+            total += float(price.whole(lengths, *pairs, causal=causal).sum())
             total += (passes - 1) * float(price.sleep_pass(lengths, causal=causal).sum())
             grown = lengths
         past = np.minimum(past + grown, holds.kept)

@@ -30,7 +30,7 @@ from adaptive_sleep.asking import ask
 from adaptive_sleep.attention import KVCache
 from adaptive_sleep.bookkeeping import arrived, read_weights, settled
 from adaptive_sleep.boundary import answered, require_finite
-from adaptive_sleep.ledger import IntArray, past_pairs
+from adaptive_sleep.ledger import IntArray
 from adaptive_sleep.model import Model, Pass
 from adaptive_sleep.packing import check_room
 from adaptive_sleep.sleep import ClosedWindow
@@ -167,10 +167,9 @@ def _keep(works: Works, index: Tensor, after: KVCache | None) -> None:
     works.arena.scatter(index, rows | {"cached": after.lengths, "held": after.lengths})
 
 
-def _past(works: Works, windows: _Windows) -> IntArray:
-    """Pairs of the windows' positions with what attention held before them, `[n]`."""
-    held, lengths = windows.state["cached"].numpy(), windows.lengths.numpy()
-    return past_pairs(held, lengths, works.holding.reach)
+def _past(works: Works, windows: _Windows) -> tuple[IntArray, IntArray]:
+    """Pairs of the windows' positions with what attention held before them, as `Holding.pairs`."""
+    return works.holding.pairs(windows.state["cached"].numpy(), windows.lengths.numpy())
 
 
 def _consolidate(
@@ -187,7 +186,7 @@ def _consolidate(
     before = read_weights(windows.state, "now")
     closed = ClosedWindow(embedded, done.hidden, windows.lengths, before, done.weights)
     lengths, causal = windows.lengths.numpy(), works.model.config.sleep_attention == "causal"
-    spent = works.costs.whole(lengths, _past(works, windows), causal=causal)
+    spent = works.costs.whole(lengths, *_past(works, windows), causal=causal)
     draft.ledger = draft.ledger.add(
         wake=int(spent.sum()), peak_resident_bytes=_resident(works, int(lengths.sum()))
     )
@@ -220,7 +219,7 @@ def _answer(
     asked = answers.per_window(torch.ones_like(answers.rows)).numpy()
     lengths, text = windows.lengths.numpy(), works.model.config.questions == "text"
     price = works.costs.text if text else works.costs.questions
-    spent = price(lengths, asked, _past(works, windows))
+    spent = price(lengths, asked, *_past(works, windows))
     held = _resident(works, int(lengths.sum()) if text else 0)
     draft.ledger = draft.ledger.add(wake=int(spent.sum()), peak_resident_bytes=held)
     state = windows.state | {

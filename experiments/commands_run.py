@@ -24,7 +24,7 @@ Model = Annotated[str, typer.Option(help="The model: a .safetensors file or bund
 Policy = Annotated[str, typer.Option(help="The policy, as a spec.")]
 Window = Annotated[int | None, typer.Option(help="Events per window [default: the model's].")]
 Gap = Annotated[float | None, typer.Option(help="Close a window at a gap of so many seconds.")]
-Eviction = Annotated[str, typer.Option(help="hard, sliding, or heaviest (with --keep).")]
+Eviction = Annotated[str, typer.Option(help="hard, sliding; with --keep: heaviest, retrieve.")]
 KvBudget = Annotated[int | None, typer.Option(help="Most events held, over all streams.")]
 Budget = Annotated[float | None, typer.Option(help="Sleep FLOPs per event, per stream.")]
 Keep = Annotated[

@@ -4,7 +4,7 @@ what blocks do row by row, and what signals look at.
 What a stream, a window or a sleep is, nothing here knows.
 """
 
-from .attention import attend, attend_packed, attend_weighed, torch_attend
+from .attention import attend, attend_nearest, attend_packed, attend_weighed, torch_attend
 from .convolution import causal_conv
 from .dispatch import BACKENDS, chosen_backend, gated_delta_rule
 from .looks import looked, moves, pooled, score_logits
@@ -15,6 +15,7 @@ from .step import gated_delta_step
 __all__ = [
     "BACKENDS",
     "attend",
+    "attend_nearest",
     "attend_packed",
     "attend_weighed",
     "causal_conv",

@@ -63,6 +63,24 @@ def attend_weighed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tenso
     return y, weights.detach().sum(2).transpose(1, 2)
 
 
+def attend_nearest(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, past: int, nearest: int
+) -> Tensor:
+    """`attend`, where of the first `past` keys each query of each head sees only those `nearest`
+    that it scores highest, and their equals; its softmax runs over them and the other keys.
+
+    Which they are is chosen, not differentiated. `nearest`: 1 to `past`.
+    """
+    _check(mask, q, k)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3))
+    scores = scores.masked_fill(~mask[:, None], float("-inf"))
+    old, new = scores[..., :past], scores[..., past:]
+    least = old.detach().topk(nearest, dim=-1).values[..., -1:]
+    seen = torch.cat([old.masked_fill(old < least, float("-inf")), new], -1)
+    return torch.matmul(seen.softmax(-1), v).transpose(1, 2)
+
+
 def torch_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """`attend` by torch; `mask` broadcasts to `[B, H, T, S]`, bool or added to the scores."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))

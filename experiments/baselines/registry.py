@@ -9,6 +9,7 @@ from adaptive_sleep.experiments.baselines import (
     fixed,
     larger_window,
     periodic,
+    retrieval,
     wake_loops,
     wider_state,
 )
@@ -23,6 +24,7 @@ BASELINES: dict[str, Baseline] = {
         larger_window,
         wake_loops,
         compressed_kv,
+        retrieval,
         fixed,
         at_random,
         periodic,

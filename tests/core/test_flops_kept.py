@@ -40,6 +40,11 @@ def second_window(ask: bool, held: dict[str, Any], **changes: Any) -> tuple[asl.
     return model, runtime.ledger.wake - before, counted
 
 
+def _tap(model: asl.Model) -> int:
+    """What the newest tap alone costs the questions of a window; as in `test_flops`."""
+    return SIZE * model.config.layers.count("deltanet") * 2 * 2 * 16
+
+
 KEPT: list[dict[str, Any]] = [
     {"eviction": "sliding", "keep": 32},
     {"eviction": "heaviest", "keep": 5},
@@ -58,6 +63,25 @@ def test_a_window_that_is_read_behind_another(held: dict[str, Any]) -> None:
     assert close(ledger, counted)
 
 
+def test_windows_that_search_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score for all that is stored, a value for what comes back; torch counts values for all."""
+    monkeypatch.setattr("adaptive_sleep.eviction.BROUGHT", 5)
+    held = {"eviction": "retrieve", "keep": 14}
+    for ask in (False, True):
+        model, ledger, counted = second_window(ask, held)
+        price, pair = costs(model.config), attention_costs(model.config)[1]
+        seen, searched = np.array(SIZE * 5), np.array(SIZE * 9)
+        size, asked = np.array(SIZE), np.array(6)
+        if ask:
+            assert ledger == BATCH * price.questions(size, asked, seen, searched)
+            others = SIZE * (SIZE - 1) * pair - _tap(model)
+        else:
+            assert ledger == BATCH * price.whole(size, seen, searched, causal=False)
+            others = 0
+        unseen = SIZE * 9 * pair // 2
+        assert close(ledger + BATCH * (others + unseen), counted)
+
+
 @pytest.mark.parametrize("held", KEPT, ids=lambda held: held["eviction"])
 def test_questions_behind_a_window(held: dict[str, Any]) -> None:
     model, ledger, counted = second_window(True, held)
@@ -65,8 +89,7 @@ def test_questions_behind_a_window(held: dict[str, Any]) -> None:
     past = SIZE if held["eviction"] == "sliding" else 5
     assert ledger == BATCH * price.questions(np.array(SIZE), np.array(6), SIZE * past)
     others = SIZE * (SIZE - 1) * attention_costs(config)[1]
-    tap = SIZE * config.layers.count("deltanet") * 2 * 2 * 16  # as in `test_flops`
-    assert close(ledger + BATCH * (others - tap), counted)
+    assert close(ledger + BATCH * (others - _tap(model)), counted)
 
 
 @pytest.mark.parametrize("questions", ["alone", "text"])

@@ -29,7 +29,15 @@ KEPT: list[dict[str, Any]] = [
     {"eviction": "sliding", "keep": 14},
     {"eviction": "heaviest", "keep": 3},
     {"eviction": "heaviest", "keep": 14},
+    {"eviction": "retrieve", "keep": 14},
 ]
+TIGHT = [KEPT[1], KEPT[2], KEPT[4]]
+
+
+@pytest.fixture(autouse=True)
+def few_are_brought_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is stored here must be chosen among."""
+    monkeypatch.setattr("adaptive_sleep.eviction.BROUGHT", 4)
 
 
 def ids(given: dict[str, Any]) -> str:
@@ -144,7 +152,7 @@ def test_each_head_keeps_what_it_looked_at_most_in_order() -> None:
             assert torch.equal(kept.values["1"][row, : len(order), head], -wanted)
 
 
-@pytest.mark.parametrize("kept", KEPT[1:3], ids=ids)
+@pytest.mark.parametrize("kept", TIGHT, ids=ids)
 def test_a_stream_gives_in_a_batch_what_it_gives_alone(kept: dict[str, Any]) -> None:
     batch = asked.in_turn(*(asked.draw(TASK, 3, seed) for seed in range(3)))
     policy = cases.ByName({f"s{i}": [1 + i, 1] for i in range(3)})
@@ -161,7 +169,7 @@ def amid(kept: dict[str, Any]) -> tuple[asl.Runtime, list[asl.Piece]]:
     return runtime, [asl.Piece("s0", one[2].events[4:], True, "gap"), two[1]]
 
 
-@pytest.mark.parametrize("kept", KEPT[1:3], ids=ids)
+@pytest.mark.parametrize("kept", TIGHT, ids=ids)
 def test_a_saved_runtime_goes_on_bit_for_bit(kept: dict[str, Any], tmp_path: Path) -> None:
     runtime, step = amid(kept)
     runtime.save(tmp_path)
@@ -171,7 +179,7 @@ def test_a_saved_runtime_goes_on_bit_for_bit(kept: dict[str, Any], tmp_path: Pat
     assert cases.everything(other) == cases.everything(runtime)
 
 
-@pytest.mark.parametrize("kept", KEPT[1:3], ids=ids)
+@pytest.mark.parametrize("kept", TIGHT, ids=ids)
 def test_a_step_that_raises_leaves_what_is_held(
     kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +226,8 @@ def test_resident_bytes_count_what_is_held() -> None:
         ({"eviction": "sliding", "keep": 8}, "keep=8: at least the 9 events"),
         ({"eviction": "heaviest"}, "keep=None: .* at least 1"),
         ({"eviction": "heaviest", "keep": 0}, "keep=0: .* at least 1"),
+        ({"eviction": "retrieve"}, "keep=None: eviction='retrieve' .* at least 1"),
+        ({"eviction": "retreive", "keep": 3}, "did you mean 'retrieve'"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(given: dict[str, Any], message: str) -> None:
@@ -225,9 +235,13 @@ def test_what_cannot_be_kept_is_refused(given: dict[str, Any], message: str) -> 
         asl.Runtime(MODEL, cases.fixed(1), **given)
 
 
-def test_only_windows_that_are_run_whole_are_weighed() -> None:
-    with pytest.raises(asl.InputError, match="eviction='heaviest': a window must be read whole"):
-        asl.Runtime(cases.build(cases.tiny()), cases.fixed(1), eviction="heaviest", keep=3)
+@pytest.mark.parametrize(
+    ("eviction", "reason"),
+    [("heaviest", "a window must be read whole"), ("retrieve", "what is stored is searched by")],
+)
+def test_only_windows_that_are_run_whole_are_weighed_or_search(eviction: Any, reason: str) -> None:
+    with pytest.raises(asl.InputError, match=f"eviction={eviction!r}: {reason}"):
+        asl.Runtime(cases.build(cases.tiny()), cases.fixed(1), eviction=eviction, keep=3)
     learned = asked.model_for(TASK, positions="learned")
-    with pytest.raises(asl.InputError, match="eviction='heaviest': positions='learned'"):
-        asl.Runtime(learned, cases.fixed(1), eviction="heaviest", keep=3)
+    with pytest.raises(asl.InputError, match=f"eviction={eviction!r}: positions='learned'"):
+        asl.Runtime(learned, cases.fixed(1), eviction=eviction, keep=3)

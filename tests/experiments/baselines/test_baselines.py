@@ -27,6 +27,7 @@ KNOBS = {
     "larger_window": (6, 20),
     "wake_loops": (1, 3),
     "compressed_kv": (2, 9),
+    "retrieval": (33, 36),
     "fixed": (1, 3),
     "random": (0, 150),
     "periodic": (1, 4),
@@ -119,7 +120,9 @@ def test_each_turns_its_own_knob_alone() -> None:
     window, pressed = made["larger_window"].recipe, made["compressed_kv"].recipe
     assert (window.eviction, window.keep) == ("sliding", 20)
     assert (pressed.eviction, pressed.keep) == ("heaviest", 9)
-    assert config_of(window).positions == config_of(pressed).positions == "rotary"
+    stored = made["retrieval"].recipe
+    assert (stored.eviction, stored.keep) == ("retrieve", 36)
+    assert {config_of(recipe).positions for recipe in (window, pressed, stored)} == {"rotary"}
 
 
 def test_training_goes_on_for_as_long_as_attention_takes_to_fill() -> None:
@@ -135,5 +138,7 @@ def test_wrong_names_and_knobs_are_refused() -> None:
         find_baseline("wider")
     with pytest.raises(InputError, match=r"deeper: knob=1 .layers.*: 2 to 24"):
         find_baseline("deeper").setup(RECIPE, 1)
+    with pytest.raises(InputError, match=r"retrieval: knob=32 .*stored and searched.*: 33 to 768"):
+        find_baseline("retrieval").setup(RECIPE, 32)
     with pytest.raises(InputError, match=r"wake_loops: knob=33 .*: 1 to 32"):
         find_baseline("wake_loops").setup(RECIPE, 33)
