@@ -158,6 +158,9 @@ def blank_row(config: ModelConfig, window: int, holds: Holding) -> Rows:
             row[f"{when}.matrix.{i}"] = torch.zeros(shape)
             if config.conv:
                 row[f"{when}.tail.{i}"] = torch.zeros(1, config.conv - 1, mixed)
+    if config.memory_tokens:
+        shape = (1, config.memory_tokens, width)
+        row |= {f"{when}.carried": torch.zeros(shape) for when in ("now", "before")}
     if config.kind == "series":
         channels = len(config.inputs)
         for name in ("origin", "count", "total", "squares", "last"):

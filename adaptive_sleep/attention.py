@@ -141,12 +141,19 @@ class View:
 
 
 def view(
-    past: Tensor, past_size: int, lengths: Tensor, size: int, seen: Visibility, window: int | None
+    past: Tensor,
+    past_size: int,
+    lengths: Tensor,
+    size: int,
+    seen: Visibility,
+    window: int | None,
+    shared: int = 0,
 ) -> View:
     """Visibility of `size` new positions behind `past` held ones.
 
     past, lengths: int64 `[B]`; `window`: positions that a query sees at most, itself included
-    (None: all). A padded query sees itself alone, so that no row of the softmax is empty.
+    (None: all). Where questions see themselves alone, they also see the first `shared` new ones. A
+    padded query sees itself alone, so that no row of the softmax is empty.
     """
     full = bool((lengths == size).all())
     steps = torch.arange(size, device=past.device)
@@ -160,12 +167,12 @@ def view(
     if seen == "causal":
         visible = visible & (offset >= 0)
     elif seen == "diagonal":
-        old = torch.arange(past_size + size, device=past.device) < past_size
+        old = torch.arange(past_size + size, device=past.device) < past_size + shared
         visible = visible & (old | own)
     if window is not None:
         visible = visible & (offset < window)
     bare = full and not past_size and window is None
-    every, alone = bare and seen == "bidirectional", bare and seen == "diagonal"
+    every, alone = bare and seen == "bidirectional", bare and seen == "diagonal" and not shared
     return View(visible | own, queries, keys, full, every, alone)
 
 

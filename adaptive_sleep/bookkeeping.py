@@ -34,7 +34,9 @@ def strip(rows: Rows, prefix: str) -> Rows:
 
 def read_weights(rows: Rows, when: str) -> FastWeights:
     """Fast weights `when` ("now" or "before") out of arena rows."""
-    return FastWeights(strip(rows, f"{when}.matrix."), strip(rows, f"{when}.tail."))
+    return FastWeights(
+        strip(rows, f"{when}.matrix."), strip(rows, f"{when}.tail."), rows.get(f"{when}.carried")
+    )
 
 
 def write_weights(weights: FastWeights, when: str) -> Rows:

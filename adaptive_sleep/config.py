@@ -49,6 +49,7 @@ class ModelConfig:
     answers: int = 0  # tokens: classes of what is asked; 1 a real number, 0 the next token
     questions: Questions = "alone"  # answers: "alone" only reads; "text" is a causal pass
     loops: int = 1  # answers: passes over a window of questions, each reading the one before
+    memory_tokens: int = 0  # answers: vectors that a window reads and writes, carried to the next
     channels: tuple[str, ...] = ()  # series: observed channels, e.g. ("cpu_user", "disk_write")
     actions: tuple[str, ...] = ()  # series: channels that are known at their time
     patch: int = 1  # series: events per position
@@ -101,6 +102,7 @@ _LATER: dict[str, Any] = {
     "answers": 0,
     "questions": "alone",
     "loops": 1,
+    "memory_tokens": 0,
     "horizon": 1,
     "skip": 0,
 }
@@ -151,6 +153,11 @@ def _check_model(config: ModelConfig) -> None:
     if config.loops != 1 and (config.loops < 1 or not config.answers):
         raise InputError(
             f"loops={config.loops}: at least 1, and more only over questions; set answers"
+        )
+    if config.memory_tokens < 0 or (config.memory_tokens and not config.answers):
+        raise InputError(
+            f"memory_tokens={config.memory_tokens}: 0 (none) or more, which only a window that is "
+            "read whole can write; set answers"
         )
     if config.kind == "tokens":
         _check_tokens(config)

@@ -100,6 +100,11 @@ def _check(config: ModelConfig, eviction: str, keep: int | None, window: int) ->
         if keep is not None:
             raise InputError(f"keep={keep}: eviction='hard' keeps nothing; leave it out")
         return
+    if config.memory_tokens:
+        raise InputError(
+            f"eviction={eviction!r}: memory_tokens={config.memory_tokens} are all that a window "
+            "leaves beside the fast weights; use eviction='hard'"
+        )
     if config.positions in ("learned", "relative"):
         raise InputError(
             f"eviction={eviction!r}: positions={config.positions!r} restart at every window; "

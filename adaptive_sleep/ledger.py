@@ -25,7 +25,8 @@ class Costs:
     `head`: per position; `inject`: per position of a sleep pass; `change`:
     both norms of one state-change signal; `pool`: pooling, per position of a summary; `spread`:
     uncertainty, per prediction; `ask`: all blocks, per position of a question, which reads the fast
-    weights and leaves them; `loops`: passes over a window of questions.
+    weights and leaves them; `loops`: passes over a window of questions; `memory`: tokens that a
+    window reads, and, where it is none of questions, writes.
     """
 
     position: int
@@ -38,6 +39,7 @@ class Costs:
     spread: int
     ask: int
     loops: int = 1
+    memory: int = 0
 
     def wake(self, positions: IntArray, pairs: IntArray) -> IntArray:
         """Wake pass of `positions` new positions with `pairs` visible pairs, head included."""
@@ -53,8 +55,8 @@ class Costs:
     ) -> IntArray:
         """Wake pass of a whole window of `positions` positions in which nothing is predicted;
         `past`: pairs with what attention held before it, beside those that were only `searched`."""
-        pairs = self._seen(self._pairs(positions, causal) + past, searched)
-        return positions * (self.position + self.embed) + pairs
+        blocks = self._blocks(positions, causal, past, searched)
+        return blocks + positions * self.embed
 
     def questions(
         self,
@@ -65,7 +67,9 @@ class Costs:
     ) -> IntArray:
         """A window of `positions` questions that see themselves alone, and the past as in `whole`;
         the head at `asked`."""
-        once = positions * self.ask + self._seen(positions + past, searched)
+        read = self.memory * np.sign(positions)  # seen by all, itself included
+        pairs = self._seen((positions + read) * read + positions + past, searched)
+        once = (positions + read) * self.ask + pairs
         return self._looped(once, positions) + positions * self.embed + asked * self.head
 
     def text(
@@ -76,9 +80,19 @@ class Costs:
         searched: IntArray | int = 0,
     ) -> IntArray:
         """A window of `positions` that asks in a text: a wake pass, the head only at `asked`."""
-        pairs = self._seen(self._pairs(positions, True) + past, searched)
-        once = positions * self.position + pairs
+        once = self._blocks(positions, True, past, searched)
         return self._looped(once, positions) + positions * self.embed + asked * self.head
+
+    def _blocks(
+        self,
+        positions: IntArray,
+        causal: bool,
+        past: IntArray | int = 0,
+        searched: IntArray | int = 0,
+    ) -> IntArray:
+        """All blocks over whole windows, with what they read and write beside their positions."""
+        size = positions + 2 * self.memory * np.sign(positions)
+        return size * self.position + self._seen(self._pairs(size, causal) + past, searched)
 
     def _seen(self, pairs: IntArray, searched: IntArray | int) -> IntArray:
         """Attention over `pairs`, and the scores of those that are `searched`."""
@@ -90,8 +104,7 @@ class Costs:
 
     def sleep_pass(self, positions: IntArray, *, causal: bool) -> IntArray:
         """One sleep pass over a closed window of `positions` positions."""
-        pairs = self._pairs(positions, causal)
-        return positions * (self.position + self.inject) + pairs * self.pair
+        return self._blocks(positions, causal) + positions * self.inject
 
     def _pairs(self, positions: IntArray, causal: bool) -> IntArray:
         pairs: IntArray = positions * (positions + 1) // 2 if causal else positions * positions
@@ -154,6 +167,7 @@ def costs(config: ModelConfig) -> Costs:
         spread=spread,
         ask=sum(asking[layer] + mlp for layer in config.layers),
         loops=config.loops,
+        memory=config.memory_tokens,
     )
 
 
@@ -184,8 +198,8 @@ def past_pairs(past: IntArray, new: IntArray, reach: int | None) -> IntArray:
 
 
 def resident_bytes(config: ModelConfig, streams: int, held_positions: int) -> int:
-    """Bytes that `streams` streams keep between steps: fast weights, tails, held keys and values,
-    and the last values that a linear map reads.
+    """Bytes that `streams` streams keep between steps: fast weights, tails, what memory tokens
+    carry, held keys and values, and the last values that a linear map reads.
 
     float32 throughout; `held_positions` counts KV positions over all streams.
     """
@@ -193,7 +207,7 @@ def resident_bytes(config: ModelConfig, streams: int, held_positions: int) -> in
     layer = state_numbers(config) + max(config.conv - 1, 0) * mixed
     state = config.layers.count("deltanet") * layer
     cached = 2 * config.width * config.layers.count("attention")
-    state += config.skip * len(config.inputs)
+    state += config.memory_tokens * config.width + config.skip * len(config.inputs)
     return 4 * (streams * state + held_positions * cached)
 
 

@@ -24,18 +24,22 @@ class FastWeights:
 
     `matrices[name]` is S of a Gated DeltaNet layer, `[B, H, K, V]` float32; `tails[name]` are the
     last inputs of its short convolution, `[B, taps - 1, D]` (absent where there is none). `name` is
-    the layer's index as a string.
+    the layer's index as a string. `carried` `[B, m, d]` is what memory tokens carry, None where
+    there are none.
     """
 
     matrices: dict[str, Tensor]
     tails: dict[str, Tensor]
+    carried: Tensor | None = None
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor under its full name: "matrix.1", "tail.1"."""
+        """Every tensor under its full name: "matrix.1", "tail.1", "carried"."""
         for name, tensor in self.matrices.items():
             yield f"matrix.{name}", tensor
         for name, tensor in self.tails.items():
             yield f"tail.{name}", tensor
+        if self.carried is not None:
+            yield "carried", self.carried
 
     @property
     def streams(self) -> int:
@@ -56,14 +60,19 @@ class FastWeights:
 
     def put(self, rows: Tensor, other: FastWeights) -> FastWeights:
         """A copy in which the streams `rows` are replaced by those of `other`, in order."""
+        carried = self.carried
+        if carried is not None:
+            assert other.carried is not None
+            carried = carried.index_copy(0, rows, other.carried)
         return FastWeights(
             {n: t.index_copy(0, rows, other.matrices[n]) for n, t in self.matrices.items()},
             {n: t.index_copy(0, rows, other.tails[n]) for n, t in self.tails.items()},
+            carried,
         )
 
     def with_tails(self, other: FastWeights) -> FastWeights:
-        """These matrices with the tails of `other`."""
-        return FastWeights(self.matrices, other.tails)
+        """These with the tails of `other`."""
+        return FastWeights(self.matrices, other.tails, self.carried)
 
     def change_since(self, before: FastWeights) -> Tensor:
         """Relative state change ||S - S_before|| / (||S|| + 1e-6) per stream, `[B]`.
@@ -85,6 +94,7 @@ class FastWeights:
         return FastWeights(
             {n: change(t) for n, t in self.matrices.items()},
             {n: change(t) for n, t in self.tails.items()},
+            None if self.carried is None else change(self.carried),
         )
 
 
@@ -102,7 +112,9 @@ def empty_fast_weights(
     names = [str(i) for i, layer in enumerate(config.layers) if layer == "deltanet"]
     mixed = heads * (2 * key + value)
     tail = max(config.conv - 1, 0)
+    carried = torch.zeros(streams, config.memory_tokens, config.width, device=device)
     return FastWeights(
         {n: torch.zeros(streams, heads, key, value, device=device) for n in names},
         {n: torch.zeros(streams, tail, mixed, device=device) for n in names} if tail else {},
+        carried if config.memory_tokens else None,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.deltanet import DeltaNet
 from adaptive_sleep.kernels import rms_norm, squared_relu
 from adaptive_sleep.memory import FastWeights, empty_fast_weights, relative
+from adaptive_sleep.memory_tokens import MemoryTokens
 from adaptive_sleep.series import SeriesFace
 from adaptive_sleep.tokens import TokenFace
 
@@ -102,6 +103,7 @@ class Model(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config, layer) for layer in config.layers)
         self.inject = Inject(config)
+        self.memory = MemoryTokens(config) if config.memory_tokens else None
         self.places = (
             nn.Parameter(0.02 * torch.randn(config.window_positions, config.width))
             if config.positions == "learned"
@@ -193,11 +195,44 @@ class Model(nn.Module):
         positions; `reach`: positions that a query sees at most (sliding), None for all held.
         Under `seen` "diagonal" the positions are questions: each reads what is held and the fast
         weights alone, and leaves the fast weights as they are. `since`: the fast weights that the
-        change is measured from (None: it is not).
+        change is measured from (None: it is not). Memory tokens, where the model has them, are read
+        and written beside the positions, and seen in nothing but the `weights`.
         """
+        if self.memory is None:
+            return self._run(embedded, lengths, weights, cache, seen, reach, since)
+        memory, size, carried = self.memory, embedded.shape[1], weights.carried
+        assert carried is not None
+        if seen == "diagonal":
+            x, sizes = memory.before(embedded, lengths, carried)
+            done = self._run(x, sizes, weights, cache, seen, reach, since, memory.count)
+        else:
+            x, sizes = memory.around(embedded, lengths, carried)
+            done = self._run(x, sizes, weights, cache, seen, reach, since)
+            carried = memory.written(done.hidden, lengths, carried)
+        keys = {n: memory.inner(t, size) for n, t in done.new.keys.items()}
+        values = {n: memory.inner(t, size) for n, t in done.new.values.items()}
+        return Pass(
+            memory.inner(done.hidden, size),
+            replace(done.weights, carried=carried),
+            KVCache(keys, values, lengths),
+            done.change,
+        )
+
+    def _run(
+        self,
+        embedded: Tensor,
+        lengths: Tensor,
+        weights: FastWeights,
+        cache: KVCache | None,
+        seen: Visibility,
+        reach: int | None,
+        since: FastWeights | None,
+        shared: int = 0,
+    ) -> Pass:
+        """`run` over positions that hold all there is to read; `shared` as in `view`."""
         cache = cache or empty_cache(self.config, len(lengths), embedded.device)
         past = next((int(t.shape[1]) for t in cache.keys.values()), 0)
-        look = view(cache.lengths, past, lengths, embedded.shape[1], seen, reach)
+        look = view(cache.lengths, past, lengths, embedded.shape[1], seen, reach, shared)
         padded = None if look.full else lengths
         x, matrices, tails = embedded, dict(weights.matrices), dict(weights.tails)
         keys, values, mass, moved = {}, {}, {}, []

@@ -27,6 +27,7 @@ KNOBS = {
     "larger_window": (6, 20),
     "wake_loops": (1, 3),
     "compressed_kv": (2, 9),
+    "memory_tokens": (0, 3),
     "retrieval": (33, 36),
     "fixed": (1, 3),
     "random": (0, 150),
@@ -59,7 +60,9 @@ def test_a_higher_knob_costs_more(name: str, measure: Measure) -> None:
     assert low.resident_bytes <= high.resident_bytes
 
 
-@pytest.mark.parametrize("name", ["wider_state", "deeper", "wake_loops", "fixed", "random"])
+@pytest.mark.parametrize(
+    "name", ["wider_state", "deeper", "wake_loops", "memory_tokens", "fixed", "random"]
+)
 def test_the_least_knob_is_the_plain_hybrid(name: str, measure: Measure) -> None:
     baseline = BASELINES[name]
     least, _ = baseline.bounds(RECIPE)
@@ -117,6 +120,7 @@ def test_each_turns_its_own_knob_alone() -> None:
     assert made["wider_state"].config.value_dim == 12
     assert made["deeper"].config.layers == (*config.layers, config.layers[0])
     assert made["wake_loops"].config.loops == 3
+    assert made["memory_tokens"].config.memory_tokens == 3
     window, pressed = made["larger_window"].recipe, made["compressed_kv"].recipe
     assert (window.eviction, window.keep) == ("sliding", 20)
     assert (pressed.eviction, pressed.keep) == ("heaviest", 9)

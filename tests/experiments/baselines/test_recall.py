@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import torch
+
 from adaptive_sleep.config import decode
 from adaptive_sleep.experiments.baselines.registry import find_baseline
 from adaptive_sleep.experiments.baselines.setup import Setup
 from adaptive_sleep.learning import TaskRecipe, accuracy, task_of
+from adaptive_sleep.memory_tokens import MemoryTokens
 from adaptive_sleep.model import Model
 from adaptive_sleep.task_training import learn
 
@@ -59,6 +63,7 @@ def right(model: Model, setup: Setup) -> float:
     return found[1][1]
 
 
+@pytest.mark.timeout(400)  # where other work has the cores
 def test_what_is_retrieved_is_of_use(tmp_path: Path) -> None:
     """44 events are stored, of which a question brings back 32."""
     setup = find_baseline("retrieval").setup(RECIPE, 60)
@@ -66,4 +71,21 @@ def test_what_is_retrieved_is_of_use(tmp_path: Path) -> None:
     without = replace(setup, recipe=replace(setup.recipe, eviction="hard", keep=None))
     known, forgotten = right(model, setup), right(model, without)
     assert known > 0.6
+    assert forgotten < 0.4  # one in four by chance
+
+
+@pytest.mark.timeout(400)  # where other work has the cores
+def test_what_memory_tokens_carry_is_of_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a window of distractors."""
+    task = {**RECIPE.task, "facts": 2, "fillers": 1}
+    training = replace(RECIPE.training, steps=150, validate_every=150)
+    recipe = replace(RECIPE, task=task, training=training)
+    setup = find_baseline("memory_tokens").setup(recipe, 4)
+    model = learn(setup.recipe, tmp_path, seed=0).model.eval()
+    known = right(model, setup)
+    monkeypatch.setattr(MemoryTokens, "written", lambda *given: torch.zeros_like(given[3]))
+    forgotten = right(model, setup)
+    assert known > 0.6, forgotten
     assert forgotten < 0.4  # one in four by chance

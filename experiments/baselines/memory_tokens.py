@@ -1,0 +1,26 @@
+"""Memory tokens: vectors that each window reads at its start and writes at its end.
+
+The Recurrent Memory Transformer (Bulatov et al., arXiv 2207.06881) beside the fast weights, which
+stay as they are; questions read the tokens and write none. `adaptive_sleep/memory_tokens.py`
+says how they go through the blocks.
+"""
+
+from __future__ import annotations
+
+from adaptive_sleep.experiments.baselines.setup import Baseline, Setup, reshaped
+from adaptive_sleep.learning import TaskRecipe
+
+MOST = 8  # windows' worth of them
+
+
+def _change(recipe: TaskRecipe, knob: int) -> Setup:
+    return reshaped(recipe, {"memory_tokens": knob})
+
+
+BASELINE = Baseline(
+    name="memory_tokens",
+    knob="vectors that are carried from window to window",
+    least=lambda config: 0,
+    most=lambda config: MOST * config.window,
+    change=_change,
+)
