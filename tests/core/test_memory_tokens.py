@@ -212,7 +212,7 @@ def test_resident_bytes_count_what_is_carried() -> None:
     assert resident_bytes(more, 2, 7) - resident_bytes(less, 2, 7) == 4 * 2 * 3 * 16
 
 
-def test_a_model_without_them_keeps_its_hash_and_draws_the_same_weights() -> None:
+def test_a_model_without_them_keeps_its_hash() -> None:
     without = asked.model_for(TASK)
     assert "memory_tokens" not in without.config.identity()
     assert "carried" not in dict(without.fresh(1))
