@@ -16,7 +16,7 @@ FloatArray = NDArray[np.float64]
 TARGETS = ("mean", "slope", "highest", "lowest", "value")
 OFFSETS = (0.125, 0.375, 0.625, 0.875)  # of a window, at which its value is asked
 QUESTIONS = (*TARGETS[:-1], *(f"value@{offset:g}" for offset in OFFSETS))
-NEXT = -1  # the age of the window that comes next, which no state knows
+NEXT = -1  # the age of the window that comes next, which no state has seen
 
 
 def as_read(values: NDArray[np.float32], config: ModelConfig) -> FloatArray:

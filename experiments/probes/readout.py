@@ -43,7 +43,7 @@ class Scored:
 
 
 def read_out(
-    train: Cases, validation: Cases, test: Cases, strengths: Sequence[float] = STRENGTHS
+    train: Cases, validation: Cases, test: Cases, *, strengths: Sequence[float] = STRENGTHS
 ) -> Scored:
     """Fit a ridge map from states to answers on `train`, choose lambda for every question on
     `validation`, score it on `test`.
