@@ -1,0 +1,86 @@
+"""`adaptive-sleep probe`: what a state keeps after its window is evicted, one question a probe.
+
+The work is done in probes/; each module there has `run`, `table_of` and `said`.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+
+from adaptive_sleep.experiments.console import print_json, print_table, progress
+from adaptive_sleep.streams.errors import InputError, nearest
+
+# The module of each probe, imported when it is asked for.
+PROBES = {
+    "detail": "adaptive_sleep.experiments.probes.detail",
+    "recurrence": "adaptive_sleep.experiments.probes.recurrence",
+}
+
+
+def probe(
+    name: Annotated[str, typer.Argument(help=f"The probe: {', '.join(PROBES)}.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the trained models; default runs/probe_NAME.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The first seed alone.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 5,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes side by side; default one per core.")
+    ] = None,
+    results: Annotated[
+        bool, typer.Option("--from-results", help="Show what the last full run found.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train models, or take up those that are there, and ask what their state has kept.
+
+    A killed run goes on where it was; probe_NAME.json is written into --out.
+    """
+    if quick and results:
+        raise InputError("probe: give one of --quick and --from-results")
+    work = find_probe(name)
+    stem = f"probe_{name}"
+    if results:
+        from adaptive_sleep.experiments.reproduce import kept_result
+
+        found = kept_result(stem)
+    else:
+        folder = out or Path("runs") / (f"{stem}-quick" if quick else stem)
+        with progress(f"probe {name}") as advance:
+            found = work.run(
+                folder, seeds=range(seeds), quick=quick, jobs=jobs, on_progress=advance
+            )
+        found = _written(found, folder / f"{stem}.json")
+    if as_json:
+        print_json(found)
+        return
+    columns, rows = work.table_of(found)
+    print_table(columns, rows)
+    print(work.said(found))
+
+
+def find_probe(name: str) -> ModuleType:
+    """The module of a probe. Raises InputError for a name that there is not, with the nearest."""
+    if name not in PROBES:
+        known = ", ".join(PROBES)
+        raise InputError(f"probe {name!r}: no such probe{nearest(name, PROBES)} ({known})")
+    return import_module(PROBES[name])
+
+
+def _written(found: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Write what was found, and give it back as the file has it: its keys are words."""
+    text = json.dumps(found, indent=1) + "\n"
+    file.write_text(text, encoding="utf-8")
+    again: dict[str, Any] = json.loads(text)
+    return again
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add the command to the application."""
+    parent.command(epilog="Example: adaptive-sleep probe recurrence --quick")(probe)
