@@ -23,6 +23,8 @@ from adaptive_sleep.streams.errors import InputError
 
 AGES = ["0", "2", "next"]
 
+pytestmark = pytest.mark.timeout(400)  # models are trained
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
