@@ -18,6 +18,7 @@ from adaptive_sleep.streams.errors import InputError, nearest
 
 # The module of each probe, imported when it is asked for.
 PROBES = {
+    "action": "adaptive_sleep.experiments.probes.action",
     "detail": "adaptive_sleep.experiments.probes.detail",
     "recurrence": "adaptive_sleep.experiments.probes.recurrence",
 }
