@@ -67,7 +67,7 @@ class Costs:
     ) -> IntArray:
         """A window of `positions` questions that see themselves alone, and the past as in `whole`;
         the head at `asked`."""
-        read = self.memory * np.sign(positions)  # seen by all, itself included
+        read: IntArray = self.memory * np.sign(positions)  # seen by all, itself included
         pairs = self._seen((positions + read) * read + positions + past, searched)
         once = (positions + read) * self.ask + pairs
         return self._looped(once, positions) + positions * self.embed + asked * self.head
@@ -91,7 +91,7 @@ class Costs:
         searched: IntArray | int = 0,
     ) -> IntArray:
         """All blocks over whole windows, with what they read and write beside their positions."""
-        size = positions + 2 * self.memory * np.sign(positions)
+        size: IntArray = positions + 2 * self.memory * np.sign(positions)
         return size * self.position + self._seen(self._pairs(size, causal) + past, searched)
 
     def _seen(self, pairs: IntArray, searched: IntArray | int) -> IntArray:
