@@ -159,8 +159,8 @@ def blank_row(config: ModelConfig, window: int, holds: Holding) -> Rows:
             if config.conv:
                 row[f"{when}.tail.{i}"] = torch.zeros(1, config.conv - 1, mixed)
     if config.memory_tokens:
-        shape = (1, config.memory_tokens, width)
-        row |= {f"{when}.carried": torch.zeros(shape) for when in ("now", "before")}
+        for when in ("now", "before"):
+            row[f"{when}.carried"] = torch.zeros(1, config.memory_tokens, width)
     if config.kind == "series":
         channels = len(config.inputs)
         for name in ("origin", "count", "total", "squares", "last"):

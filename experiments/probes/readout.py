@@ -63,7 +63,8 @@ def read_out(
     level = train.answers.mean(0)
 
     def ready(part: Cases) -> FloatArray:
-        return (part.states[:, used] - centre[used]) / spread[used]
+        scaled: FloatArray = (part.states[:, used] - centre[used]) / spread[used]
+        return scaled
 
     x = ready(train)
     values, basis, right = _solved(x, train.answers - level)

@@ -77,7 +77,8 @@ def shape(recipe: RegimeRecipe, window: int, random: np.random.Generator) -> Flo
     for k in range(1, recipe.waves + 1):
         cosine, sine = random.normal(size=(2, recipe.channels)) / k
         found += cosine * np.cos(k * turn) + sine * np.sin(k * turn)
-    return level + found / found.std(0)
+    scaled: FloatArray = level + found / found.std(0)
+    return scaled
 
 
 def stream(
