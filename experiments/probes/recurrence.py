@@ -4,7 +4,8 @@ A regime is injected into streams of others, its windows are evicted, and after 
 regimes it comes back for one window. Each stream has a twin that is the same but for the windows in
 which the regime first appeared: these hold another one. What having seen it is worth is the loss of
 the twin on the return less that of the stream; what sleep is worth is the loss at N = 1 less that
-at N passes, over the injected windows alone or over every window.
+at N passes, over the injected windows alone or over every window, of this model and of a control
+that is trained at N = 1 on as many events.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ from adaptive_sleep.streams.errors import InputError
 NAME = "probe_recurrence"
 SEEDS = (0, 1, 2, 3, 4)
 PLAIN = "N=1"
+CONTROL = "control N=1"  # trained at N = 1 on as many events
 WHERE = ("injected", "every")  # the windows that are slept on
 MEASURES = ("loss", "unseen", "gain")
 INJECTED, OTHER = 1_000_000, 1_000_001  # regimes that streams have by no other way
@@ -163,9 +165,12 @@ def _job(
     def do() -> dict[str, Any]:
         with one_thread():
             learned = learn_regimes(recipe, folder, seed, on_progress=on_progress)
+            control = learn_regimes(at_one(recipe), folder / "control", seed)
             begun, model = time.perf_counter(), load_model(learned.path)
+            rows = returned(model, recipe, seed)
+            rows[CONTROL] = returned(load_model(control.path), at_one(recipe), seed)[PLAIN]
             return {
-                "rows": returned(model, recipe, seed),
+                "rows": rows,
                 "tokens": learned.tokens,
                 "step": learned.step,
                 "seconds": learned.seconds,
@@ -174,6 +179,12 @@ def _job(
             }
 
     return kept_or_done(folder / "found.json", told, do)
+
+
+def at_one(recipe: RecurrenceRecipe) -> RecurrenceRecipe:
+    """The recipe of the control: trained and tested at N = 1."""
+    training = replace(recipe.training, passes="1")
+    return replace(recipe, training=training, test=replace(recipe.test, passes=(1,)))
 
 
 def returned(model: Model, recipe: RecurrenceRecipe, seed: int) -> dict[str, Any]:
@@ -203,10 +214,11 @@ def _plans(test: RecurrenceTest, gap: int) -> dict[str, list[int]]:
 def summary(
     recipe: RecurrenceRecipe, found: Mapping[int, Mapping[str, Any]], *, wall: float
 ) -> dict[str, Any]:
-    """What was found, with stable keys: `rows`, by "N=1", "injected N=2", .., each by gap and as
-    `over_seeds` has it: `loss` on the return, `unseen` (that of the twins), `gain` (the second less
-    the first), and, paired by seed, `saved` (the loss at N=1 less that of the row) and `gained`
-    (the gain of the row less that at N=1); and where they come from."""
+    """What was found, with stable keys: `rows`, by "N=1", "injected N=2", .., "control N=1", each
+    by gap and as `over_seeds` has it: `loss` on the return, `unseen` (that of the twins), `gain`
+    (the second less the first), and, paired by seed, `saved` (the loss at N=1 less that of the
+    row), `beaten` (that of the control less that of the row) and `gained` (the gain of the row less
+    that at N=1); and where they come from."""
     seeds = sorted(found)
     rows: dict[str, Any] = {}
     for name in found[seeds[0]]["rows"]:
@@ -227,11 +239,12 @@ def summary(
 
 
 def _with_saved(rows: Mapping[str, Mapping[str, Mapping[str, float]]], name: str) -> Table:
-    """A row of one seed with `saved` and `gained`."""
-    row, base = rows[name], rows[PLAIN]
+    """A row of one seed with `saved`, `beaten` and `gained`."""
+    row, base, control = rows[name], rows[PLAIN], rows[CONTROL]
     saved = {gap: base["loss"][gap] - loss for gap, loss in row["loss"].items()}
+    beaten = {gap: control["loss"][gap] - loss for gap, loss in row["loss"].items()}
     gained = {gap: gain - base["gain"][gap] for gap, gain in row["gain"].items()}
-    return {**row, "saved": saved, "gained": gained}
+    return {**row, "saved": saved, "beaten": beaten, "gained": gained}
 
 
 def table_of(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -241,7 +254,8 @@ def table_of(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, row in found["rows"].items():
         where, _, passes = name.rpartition(" ")
-        for measure in MEASURES if name == PLAIN else ("loss", "gain", "saved", "gained"):
+        plain = name in (PLAIN, CONTROL)
+        for measure in MEASURES if plain else ("loss", "gain", "saved", "beaten"):
             means, ends = row["mean"][measure], row["interval"][measure]
             cells = [shown(means[gap], ends[gap], 4) for gap in gaps]
             rows.append([where or "nothing", passes, measure, *cells])
@@ -254,11 +268,12 @@ def said(found: Mapping[str, Any]) -> str:
     for where in WHERE:
         name = [name for name in found["rows"] if name.startswith(where)][-1]
         row = found["rows"][name]
-        told = ", ".join(
-            f"M={gap} {shown(value, row['interval']['saved'][gap], 4)}"
-            for gap, value in row["mean"]["saved"].items()
-        )
-        lines.append(f"Saved by sleep, {name}: {told}.")
+        for measure, words in (("saved", "the model at N = 1"), ("beaten", "the control")):
+            told = ", ".join(
+                f"M={gap} {shown(value, row['interval'][measure][gap], 4)}"
+                for gap, value in row["mean"][measure].items()
+            )
+            lines.append(f"{name}, better than {words} by: {told}.")
     test = found["recipe"]["test"]
     lines.append(
         f"Normalised pinball loss in the window of the return, {test['pairs']} streams a seed; "

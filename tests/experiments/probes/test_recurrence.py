@@ -21,7 +21,7 @@ from adaptive_sleep.experiments.probes.recurrence import INJECTED, OTHER, Recurr
 from adaptive_sleep.experiments.reproduce import interval
 from adaptive_sleep.streams.errors import InputError
 
-ROWS = ["N=1", "injected N=2", "every N=2"]
+ROWS = ["N=1", "injected N=2", "every N=2", "control N=1"]
 
 pytestmark = pytest.mark.timeout(400)  # models are trained
 
@@ -92,20 +92,23 @@ def test_results_have_every_row_measure_and_gap(found: dict[str, Any]) -> None:
     assert found["seeds"] == [0, 1]
     for row in found["rows"].values():
         for statistic in ("mean", "interval", "by_seed"):
-            assert list(row[statistic]) == ["loss", "unseen", "gain", "saved", "gained"]
+            assert list(row[statistic]) == ["loss", "unseen", "gain", "saved", "beaten", "gained"]
             assert all(list(cells) == ["0", "2"] for cells in row[statistic].values())
     for measure in ("saved", "gained"):
         assert found["rows"]["N=1"]["mean"][measure] == {"0": 0.0, "2": 0.0}
+    assert found["rows"]["control N=1"]["mean"]["beaten"] == {"0": 0.0, "2": 0.0}
 
 
 def test_measures_are_paired_by_seed(found: dict[str, Any]) -> None:
-    base = found["rows"]["N=1"]["by_seed"]
+    base, control = (found["rows"][name]["by_seed"] for name in ("N=1", "control N=1"))
     for row in found["rows"].values():
         seeds = {name: np.array(cells["2"]) for name, cells in row["by_seed"].items()}
         assert seeds["gain"] == pytest.approx(seeds["unseen"] - seeds["loss"])
         assert seeds["saved"] == pytest.approx(np.array(base["loss"]["2"]) - seeds["loss"])
+        assert seeds["beaten"] == pytest.approx(np.array(control["loss"]["2"]) - seeds["loss"])
         assert seeds["gained"] == pytest.approx(seeds["gain"] - np.array(base["gain"]["2"]))
         assert row["interval"]["gain"]["2"] == pytest.approx(interval(seeds["gain"].tolist()))
+    assert control["loss"] != base["loss"]  # another model
     injected, every = found["rows"]["injected N=2"], found["rows"]["every N=2"]
     assert injected["mean"]["loss"] != every["mean"]["loss"]
     assert found["rows"]["N=1"]["mean"]["gain"]["0"] != 0.0  # the twin reads something else
@@ -123,7 +126,7 @@ def test_a_run_is_taken_up_and_printed(recipe: Path, found: dict[str, Any]) -> N
     assert [row[2] for row in rows][:3] == ["loss", "unseen", "gain"]
     assert [row[:2] for row in rows if row[2] == "saved"] == [["injected", "N=2"], ["every", "N=2"]]
     said = work.said(again)
-    for words in ("injected N=2: M=0", "every N=2", "2 seed(s)"):
+    for words in ("injected N=2, better than the control by: M=0", "every N=2", "2 seed(s)"):
         assert words in said
 
 
