@@ -1,4 +1,4 @@
-"""`adaptive-sleep probe`: what a state keeps after its window is evicted, one question a probe.
+"""`adaptive-sleep probe`: what a state keeps, and when signals speak; one question a probe.
 
 The work is done in probes/; each module there has `run`, `table_of` and `said`.
 """
@@ -18,10 +18,10 @@ from adaptive_sleep.streams.errors import InputError, nearest
 
 # The module of each probe, imported when it is asked for.
 PROBES = {
-    "action": "adaptive_sleep.experiments.probes.action",
-    "detail": "adaptive_sleep.experiments.probes.detail",
-    "recurrence": "adaptive_sleep.experiments.probes.recurrence",
+    name: f"adaptive_sleep.experiments.probes.{name}"
+    for name in ("action", "detail", "recurrence", "labels", "events")
 }
+REAL = ("labels", "events")  # these read the public data sets
 
 
 def probe(
@@ -29,7 +29,10 @@ def probe(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the trained models; default runs/probe_NAME.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="The first seed alone.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="The folder of public data sets, with nab/, asd/, logs/.")
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="The first seed alone, of some fewer steps.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 5,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes side by side; default one per core.")
@@ -39,13 +42,20 @@ def probe(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Train models, or take up those that are there, and ask what their state has kept.
+    """Train small models, or take up those that are there, and ask them one question.
+
+    action: an action that works windows later. detail: mean, slope, extremes of past windows.
+    recurrence: a regime that comes back. labels: do triggers fire where real recordings are
+    labelled. events: the next event of a real log, and the surprise before its alerts.
 
     A killed run goes on where it was; probe_NAME.json is written into --out.
     """
     if quick and results:
         raise InputError("probe: give one of --quick and --from-results")
     work = find_probe(name)
+    if data is not None and name not in REAL:
+        raise InputError(f"--data {data}: {name} makes its own; {', '.join(REAL)} read files")
+    options = {"data": data} if name in REAL else {}
     stem = f"probe_{name}"
     if results:
         from adaptive_sleep.experiments.reproduce import kept_result
@@ -55,7 +65,7 @@ def probe(
         folder = out or Path("runs") / (f"{stem}-quick" if quick else stem)
         with progress(f"probe {name}") as advance:
             found = work.run(
-                folder, seeds=range(seeds), quick=quick, jobs=jobs, on_progress=advance
+                folder, seeds=range(seeds), quick=quick, jobs=jobs, on_progress=advance, **options
             )
         found = _written(found, folder / f"{stem}.json")
     if as_json:

@@ -17,7 +17,7 @@ from adaptive_sleep.streams.errors import InputError
 
 COMMANDS = [
     ("demo",), ("replay",), ("run",), ("train",), ("report",), ("inspect",), ("policies",),
-    ("reproduce",), ("counterfactual",),
+    ("reproduce",), ("counterfactual",), ("probe",),
     ("bench", "kernels"), ("bench", "runtime"), ("bench", "training"),
     ("record", "host"), ("record", "text"), ("record", "csv"),
     ("record", "parquet"), ("record", "eventlog"), ("record", "task"),
