@@ -66,7 +66,6 @@ for part in (
     commands_record,
     commands_make,
     commands_learn,
-    commands_probe,
     commands_choices,
     commands_probe,
     commands_fit,

@@ -49,7 +49,7 @@ class Plan:
     share: float = 0.5  # of validation windows, that state_change would sleep on
 
 
-QUICK = {"steps": 60, "validate_every": 20}
+QUICK: dict[str, Any] = {"steps": 60, "validate_every": 20}
 
 
 def run(

@@ -54,7 +54,7 @@ class Plan:
     shuffles: int = 2000
 
 
-QUICK = {"steps": 60, "validate_every": 30, "shuffles": 200}
+QUICK: dict[str, Any] = {"steps": 60, "validate_every": 30, "shuffles": 200}
 
 
 def run(

@@ -13,7 +13,7 @@ from adaptive_sleep.experiments.probes import events, labels
 
 ROWS = 400
 LABELS = labels.Plan(
-    window=8, width=16, steps=2, windows=2, validate_every=1, warm=64, shuffles=50, share=0.2
+    window=16, width=16, steps=2, windows=2, validate_every=1, warm=64, shuffles=50, share=0.2
 )
 EVENTS = events.Plan(window=8, steps=2, windows=2, validate_every=1)
 

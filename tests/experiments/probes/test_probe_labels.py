@@ -44,10 +44,10 @@ def without_bundled(data: Path, out: Path) -> list[cases.Case]:
 
 def test_windows_are_labelled_by_their_rows(found: dict[str, Any]) -> None:
     case = found["cases"]["made"]
-    # row 112 - 64 begins the replay, so windows begin at 48 + 8 k; 30 rows reach into 4 of them
-    assert case["windows"] == 30
-    assert case["labelled"] == len({(row - 48) // 8 for row in range(250, 280)}) == 4
-    assert case["base"] == pytest.approx(4 / 30)
+    # row 112 - 64 begins the replay, so windows begin at 48 + 16 k; 30 rows reach into 3 of them
+    assert case["windows"] == 15
+    assert case["labelled"] == len({(row - 48) // 16 for row in range(250, 280)}) == 3
+    assert case["base"] == pytest.approx(3 / 15)
     assert case["labelled_rows_before_test"] == 0
 
 
