@@ -247,8 +247,8 @@ def said(found: Mapping[str, Any]) -> str:
         f"Of {len(cases)} recordings, labelled windows stand out (average precision above the base "
         f"rate in every seed, p rotated at most 0.05 in most; of passes for random): "
         f"{'; '.join(lines)}. One test in twenty says so by chance. p is of the signal, the median "
-        f"over seeds. A label of NAB is a span around an event, most of it ordinary rows; at a steady "
-        f"step event_density is constant but for rounding. Labelled "
+        f"over seeds. A label of NAB is a span around an event, most of it ordinary rows; at a "
+        f"steady step event_density is constant but for rounding. Labelled "
         f"rows lie in what was trained on or held out of {', '.join(inside) or 'none'}. {seeds} "
         f"seed(s), {found['seconds']:.0f} s a seed, commit {found['commit']}"
     )
