@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.experiments.jobs import one_thread, side_by_side
+from adaptive_sleep.experiments.probes.summing import kept_or_done
 from adaptive_sleep.experiments.reproduce import Report, averaged, commit
 from adaptive_sleep.horizon import forecast_ahead
 from adaptive_sleep.model import Model
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.streams.events import Channel, Events, Piece
-from adaptive_sleep.streams.manifest import write_file
 from adaptive_sleep.streams.writer import RecordingWriter
-from adaptive_sleep.training import DataRecipe, Recipe, TrainingRecipe, train
+from adaptive_sleep.training import DataRecipe, Recipe, Trained, TrainingRecipe, train
 
 NAME = "action"
 KINDS = ("model", "control")
@@ -131,30 +131,33 @@ def run(
 def _job(settings: Settings, kind: str, seed: int, folder: str) -> dict[str, Any]:
     """Train and test one model on one thread, or take up what is there of the same settings."""
     told = {"settings": json.loads(json.dumps(asdict(settings))), "kind": kind, "seed": seed}
-    kept = Path(folder) / "result.json"
-    if kept.is_file():
-        before: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        if {name: before.get(name) for name in told} == told:
-            return _numbered(before)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with one_thread():
-        recorded = _record(settings, seed, Path(folder) / "streams")
-        recipe = Recipe(
-            model={"patch": settings.patch, "window": settings.valves.window},
-            data=DataRecipe(recording=str(recorded), train=(0.0, 0.75), validation=(0.75, 1.0)),
-            training=TrainingRecipe(
-                steps=settings.steps,
-                windows=settings.valves.windows + 1,
-                bptt=settings.valves.windows + 1,
-                passes="1" if kind == "control" else "1-4",
-                seed=seed,
-            ),
-        )
-        trained = train(recipe, Path(folder) / "model.safetensors")
-        found = tested(load_model(trained.path), settings, seed)
-    result = {**told, **found, "seconds": trained.seconds}
-    write_file(kept, (json.dumps(result, indent=1) + "\n").encode())
-    return _numbered(json.loads(json.dumps(result)))
+    where = Path(folder)
+
+    def do() -> dict[str, Any]:
+        with one_thread():
+            trained = _trained(settings, kind, seed, where)
+            found = tested(load_model(trained.path), settings, seed)
+        return {**found, "seconds": trained.seconds}
+
+    return _numbered(kept_or_done(where / "result.json", told, do))
+
+
+def _trained(settings: Settings, kind: str, seed: int, folder: Path) -> Trained:
+    folder.mkdir(parents=True, exist_ok=True)
+    recorded, length = _record(settings, seed, folder / "streams"), settings.valves.windows + 1
+    training = TrainingRecipe(
+        steps=settings.steps,
+        windows=length,
+        bptt=length,
+        passes="1" if kind == "control" else "1-4",
+        seed=seed,
+    )
+    recipe = Recipe(
+        model={"patch": settings.patch, "window": settings.valves.window},
+        data=DataRecipe(recording=str(recorded), train=(0.0, 0.75), validation=(0.75, 1.0)),
+        training=training,
+    )
+    return train(recipe, folder / "model.safetensors")
 
 
 def _numbered(result: dict[str, Any]) -> dict[str, Any]:

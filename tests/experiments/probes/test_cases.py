@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from probe_cases import make_sets
+from data_cases import make_sets
 
 from adaptive_sleep.experiments.probes.cases import bundled_case, find_cases, first_part
 from adaptive_sleep.experiments.probes.folder import find_folder

@@ -41,6 +41,7 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         (["detial"], "no such probe, did you mean 'detail'?"),
         (["detail", "--quick", "--from-results"], "give one of --quick and --from-results"),
         (["detail", "--seeds", "0"], "seeds"),
+        (["detail", "--data", "there"], "detail makes its own; labels, events read files"),
         ([], "Missing argument"),
     ],
     ids=" ".join,
@@ -70,5 +71,5 @@ def test_a_run_is_written_and_shown_again(
     monkeypatch.setattr(reproduce, "kept_result", lambda name: {"probe_recurrence": written}[name])
     assert main(["probe", "recurrence", "--from-results"]) == 0
     table = capsys.readouterr().out
-    for words in ("M=2", "unseen", "injected", "saved", "Saved by sleep"):
+    for words in ("M=2", "unseen", "injected", "saved", "better than the control by"):
         assert words in table

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from probe_cases import EVENTS, make_log, make_sets
+from data_cases import EVENTS, make_log, make_sets
 from run_cases import make_tokens, token_model
 
 from adaptive_sleep.experiments.cli import main

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from probe_cases import LABELS, make_sets
+from data_cases import LABELS, make_sets
 
 from adaptive_sleep.experiments.probes import cases, labels
 from adaptive_sleep.experiments.probes.triggers import RANDOM, TRIGGERS
