@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_reproduce import TINY
 
 from adaptive_sleep.experiments import choices as work
 from adaptive_sleep.experiments.cli import main
@@ -15,30 +16,6 @@ from adaptive_sleep.experiments.finding import shipped_recipes
 from adaptive_sleep.experiments.reproduce import interval
 from adaptive_sleep.streams.errors import InputError
 
-TINY = """
-[task]
-name = "chain"
-nodes = 6
-paths = 2
-
-[model]
-width = 16
-heads = 1
-key_dim = 8
-value_dim = 8
-conv = 0
-positions = "learned"
-
-[training]
-steps = 4
-batch = 4
-validate_every = 4
-validation = 2
-
-[test]
-passes = [1, 2]
-samples = 6
-"""
 FILE = """
 recipe = "tiny.toml"
 seeds = 2
