@@ -226,6 +226,9 @@ def gradient(
         start = left.alone(torch.from_numpy(rows).to(model.device), start.weights)
     found, after = go_on(model, mine, passes, start, every=every, recompute=training.recompute)
     losses = torch.stack([a.loss() for a in found])
+    if share.world > 1:  # shares of a batch need not have as many questions
+        counts = [len(a.targets) for a in found]
+        losses = losses * share.weights(torch.tensor(counts, device=losses.device))
     loss = losses.mean()
     loss.backward()
     value, last = share.average(model, torch.stack([loss, losses[-1]]).detach())

@@ -2,7 +2,7 @@
 gradients become one.
 
 One process alone needs none of it. Source of the arithmetic: the mean over a global batch is the
-mean of the means over equal shares.
+mean of the means over its shares, each by how many questions it has of all.
 """
 
 from __future__ import annotations
@@ -49,6 +49,15 @@ class Share:
         """Wait until every process is here."""
         if self.world > 1:
             torch.distributed.barrier()
+
+    def weights(self, counts: Tensor) -> Tensor:
+        """What to multiply this process's mean losses `[n]` with, of `counts` `[n]` questions each,
+        so that their mean over the processes is that over all questions."""
+        if self.world == 1:
+            return torch.ones_like(counts, dtype=torch.float32)
+        whole = counts.clone()
+        torch.distributed.all_reduce(whole)
+        return counts * self.world / whole.clamp(min=1)
 
     def average(self, model: nn.Module, losses: Tensor) -> list[float]:
         """Make every process's gradients their mean; returns the means of the losses `[n]`."""
