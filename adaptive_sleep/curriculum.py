@@ -86,6 +86,11 @@ def staged(task: Task, training: LearningRecipe) -> list[Task]:
     if hasattr(task, "rungs"):
         given: Any = task
         return [dataclasses.replace(given, rungs=stage) for stage in training.stages]
+    if task.space.answers == 1:
+        raise InputError(
+            f"[training] stages: the task {task.name} asks for real numbers and has no rungs; "
+            "leave them out"
+        )
     for stage in training.stages:
         known = task.space.difficulties
         if list(stage) != sorted(stage) or not set(stage) <= set(known):

@@ -1,14 +1,15 @@
 """Choices by experiment: a recipe, changed in one thing at a time, trained over seeds and compared.
 
 A file of choices names a recipe and, for each choice, the changes that it makes to it. Every choice
-and every seed trains one model; all are tested on the same samples, and the difference of a choice
-to the recipe as it is, is paired by seed.
+and every seed trains one model. It is judged on the validation part, so that whoever chooses by it
+has not looked at the samples of a result; where a choice leaves the task as it is, these are the
+same samples, and its difference to the recipe as it is, is paired by seed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def read_choices(where: str | Path) -> tuple[Choices, dict[str, TaskRecipe]]:
     for choice in given.choices:
         try:
             made[choice.name] = read_task_recipe(base, choice.changes)
+            if made[choice.name].test != made[AS_IS].test:
+                raise InputError("changes [test]: all choices are tested alike; change the recipe")
         except InputError as error:
             raise InputError(f"{file}: choice {choice.name!r}: {error}") from None
     return given, made
@@ -100,7 +103,7 @@ def compare_choices(
     chosen = [name for name in recipes if not only or name in (AS_IS, *only)]
     numbers, begun = range(given.seeds if seeds is None else seeds), time.perf_counter()
     work = {
-        (name, seed): (recipes[name], str(Path(out) / name / f"seed-{seed}"), seed)
+        (name, seed): (recipes[name], str(Path(out) / name / f"seed-{seed}"), seed, "validation")
         for seed in numbers
         for name in chosen
     }
@@ -110,24 +113,28 @@ def compare_choices(
         if on_progress is not None:
             on_progress(count, len(work), f"{key[0]}, seed {key[1]}")
     changes = {AS_IS: (), **{choice.name: choice.changes for choice in given.choices}}
-    return {
+    result = {
         "choices": Path(where).stem,
         "recipe": given.recipe,
         "seeds": list(numbers),
-        "rows": [_row(n, changes[n], recipes[n], found[n], found[AS_IS]) for n in chosen],
+        "part": "validation",
+        "rows": [_row(n, changes[n], recipes[n], found[n]) for n in chosen],
         "wall_seconds": time.perf_counter() - begun,
         "commit": commit(),
     }
+    for row in result["rows"]:
+        if recipes[row["name"]].task == recipes[AS_IS].task:
+            row |= _difference(found[row["name"]], found[AS_IS], row["mean"])
+    return result
 
 
-def _row(
-    name: str, changes: Sequence[str], recipe: TaskRecipe, found: Found, base: Found
-) -> dict[str, Any]:
+def _row(name: str, changes: Sequence[str], recipe: TaskRecipe, found: Found) -> dict[str, Any]:
     """One choice: accuracy by N and difficulty (as `averaged` gives it); the same by N, as means
-    over difficulties, with its difference to the recipe as it is; and what training took."""
+    over difficulties; what training took; and `difference`, to the recipe as it is, by N, which is
+    filled where the task is the same."""
     whole = averaged({seed: done["accuracy"] for seed, done in found.items()})
     means = {n: _means(found, n) for n in whole["accuracy"]}
-    row: dict[str, Any] = {
+    return {
         "name": name,
         "changes": list(changes),
         "parameters": Model(config_of(recipe)).parameters_count,
@@ -141,12 +148,18 @@ def _row(
         "seconds": float(np.mean([done["seconds"] for done in found.values()])),
         "flops": float(np.mean([done["flops"] for done in found.values()])),
     }
-    for n in means:
-        theirs = _means(base, n)
-        pairs = [means[n][seed] - theirs[seed] for seed in means[n]]
-        row["difference"][n] = float(np.mean(pairs))
-        row["difference_interval"][n] = interval(pairs)
-    return row
+
+
+def _difference(found: Found, base: Found, passes: Iterable[int]) -> dict[str, Any]:
+    """What a choice is better by than the recipe as it is, by N, paired by seed."""
+    pairs = {}
+    for n in passes:
+        mine, theirs = _means(found, n), _means(base, n)
+        pairs[n] = [mine[seed] - theirs[seed] for seed in mine]
+    return {
+        "difference": {n: float(np.mean(each)) for n, each in pairs.items()},
+        "difference_interval": {n: interval(each) for n, each in pairs.items()},
+    }
 
 
 def _means(found: Found, passes: int) -> dict[int, float]:

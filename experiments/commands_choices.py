@@ -13,6 +13,7 @@ import typer
 
 from adaptive_sleep.experiments.console import print_json, print_table, progress
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.manifest import write_file
 
 
 def choices(
@@ -38,7 +39,8 @@ def choices(
 ) -> None:
     """Train a recipe as it is and with one thing changed at a time; compare over seeds.
 
-    A killed run goes on where it was; NAME.json is written into --out.
+    Judged on validation samples. A killed run goes on where it was; NAME.json, or with --only
+    NAME-only.json, is written into --out.
     """
     from adaptive_sleep.experiments import choices as work
 
@@ -58,8 +60,9 @@ def choices(
                 jobs=jobs,
                 on_progress=advance,
             )
-        (folder / f"{stem}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        found = json.loads(json.dumps(found))  # keys are words, as a file has them
+        text = json.dumps(found, indent=1) + "\n"
+        write_file(folder / f"{stem}{'-only' if only else ''}.json", text.encode())
+        found = json.loads(text)  # keys are words, as a file has them
     if as_json:
         print_json(found)
     else:

@@ -15,12 +15,14 @@ import typer
 
 from adaptive_sleep.experiments.console import print_json, print_table, progress
 from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.streams.manifest import write_file
 
 # The module of each probe, imported when it is asked for.
 PROBES = {
     name: f"adaptive_sleep.experiments.probes.{name}"
     for name in ("action", "detail", "recurrence", "labels", "events")
 }
+SEEDS = 5
 REAL = ("labels", "events")  # these read the public data sets
 
 
@@ -32,8 +34,12 @@ def probe(
     data: Annotated[
         Path | None, typer.Option(help="The folder of public data sets, with nab/, asd/, logs/.")
     ] = None,
-    quick: Annotated[bool, typer.Option(help="The first seed alone, of some fewer steps.")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 5,
+    quick: Annotated[
+        bool, typer.Option(help="The first seed alone; of some, fewer steps.")
+    ] = False,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help=f"How many seeds, from 0; default {SEEDS}.")
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes side by side; default one per core.")
     ] = None,
@@ -52,6 +58,8 @@ def probe(
     """
     if quick and results:
         raise InputError("probe: give one of --quick and --from-results")
+    if results and (seeds or jobs or data or out):
+        raise InputError("probe --from-results: takes no --seeds, --jobs, --data and --out")
     work = find_probe(name)
     if data is not None and name not in REAL:
         raise InputError(f"--data {data}: {name} makes its own; {', '.join(REAL)} read files")
@@ -65,7 +73,12 @@ def probe(
         folder = out or Path("runs") / (f"{stem}-quick" if quick else stem)
         with progress(f"probe {name}") as advance:
             found = work.run(
-                folder, seeds=range(seeds), quick=quick, jobs=jobs, on_progress=advance, **options
+                folder,
+                seeds=range(seeds or SEEDS),
+                quick=quick,
+                jobs=jobs,
+                on_progress=advance,
+                **options,
             )
         found = _written(found, folder / f"{stem}.json")
     if as_json:
@@ -87,7 +100,7 @@ def find_probe(name: str) -> ModuleType:
 def _written(found: dict[str, Any], file: Path) -> dict[str, Any]:
     """Write what was found, and give it back as the file has it: its keys are words."""
     text = json.dumps(found, indent=1) + "\n"
-    file.write_text(text, encoding="utf-8")
+    write_file(file, text.encode())
     again: dict[str, Any] = json.loads(text)
     return again
 

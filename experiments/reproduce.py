@@ -34,6 +34,7 @@ from adaptive_sleep.learning import (
 )
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.streams.tasks.task import Part
 from adaptive_sleep.task_training import learn
 from adaptive_sleep.training import parse_passes
 
@@ -80,11 +81,13 @@ def variant(recipe: TaskRecipe, kind: str, steps: int = 0, flops: float = 0.0) -
     return replace(recipe, training=training)
 
 
-def train_and_test(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]:
-    """One job, on one thread: train, or take up, and test."""
+def train_and_test(
+    recipe: TaskRecipe, folder: str, seed: int, part: Part = "test"
+) -> dict[str, Any]:
+    """One job, on one thread: train, or take up, and test on samples of a part."""
     with one_thread():
         learned = learn(recipe, folder, seed=seed)
-        found = tested(learned.model, recipe)
+        found = tested(learned.model, recipe, part)
     return {
         "accuracy": found,
         "tokens": learned.tokens,
@@ -94,12 +97,13 @@ def train_and_test(recipe: TaskRecipe, folder: str, seed: int) -> dict[str, Any]
     }
 
 
-def tested(model: Model, recipe: TaskRecipe) -> Accuracy:
-    """Accuracy on the test part, by passes and difficulty."""
+def tested(model: Model, recipe: TaskRecipe, part: Part) -> Accuracy:
+    """Accuracy on a part, by passes and difficulty; of validation on other samples than those that
+    training looks at."""
     task, test = task_of(recipe), recipe.test
     return accuracy(
-        model, task, test, part="test", samples=test.samples, eviction=recipe.eviction,
-        keep=recipe.keep,
+        model, task, test, part=part, samples=test.samples, seed=int(part == "validation"),
+        eviction=recipe.eviction, keep=recipe.keep,
     )  # fmt: skip
 
 
@@ -246,7 +250,7 @@ def from_checkpoint(name: str, where: str) -> dict[str, Any]:
             raise InputError(
                 f"--from-checkpoint {where}: was made for {field}={has}, but {name} has {wanted}"
             )
-    found = tested(model, recipe)
+    found = tested(model, recipe, "test")
     return {
         "experiment": name,
         **averaged({0: found}),

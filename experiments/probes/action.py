@@ -26,6 +26,7 @@ from adaptive_sleep.experiments.reproduce import Report, averaged, commit
 from adaptive_sleep.horizon import forecast_ahead
 from adaptive_sleep.model import Model
 from adaptive_sleep.runtime import Runtime
+from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.events import Channel, Events, Piece
 from adaptive_sleep.streams.writer import RecordingWriter
 from adaptive_sleep.training import DataRecipe, Recipe, Trained, TrainingRecipe, train
@@ -89,6 +90,19 @@ class Settings:
     test_cycles: int = 6  # of each; the first is not scored
 
 
+def check(settings: Settings) -> None:
+    """Raise InputError, naming the field, for what cannot be made or asked."""
+    valves = settings.valves
+    for name, value, least, most in (
+        ("patch", settings.patch, 2, valves.window),
+        ("test_cycles", settings.test_cycles, 2, 1 << 16),
+        ("delays", min(valves.delays, default=0), 1, valves.windows - 1),
+        ("delays", max(valves.delays, default=0), 1, valves.windows - 1),
+    ):
+        if not least <= value <= most:
+            raise InputError(f"{name}={value}: expected {least} to {most}")
+
+
 def run(
     out: Path,
     *,
@@ -101,10 +115,11 @@ def run(
     """Train and test, for each seed, a model of 1 to 4 passes and a control at N = 1 in as many
     steps. Returns R2 by N and delay, with intervals over seeds; the same of the `control`, and of
     the model where the valves are `hidden` from it; and `ceiling`, what whoever knows them could
-    reach."""
+    reach. `quick`: the first seed, of fewer steps. Raises InputError."""
     chosen = settings or Settings()
+    check(chosen)
     if quick:
-        chosen = replace(chosen, steps=min(chosen.steps, 150))
+        chosen, seeds = replace(chosen, steps=min(chosen.steps, 150)), list(seeds)[:1]
     begun = time.perf_counter()
     work = {(k, s): (chosen, k, s, str(out / f"seed-{s}" / k)) for s in seeds for k in KINDS}
     found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in KINDS}

@@ -154,7 +154,7 @@ def summary(
     recorded = found[RECORDED, 0]["rows"] if (RECORDED, 0) in found else {}
     kinds = {kind: [found[kind, seed] for seed in seeds] for kind in (DRAWN, WIDER)}
     return {
-        "experiment": NAME,
+        "probe": NAME.removeprefix("probe_"),
         "rows": rows,
         "recorded": recorded,
         "seeds": list(seeds),

@@ -72,7 +72,7 @@ def run(
     folder = find_folder(data, (FILE,), what=WHAT)
     out.mkdir(parents=True, exist_ok=True)
     shares = (plan.train, plan.train + plan.validation)
-    log = open_log(folder.resolve() / FILE, out / "recording", *shares)
+    log = open_log(folder.resolve() / FILE, out / "made", *shares)
     numbers = list(seeds)[:1] if quick else list(seeds)
     keys = [(NAME, seed) for seed in numbers]
     told = {"plan": asdict(plan), "sha256": log.sha256}

@@ -76,7 +76,7 @@ def run(
     plan = plan or (replace(Plan(), **QUICK) if quick else Plan())
     folder = find_folder(data, NEEDED, what=SETS)
     out.mkdir(parents=True, exist_ok=True)
-    cases = find_cases(folder.resolve(), out / "recordings")
+    cases = find_cases(folder.resolve(), out / "made")
     numbers = list(seeds)[:1] if quick else list(seeds)
     keys = [(case, seed) for seed in numbers for case in cases]
     found = kept_jobs(

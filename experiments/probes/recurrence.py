@@ -173,7 +173,7 @@ def _job(
                 "rows": rows,
                 "tokens": learned.tokens,
                 "step": learned.step,
-                "seconds": learned.seconds,
+                "seconds": learned.seconds + control.seconds,
                 "test_seconds": time.perf_counter() - begun,
                 "parameters": model.parameters_count,
             }
@@ -224,7 +224,7 @@ def summary(
     for name in found[seeds[0]]["rows"]:
         rows[name] = over_seeds([_with_saved(found[seed]["rows"], name) for seed in seeds])
     return {
-        "experiment": NAME,
+        "probe": NAME.removeprefix("probe_"),
         "rows": rows,
         "seeds": seeds,
         "tokens": found[seeds[0]]["tokens"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,12 @@ def test_rungs_that_are_none_are_refused() -> None:
     falling = LearningRecipe(loss="every", stages=((2,), (3, 2)))
     with pytest.raises(InputError, match=r"\[3, 2\]: rising difficulties"):
         staged(make_task("gsm_symbolic"), falling)
+
+
+def test_real_answers_have_stages_only_with_rungs() -> None:
+    real: Any = SimpleNamespace(name="real", space=SimpleNamespace(answers=1, difficulties=(1, 2)))
+    with pytest.raises(InputError, match="asks for real numbers and has no rungs"):
+        staged(real, LearningRecipe(loss="every", stages=((1,), (1, 2))))
 
 
 def test_without_rungs_a_stage_asks_about_what_is_no_harder() -> None:

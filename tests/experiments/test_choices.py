@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from test_reproduce import TINY
 
+from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.experiments import choices as work
 from adaptive_sleep.experiments.cli import main
 from adaptive_sleep.experiments.finding import shipped_recipes
 from adaptive_sleep.experiments.reproduce import interval
+from adaptive_sleep.learning import accuracy, task_of
 from adaptive_sleep.streams.errors import InputError
 
 FILE = """
@@ -70,6 +72,25 @@ def test_means_are_over_difficulties_and_differences_by_seed(found: dict[str, An
     assert base["difference"] == {1: 0.0, 2: 0.0}
 
 
+def test_choices_are_judged_on_validation_and_not_as_training_looks(
+    file: Path, found: dict[str, Any]
+) -> None:
+    _, made = work.read_choices(file)
+    model = load_model(file.parent / "out" / "as-is" / "seed-0" / "model.safetensors")
+    recipe = made[work.AS_IS]
+    wanted = accuracy(model, task_of(recipe), recipe.test, part="validation", samples=6, seed=1)
+    assert found["rows"][0]["by_seed"][0] == wanted
+    assert found["part"] == "validation"
+
+
+def test_there_is_no_difference_between_tasks(file: Path) -> None:
+    other = file.parent / "tasks.toml"
+    other.write_text(FILE.replace("model.carry=accumulate", "task.paths=3"), encoding="utf-8")
+    rows = work.compare_choices(other, file.parent / "tasks", seeds=1, jobs=1)["rows"]
+    assert [bool(row["difference"]) for row in rows] == [True, False, True]
+    assert rows[1]["mean"]
+
+
 def test_a_choice_says_what_it_took(found: dict[str, Any]) -> None:
     base, longer = found["rows"][0], found["rows"][2]
     assert longer["tokens"] == base["tokens"] * 6 / 4
@@ -87,7 +108,7 @@ def test_some_choices_are_taken_up_from_an_earlier_run(
     assert [row["name"] for row in again["rows"]] == [work.AS_IS, "longer"]
     assert again["rows"][1]["mean"]["2"] == found["rows"][2]["mean"][2]
     assert again["rows"][1]["seconds"] == found["rows"][2]["seconds"]  # not trained again
-    assert json.loads((out / "given.json").read_text(encoding="utf-8")) == again
+    assert json.loads((out / "given-only.json").read_text(encoding="utf-8")) == again
     assert main(["choices", *given]) == 0
     shown = capsys.readouterr().out
     assert "accumulate" not in shown
@@ -102,6 +123,7 @@ def test_some_choices_are_taken_up_from_an_earlier_run(
         ('name = "longer"', 'name = "accumulate"', "a name of its own"),
         ("model.carry=accumulate", "model.carry=acumulate", "choice 'accumulate'"),
         ("seeds = 2", "seeds = 0", "seeds=0: at least 1"),
+        ("training.steps=6", "test.passes=[1, 3]", r"'longer': changes \[test\]"),
         ("tiny.toml", "absent.toml", "no such file"),
         ("[[choices]]", "[[choise]]", "choise"),
     ],

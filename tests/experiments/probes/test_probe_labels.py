@@ -12,7 +12,7 @@ import pytest
 from data_cases import LABELS, make_sets
 
 from adaptive_sleep.experiments.probes import cases, labels
-from adaptive_sleep.experiments.probes.triggers import RANDOM, TRIGGERS
+from adaptive_sleep.experiments.probes.triggers import RANDOM, TRIGGERS, spec_of
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.streams.errors import InputError
 
@@ -72,10 +72,17 @@ def test_what_is_gained_is_a_mean_over_recordings(found: dict[str, Any]) -> None
 
 
 def test_thresholds_come_from_validation_windows_alone(data: Path, found: dict[str, Any]) -> None:
-    """The run that they are read from ends where the test begins."""
-    run = open_run(data.parent / "out" / "runs" / "made-seed-0" / "held")
+    """The run that they are read from ends where the test begins; training rows are left out."""
+    out = data.parent / "out"
+    run = open_run(out / "runs" / "made-seed-0" / "held")
     assert run.manifest.recording.stop == 160
     assert found["cases"]["made"]["rows"]["test"] == 160
+    # row 112 - 64 begins the replay, so the windows from the fifth on are of validation
+    trace = run.trace().sort("window").collect()
+    job = json.loads((out / "made-seed-0.json").read_text(encoding="utf-8"))
+    policy = job["triggers"]["surprise"]["policy"]
+    assert policy == spec_of("surprise", trace[4:], LABELS.share)
+    assert policy != spec_of("surprise", trace, LABELS.share)
 
 
 def test_a_run_is_taken_up_and_another_plan_is_not(
