@@ -113,19 +113,19 @@ def compare_choices(
         if on_progress is not None:
             on_progress(count, len(work), f"{key[0]}, seed {key[1]}")
     changes = {AS_IS: (), **{choice.name: choice.changes for choice in given.choices}}
-    result = {
+    rows = [_row(n, changes[n], recipes[n], found[n]) for n in chosen]
+    for row in rows:
+        if recipes[row["name"]].task == recipes[AS_IS].task:
+            row |= _difference(found[row["name"]], found[AS_IS], row["mean"])
+    return {
         "choices": Path(where).stem,
         "recipe": given.recipe,
         "seeds": list(numbers),
         "part": "validation",
-        "rows": [_row(n, changes[n], recipes[n], found[n]) for n in chosen],
+        "rows": rows,
         "wall_seconds": time.perf_counter() - begun,
         "commit": commit(),
     }
-    for row in result["rows"]:
-        if recipes[row["name"]].task == recipes[AS_IS].task:
-            row |= _difference(found[row["name"]], found[AS_IS], row["mean"])
-    return result
 
 
 def _row(name: str, changes: Sequence[str], recipe: TaskRecipe, found: Found) -> dict[str, Any]:
