@@ -11,13 +11,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from run_cases import answering_model
 from test_tune import TASK
 
 from adaptive_sleep.checkpoint import save_model
 from adaptive_sleep.experiments.tune import tune
-from adaptive_sleep.experiments.tune_storage import open_storage, quiet
+from adaptive_sleep.experiments.tune_storage import close, open_storage, quiet
 
 SLOW_POLICY = '''
 import time
@@ -58,12 +59,13 @@ def test_a_study_outlives_a_killed_worker(
     text = TASK.replace(there, 'policies = ["slow_policy:Slow"]')
     recipe.write_text(text.format(folder=tmp_path))
     arguments = [sys.executable, "-c", WORKER, str(recipe), url, str(tmp_path / "out")]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path}
     with quiet():
-        open_storage(url)  # makes the tables
+        storage = open_storage(url)  # makes the tables
     with subprocess.Popen(arguments, env=environment) as worker:
         try:
-            study = at_work(url, worker)
+            study = at_work(storage, worker)
         finally:
             worker.send_signal(signal.SIGKILL)
     done = {it.number: it for it in study.trials if it.state == TrialState.COMPLETE}
@@ -79,17 +81,18 @@ def test_a_study_outlives_a_killed_worker(
         assert trials[number].datetime_complete == trial.datetime_complete
         assert trials[number].values == trial.values
     assert sum(it.state == TrialState.COMPLETE for it in trials) == 5
+    close(storage)
 
 
-def at_work(url: str, worker: subprocess.Popen[bytes]) -> optuna.Study:
+def at_work(storage: RDBStorage, worker: subprocess.Popen[bytes]) -> optuna.Study:
     """The study, once a trial of it is done and another one under way."""
     until = time.monotonic() + 400
     while time.monotonic() < until:
         assert worker.poll() is None, "the worker ended by itself"
         time.sleep(0.1)
-        if "tiny-quick" not in optuna.get_all_study_names(url):
+        if "tiny-quick" not in optuna.get_all_study_names(storage):
             continue
-        study = optuna.load_study(storage=url, study_name="tiny-quick")
+        study = optuna.load_study(storage=storage, study_name="tiny-quick")
         done = any(it.state == TrialState.COMPLETE for it in study.trials)
         running = [it for it in study.trials if it.state == TrialState.RUNNING]
         if done and running and "spec" in running[0].user_attrs:

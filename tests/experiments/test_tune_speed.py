@@ -13,7 +13,7 @@ from run_cases import answering_model
 from test_tune import TASK
 
 from adaptive_sleep.checkpoint import save_model
-from adaptive_sleep.experiments.tune_storage import open_storage, quiet
+from adaptive_sleep.experiments.tune_storage import close, open_storage, quiet
 from adaptive_sleep.experiments.tune_workers import finished
 
 BUSY_POLICY = '''
@@ -57,19 +57,22 @@ def test_two_workers_do_1_7_times_the_trials_of_one(url: str, tmp_path: Path) ->
         recipe = tmp_path / f"by{workers}.toml"  # whose study is named after it
         recipe.write_text(text)
         rates.append(trials_a_second(recipe, url, tmp_path, workers))
+    print("trials a second:", rates)
     assert rates[1] >= 1.7 * rates[0], rates
 
 
 def trials_a_second(recipe: Path, url: str, folder: Path, workers: int) -> float:
     """Trials finished after all workers had begun one, by the time from then on."""
     given = [sys.executable, "-c", WORKER, str(recipe), url, str(folder / recipe.stem)]
-    environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with quiet():
-        open_storage(url)
+        storage = open_storage(url)
         running = [subprocess.Popen(given, env=environment) for _ in range(workers)]
         assert [one.wait() for one in running] == [0] * workers
-        study = optuna.load_study(storage=url, study_name=f"{recipe.stem}-quick")
-    done = finished(study)
+        study = optuna.load_study(storage=storage, study_name=f"{recipe.stem}-quick")
+        done = finished(study)
+        close(storage)
     assert len({trial.number for trial in done}) == 16  # none lost, none run again
     first: dict[str, float] = {}
     for trial in done:
