@@ -185,7 +185,10 @@ def go_on(
         for number, weights in enumerate(states if every else states[-1:], 1):
             done = ask(model, embedded, valid, weights, held, seen=seen, reach=holds.reach)
             logits = model.tokens.logits(done.hidden[rows, places])
-            wanted = _on(model, rungs[number - 1]) if number <= len(rungs) else targets
+            if number > len(rungs):
+                found.append(Answers(logits, targets[rows, places], rows))
+                continue
+            wanted = _on(model, rungs[number - 1])
             found.append(Answers(logits, wanted[rows, places], rows).asked())
         states = [done.weights]
         if not batch.diagonal[window]:

@@ -139,6 +139,8 @@ def _write(found: dict[str, Any], folder: Path, stem: str) -> None:
 def _print(found: dict[str, Any]) -> None:
     """Print accuracy by N (columns) and difficulty (rows), controls last, and the gain on them."""
     parts = {f"N={n}": (found["accuracy"][n], found["interval"][n]) for n in found["accuracy"]}
+    if found.get("gain"):
+        parts["gain on N=1"] = found["gain"], found["gain_interval"]
     for kind in ("control", "control_compute"):
         if control := found.get(kind):
             name, n = kind.replace("_", " "), next(iter(control["accuracy"]))  # made for N = 1

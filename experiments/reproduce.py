@@ -181,23 +181,22 @@ def summary(
 
 
 def with_gains(result: dict[str, Any]) -> dict[str, Any]:
-    """The result, with what sleep gained on each control that it has: `gain` by difficulty, the
-    accuracy at the highest N both trained and tested less that of the control at N = 1, means over
-    the seeds that both have, and their `gain_interval`."""
+    """The result, with what sleep gained: `gain` by difficulty, the accuracy at the highest N both
+    trained and tested less that of the same model at N = 1, and of each control that it has less
+    that of the control at N = 1; means over the seeds that both have, and their `gain_interval`."""
     _, trained = parse_passes(result["recipe"]["training"]["passes"])
     most = max(int(n) for n in result["accuracy"] if int(n) <= trained)
-    for kind in KINDS[1:]:
-        control = result.get(kind)
-        if not control:
-            continue
+    for other in (result, *(result[kind] for kind in KINDS[1:] if result.get(kind))):
+        if not any(int(n) == 1 for n in other["accuracy"]):
+            continue  # a test that leaves N = 1 out
         pairs = [
-            (_at(mine, most), _at(control["by_seed"][seed], 1))
+            (_at(mine, most), _at(other["by_seed"][seed], 1))
             for seed, mine in result["by_seed"].items()
-            if seed in control["by_seed"]
+            if seed in other["by_seed"]
         ]
         gained = {d: [mine[d] - theirs[d] for mine, theirs in pairs] for d in pairs[0][0]}
-        control["gain"] = {d: float(np.mean(values)) for d, values in gained.items()}
-        control["gain_interval"] = {d: interval(values) for d, values in gained.items()}
+        other["gain"] = {d: float(np.mean(values)) for d, values in gained.items()}
+        other["gain_interval"] = {d: interval(values) for d, values in gained.items()}
     return result
 
 
