@@ -31,7 +31,12 @@ from adaptive_sleep.experiments.probes.detail_asking import (
     recorded_parts,
 )
 from adaptive_sleep.experiments.probes.learning import LearnerRecipe, check_learner, learn_regimes
-from adaptive_sleep.experiments.probes.summing import difference, kept_or_done, over_seeds, shown
+from adaptive_sleep.experiments.probes.summing import (
+    difference,
+    kept_or_done,
+    shown,
+    tables_over_seeds,
+)
 from adaptive_sleep.experiments.probes.wider import widened
 from adaptive_sleep.experiments.reproduce import Report, commit
 
@@ -136,9 +141,9 @@ def summary(
     wall: float,
 ) -> dict[str, Any]:
     """What was found, with stable keys: `rows`, by "N=1", .., "wider", each with R2 by what is
-    asked and age as `over_seeds` has it, its `difference` to N=1 likewise, paired by seed, FLOPs
-    per event and the numbers of a state; `recorded`, the rows of the recording (one model, so no
-    interval); and where they come from."""
+    asked and age as `tables_over_seeds` has it, its `difference` to N=1 likewise, paired by seed,
+    FLOPs per event and the numbers of a state; `recorded`, the rows of the recording (one model, so
+    no interval); and where they come from."""
     base = [found[DRAWN, seed]["rows"][PLAIN]["r2"] for seed in seeds]
     rows: dict[str, Any] = {}
     for kind, names in ((DRAWN, list(found[DRAWN, seeds[0]]["rows"])), (WIDER, [PLAIN])):
@@ -148,8 +153,8 @@ def summary(
             gains = [difference(one, other) for one, other in zip(tables, base, strict=True)]
             rows[WIDER if kind == WIDER else name] = {
                 **{key: mine[0][key] for key in ("flops_per_event", "numbers", "cases")},
-                **over_seeds(tables),
-                "difference": over_seeds(gains),
+                **tables_over_seeds(tables),
+                "difference": tables_over_seeds(gains),
             }
     recorded = found[RECORDED, 0]["rows"] if (RECORDED, 0) in found else {}
     kinds = {kind: [found[kind, seed] for seed in seeds] for kind in (DRAWN, WIDER)}

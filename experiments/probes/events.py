@@ -22,9 +22,10 @@ from adaptive_sleep.experiments.probes.events_log import Log, open_log
 from adaptive_sleep.experiments.probes.events_score import averaged, count_rows, score
 from adaptive_sleep.experiments.probes.folder import find_folder
 from adaptive_sleep.experiments.probes.log_model import Guessed, guess
-from adaptive_sleep.experiments.probes.seeds import Key, kept_jobs, shown
+from adaptive_sleep.experiments.probes.seeds import Key, Sizes, kept_jobs, small_recipe
+from adaptive_sleep.experiments.probes.summing import figure
 from adaptive_sleep.experiments.reproduce import Report, commit
-from adaptive_sleep.training import PRESETS, DataRecipe, Recipe, train
+from adaptive_sleep.training import Recipe, train
 
 NAME = "events"
 FILE = "logs/BGL_2k.log_structured.csv"
@@ -35,7 +36,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Sizes):
     """How the model is trained and tested; sizes in events and windows, parts in shares of rows."""
 
     train: float = 0.6
@@ -45,7 +46,6 @@ class Plan:
     windows: int = 6  # of a training sequence
     dropout: float = 0.2  # the training part is small
     validate_every: int = 50
-    passes: str = "1-4"
     share: float = 0.5  # of validation windows, that state_change would sleep on
 
 
@@ -134,16 +134,9 @@ def _scored(policy: str, made: Guessed, log: Log, plan: Plan) -> dict[str, Any]:
 
 def recipe_of(log: Log, plan: Plan, seed: int) -> Recipe:
     """The tokens preset on the training rows of a log, with the plan's sizes."""
-    preset, rows = PRESETS["tokens"], len(log.tokens)
+    rows, model = len(log.tokens), {"dropout": plan.dropout}
     ends = log.train / rows, log.test / rows
-    return Recipe(
-        model={**preset.model, "window": plan.window, "dropout": plan.dropout},
-        data=DataRecipe(recording=log.recording, train=(0.0, ends[0]), validation=ends),
-        training=replace(
-            preset.training, steps=plan.steps, windows=plan.windows, bptt=plan.windows,
-            validate_every=plan.validate_every, passes=plan.passes, seed=seed,
-        ),
-    )  # fmt: skip
+    return small_recipe("tokens", model, log.recording, ends, plan, seed)
 
 
 def summary(
@@ -188,9 +181,9 @@ def table_of(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     for name, row in found["predictors"].items():
         passes, flops, alerts = row.get("mean_passes"), row.get("flops_per_event"), row["alerts"]
         rows.append([
-            name, shown(row["bits"]), shown(row["bits_known"]), shown(row["five"]),
+            name, figure(row["bits"]), figure(row["bits_known"]), figure(row["five"]),
             "" if passes is None else f"{passes:.2f}", "" if flops is None else f"{flops:,.0f}",
-            shown(alerts and alerts["rise"], sign="+"), f"{alerts['p']:.3f}" if alerts else "",
+            figure(alerts and alerts["rise"], sign="+"), f"{alerts['p']:.3f}" if alerts else "",
         ])  # fmt: skip
     return columns, rows
 

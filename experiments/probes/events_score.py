@@ -11,7 +11,7 @@ from adaptive_sleep.experiments.probes.alerts import rise
 from adaptive_sleep.experiments.probes.counts import chosen, counters
 from adaptive_sleep.experiments.probes.events_log import Log
 from adaptive_sleep.experiments.probes.guesses import Guesses
-from adaptive_sleep.experiments.probes.seeds import over_seeds
+from adaptive_sleep.experiments.probes.summing import over_seeds
 
 
 def score(guesses: Guesses, log: Log, window: int) -> dict[str, Any]:

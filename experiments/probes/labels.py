@@ -22,7 +22,8 @@ import polars as pl
 from adaptive_sleep.experiments.probes.cases import NEEDED, SETS, Case, find_cases
 from adaptive_sleep.experiments.probes.folder import find_folder
 from adaptive_sleep.experiments.probes.landing import judged, landed
-from adaptive_sleep.experiments.probes.seeds import Key, kept_jobs, over_seeds, shown
+from adaptive_sleep.experiments.probes.seeds import Key, Sizes, kept_jobs, small_recipe
+from adaptive_sleep.experiments.probes.summing import figure, over_seeds
 from adaptive_sleep.experiments.probes.triggers import (
     PASSES,
     RANDOM,
@@ -34,13 +35,13 @@ from adaptive_sleep.experiments.probes.triggers import (
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.reproduce import Report, commit
 from adaptive_sleep.experiments.runs import open_run
-from adaptive_sleep.training import PRESETS, DataRecipe, Recipe, train
+from adaptive_sleep.training import Recipe, train
 
 NAME = "labels"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Sizes):
     """How models are trained and judged; sizes in events (rows) and windows."""
 
     window: int = 32  # the shortest file gives some 75 test windows
@@ -48,7 +49,6 @@ class Plan:
     steps: int = 400
     windows: int = 6  # of a training sequence
     validate_every: int = 100
-    passes: str = "1-4"
     share: float = 0.1  # of validation windows, that a trigger would sleep on
     warm: int = 4096  # rows read before the validation part
     shuffles: int = 2000
@@ -136,22 +136,15 @@ def judge(case: Case, plan: Plan, seed: int, out: str) -> dict[str, Any]:
 
 def recipe_of(case: Case, plan: Plan, seed: int) -> Recipe:
     """The series preset, made smaller, on the training rows of a case."""
-    preset, rows = PRESETS["series"], len(case.flags)
+    rows, model = len(case.flags), {"width": plan.width}
     ends = case.validation / rows, case.test / rows
-    return Recipe(
-        model={**preset.model, "window": plan.window, "width": plan.width},
-        data=DataRecipe(recording=case.recording, train=(0.0, ends[0]), validation=ends),
-        training=replace(
-            preset.training, steps=plan.steps, windows=plan.windows, bptt=plan.windows,
-            validate_every=plan.validate_every, passes=plan.passes, seed=seed,
-        ),
-    )  # fmt: skip
+    return small_recipe("series", model, case.recording, ends, plan, seed)
 
 
 def _told(case: Case, plan: Plan, seed: int) -> dict[str, Any]:
     """What decides the result of a job."""
     rows = {"sha256": case.sha256, "validation": case.validation, "test": case.test}
-    return {"plan": asdict(plan), "case": case.name, **rows, "seed": seed}
+    return {"plan": asdict(plan), "case": case.name, "rows": rows, "seed": seed}
 
 
 def _trace(run: Path) -> pl.DataFrame:
@@ -223,13 +216,13 @@ def table_of(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         for trigger, row in case["triggers"].items():
             best = row["signal"] or row["passes"]
             rows.append([
-                f"{name}, {trigger}", shown(row["signal"]), shown(row["passes"]),
-                f"{case['base']:.3f}", shown(row["passes_to_random"], sign="+"),
+                f"{name}, {trigger}", figure(row["signal"]), figure(row["passes"]),
+                f"{case['base']:.3f}", figure(row["passes_to_random"], sign="+"),
                 f"{row['share']:.0%}", f"{np.median(best['p_shuffled']):.3f}",
                 f"{np.median(best['p_rotated']):.3f}",
             ])  # fmt: skip
     for trigger, row in found["over_cases"].items():
-        gained = [shown(row[name], sign="+") for name in ("signal", "passes")]
+        gained = [figure(row[name], sign="+") for name in ("signal", "passes")]
         rows.append([f"mean over base, {trigger}", *gained, *[""] * 5])
     return columns, rows
 

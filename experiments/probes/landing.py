@@ -16,7 +16,7 @@ from adaptive_sleep.experiments.probes.precision import (
     rotated_precisions,
     shuffled_precisions,
 )
-from adaptive_sleep.experiments.probes.seeds import over_seeds
+from adaptive_sleep.experiments.probes.summing import over_seeds
 
 LEVEL = 0.05
 

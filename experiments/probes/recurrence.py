@@ -36,8 +36,8 @@ from adaptive_sleep.experiments.probes.states import read_streams
 from adaptive_sleep.experiments.probes.summing import (
     Table,
     kept_or_done,
-    over_seeds,
     shown,
+    tables_over_seeds,
 )
 from adaptive_sleep.experiments.reproduce import Report, commit
 from adaptive_sleep.model import Model
@@ -215,14 +215,14 @@ def summary(
     recipe: RecurrenceRecipe, found: Mapping[int, Mapping[str, Any]], *, wall: float
 ) -> dict[str, Any]:
     """What was found, with stable keys: `rows`, by "N=1", "injected N=2", .., "control N=1", each
-    by gap and as `over_seeds` has it: `loss` on the return, `unseen` (that of the twins), `gain`
-    (the second less the first), and, paired by seed, `saved` (the loss at N=1 less that of the
-    row), `beaten` (that of the control less that of the row) and `gained` (the gain of the row less
+    by gap and as `tables_over_seeds` has it: `loss` on the return, `unseen` (that of the twins),
+    `gain` (the second less the first), and, paired by seed, `saved` (the loss at N=1 less that of
+    the row), `beaten` (that of the control less that of the row) and `gained` (the gain of the row less
     that at N=1); and where they come from."""
     seeds = sorted(found)
     rows: dict[str, Any] = {}
     for name in found[seeds[0]]["rows"]:
-        rows[name] = over_seeds([_with_saved(found[seed]["rows"], name) for seed in seeds])
+        rows[name] = tables_over_seeds([_with_saved(found[seed]["rows"], name) for seed in seeds])
     return {
         "probe": NAME.removeprefix("probe_"),
         "rows": rows,

@@ -1,4 +1,4 @@
-"""Seeds of a probe: jobs that are kept as they end, and means over seeds with their intervals.
+"""Seeds of a probe of real data: jobs that are kept as they end, and small models for them.
 
 Each job is one file of JSON, so that a killed probe goes on with the jobs that lack.
 """
@@ -6,19 +6,30 @@ Each job is one file of JSON, so that a killed probe goes on with the jobs that 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from adaptive_sleep.experiments.jobs import Given, one_thread, side_by_side
-from adaptive_sleep.experiments.reproduce import Report, interval
-from adaptive_sleep.streams.manifest import write_file
+from adaptive_sleep.experiments.probes.summing import kept_or_done
+from adaptive_sleep.experiments.reproduce import Report
+from adaptive_sleep.training import PRESETS, DataRecipe, Recipe
 
 SEEDS = 5
 Key = tuple[str, int]  # what is probed, and the trained seed
 Job = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What every plan says of training: sizes in events, windows and steps."""
+
+    window: int
+    windows: int  # of a training sequence
+    steps: int
+    validate_every: int
+    passes: str = "1-4"
 
 
 def kept_jobs(
@@ -54,27 +65,26 @@ def kept_jobs(
 
 
 def _kept(do: Job, file: str, told: Mapping[str, Any], given: Given) -> dict[str, Any]:
-    path = Path(file)
-    if path.is_file():
-        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if before.get("told") == told:
-            return before
     with one_thread():
-        found = {**do(*given), "told": told}
-    write_file(path, (json.dumps(found, indent=1) + "\n").encode())
-    return found
+        return kept_or_done(Path(file), told, lambda: do(*given))
 
 
-def over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    """The `mean` of one figure a seed, its 95 % t-`interval` (None for one seed), and `by_seed`."""
-    each = [float(value) for value in values]
-    return {"mean": float(np.mean(each)), "interval": interval(each), "by_seed": each}
-
-
-def shown(found: Mapping[str, Any] | None, digits: int = 3, sign: str = "") -> str:
-    """A figure over seeds for a table: the mean, and half the interval where there is one."""
-    if found is None:
-        return ""
-    ends = found["interval"]
-    width = f" ±{ends[1] - found['mean']:.{digits}f}" if ends else ""
-    return f"{found['mean']:{sign}.{digits}f}{width}"
+def small_recipe(
+    preset: str,
+    model: Mapping[str, Any],
+    recording: str,
+    ends: tuple[float, float],
+    plan: Sizes,
+    seed: int,
+) -> Recipe:
+    """A preset made smaller, on a recording: the rows up to the first of `ends` are trained on,
+    those up to the second are for validation (shares of all rows)."""
+    base = PRESETS[preset]
+    return Recipe(
+        model={**base.model, "window": plan.window, **model},
+        data=DataRecipe(recording=recording, train=(0.0, ends[0]), validation=ends),
+        training=replace(
+            base.training, steps=plan.steps, windows=plan.windows, bptt=plan.windows,
+            validate_every=plan.validate_every, passes=plan.passes, seed=seed,
+        ),
+    )  # fmt: skip
