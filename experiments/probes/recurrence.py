@@ -217,8 +217,8 @@ def summary(
     """What was found, with stable keys: `rows`, by "N=1", "injected N=2", .., "control N=1", each
     by gap and as `tables_over_seeds` has it: `loss` on the return, `unseen` (that of the twins),
     `gain` (the second less the first), and, paired by seed, `saved` (the loss at N=1 less that of
-    the row), `beaten` (that of the control less that of the row) and `gained` (the gain of the row less
-    that at N=1); and where they come from."""
+    the row), `beaten` (that of the control less that of the row) and `gained` (the gain of the row
+    less that at N=1); and where they come from."""
     seeds = sorted(found)
     rows: dict[str, Any] = {}
     for name in found[seeds[0]]["rows"]:
