@@ -225,10 +225,9 @@ def gradient(
         rows = np.flatnonzero(random.random(len(mine)) < training.carry_over)
         start = left.alone(torch.from_numpy(rows).to(model.device), start.weights)
     found, after = go_on(model, mine, passes, start, every=every, recompute=training.recompute)
-    losses = torch.stack([a.loss() for a in found])
-    if share.world > 1:  # shares of a batch need not have as many questions
-        counts = [len(a.targets) for a in found]
-        losses = losses * share.weights(torch.tensor(counts, device=losses.device))
+    # shares of a batch need not have as many questions
+    counts = torch.tensor([len(a.targets) for a in found], device=model.device)
+    losses = torch.stack([a.loss() for a in found]) * share.weights(counts)
     loss = losses.mean()
     loss.backward()
     value, last = share.average(model, torch.stack([loss, losses[-1]]).detach())
