@@ -93,7 +93,7 @@ def learn(
     writes; they must see one file system to resume. Raises InputError for a folder that holds
     something else.
     """
-    folder, task, where = Path(out), task_of(recipe), _device(device)
+    folder, task, where = Path(out), task_of(recipe), device_named(device)
     writes = share.rank == 0
     described = {
         "recipe": _described(recipe),
@@ -160,8 +160,8 @@ def learn(
     return Learned(model, folder / MODEL, log, spent, loop.step, loop.tokens, loop.flops)
 
 
-def _device(name: str) -> torch.device:
-    """The CPU, or the GPU of this process. Raises InputError."""
+def device_named(name: str) -> torch.device:
+    """The CPU, or the GPU of this process, by "cpu" or "cuda". Raises InputError."""
     if name not in ("cpu", "cuda"):
         raise InputError(f"device={name!r}: 'cpu' or 'cuda'{nearest(name, ('cpu', 'cuda'))}")
     if name == "cuda" and not torch.cuda.is_available():

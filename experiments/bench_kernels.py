@@ -1,8 +1,9 @@
-"""Times the gated delta rule on this machine's CPU beside transformers' torch form of it:
-`adaptive-sleep bench kernels`.
+"""Times the gated delta rule, on a CPU or a GPU, beside transformers' torch form of it or, on a
+GPU, flash-linear-attention's: `adaptive-sleep bench kernels`.
 
 Correctness comes first: where a result misses the float64 reference there is no speed to report.
-What is timed lives in kernels/; transformers comes with the extra `bench`.
+What is timed lives in kernels/; transformers comes with the extra `bench`, flash-linear-attention
+with `fla`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib.util
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from adaptive_sleep.kernels import chosen_backend, gated_delta_rule, gated_delta_rule_reference
-from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
+from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, nearest
+from adaptive_sleep.task_training import device_named
 
 Shape = tuple[int, int, int, int, int]  # B, T, H, K, V
 Rule = Callable[..., tuple[Tensor, Tensor]]
@@ -36,10 +38,17 @@ SHAPES: tuple[Shape, ...] = (
     (4, 1024, 12, 96, 256),
 )
 NAMES = ("o", "state", "dq", "dk", "dv", "dg", "dbeta", "dstate")
-CEILING = 2048  # rows of the square product that stands for what the machine can do
+CEILING = {"cpu": 2048, "cuda": 8192}  # rows of the square product: what the machine can do
+# whose form is timed beside ours, and the dtype of the inputs that both get
+AGAINST = {"transformers": torch.float32, "fla": torch.bfloat16}
 
 
-def _inputs(shape: Shape, gate: float = 0.2, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def _inputs(
+    shape: Shape,
+    gate: float = 0.2,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> list[Tensor]:
     batch, steps, heads, key, value = shape
     rng = torch.Generator().manual_seed(steps * key + batch)
 
@@ -50,7 +59,8 @@ def _inputs(shape: Shape, gate: float = 0.2, dtype: torch.dtype = torch.float32)
     v, state = normal(batch, steps, heads, value), normal(batch, heads, key, value)
     g = -gate * torch.rand(batch, steps, heads, generator=rng)
     beta = torch.rand(batch, steps, heads, generator=rng)
-    return [x.to(dtype).requires_grad_() for x in (q, k, v, g, beta, state)]
+    given = [*(x.to(dtype) for x in (q, k, v, g, beta)), state]  # a state is float32 at any dtype
+    return [x.to(device).requires_grad_() for x in given]
 
 
 def _ours(backend: str) -> Rule:
@@ -64,9 +74,11 @@ def _wanted(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Ten
     return gated_delta_rule_reference(q, k, v, g, beta, initial_state=state)
 
 
-def _theirs() -> Rule:
-    """Return transformers' torch form. Raises InputError where it is missing or would hand over to
-    fla."""
+def _theirs(against: str) -> Rule:
+    """Return the form to time beside ours: flash-linear-attention's, or transformers' in torch.
+    Raises InputError where that is missing, or would hand over to fla."""
+    if against == "fla":
+        return _ours("fla")
     if importlib.util.find_spec("fla") is not None:
         raise InputError(
             "bench kernels: flash-linear-attention is installed, and transformers hands over to "
@@ -89,7 +101,10 @@ def _theirs() -> Rule:
 def _train(rule: Rule, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     """Run forward and backward, through outputs and final state; return both and the gradients."""
     o, state = rule(*inputs)
-    weights = (torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view(x.shape) for x in (o, state))
+    weights = (
+        torch.linspace(-1, 1, x.numel(), dtype=x.dtype, device=x.device).view(x.shape)
+        for x in (o, state)
+    )
     return o, state, *torch.autograd.grad((o, state), inputs, tuple(weights))
 
 
@@ -98,7 +113,14 @@ def _error(x: Tensor, wanted: Tensor) -> float:
     return away / size if size >= 1e-6 else away
 
 
-def check_gate(backend: str) -> None:
+def _errors(rule: Rule, inputs: list[Tensor]) -> dict[str, float]:
+    """How far a form is off the float64 reference on the same inputs, by output and gradient."""
+    exact = [x.detach().cpu().double().requires_grad_() for x in inputs]
+    pairs = zip(NAMES, _train(rule, inputs), _train(_wanted, exact), strict=True)
+    return {name: _error(x.detach().cpu(), y.detach()) for name, x, y in pairs}
+
+
+def check_gate(backend: str, device: str = "cpu") -> None:
     """Hold ours to the float64 reference, at each shape's head sizes on a shorter and narrower
     call.
 
@@ -107,13 +129,9 @@ def check_gate(backend: str) -> None:
     for batch, steps, _, key, value in SHAPES:
         for gate in (0.2, 20.0):
             shape = (min(batch, 2), min(steps, 80), 2, key, value)
-            ours = _train(_ours(backend), _inputs(shape, gate))
-            wanted = _train(
-                _wanted, [x.detach().double().requires_grad_() for x in _inputs(shape, gate)]
-            )
-            for name, x, y in zip(NAMES, ours, wanted, strict=True):
+            errors = _errors(_ours(backend), _inputs(shape, gate, device=device))
+            for name, found in errors.items():
                 bound = 1e-5 if name in ("o", "state") else 1e-4
-                found = _error(x.detach(), y.detach())
                 if not found < bound:
                     raise AdaptiveSleepError(
                         f"bench kernels: {name} is {found:.1e} off the reference at {shape}, gates "
@@ -143,25 +161,35 @@ class _Peak(TorchDispatchMode):
 def _peak_bytes(rule: Rule, inputs: list[Tensor]) -> int:
     """Return the most bytes that forward + backward hold at once beside the inputs.
 
-    What one operator allocates and frees within itself is not seen.
+    On a CPU, what one operator allocates and frees within itself is not seen.
     """
+    if inputs[0].is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        _train(rule, inputs)
+        return torch.cuda.max_memory_allocated() - before
     counted = _Peak()
     with counted:
         _train(rule, inputs)
     return counted.peak
 
 
-def _interleaved(calls: list[Callable[[], object]], seconds: float) -> list[float]:
-    """Time the calls in turn, at least 5 rounds and about `seconds` in all; return their
-    medians."""
+def _interleaved(calls: Sequence[Callable[[], object]], seconds: float, device: str) -> list[float]:
+    """Time the calls in turn, at least 5 rounds and about `seconds` in all; return their medians.
+
+    On a GPU, what a call takes from its launch until the GPU has nothing left to do.
+    """
+    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else lambda: None
     for call in calls:
         call()
     times: list[list[float]] = [[] for _ in calls]
     end = time.perf_counter() + seconds
     while len(times[0]) < 5 or (time.perf_counter() < end and len(times[0]) < 200):
         for call, found in zip(calls, times, strict=True):
+            wait()
             start = time.perf_counter()
             call()
+            wait()
             found.append(time.perf_counter() - start)
     return [statistics.median(found) for found in times]
 
@@ -173,15 +201,23 @@ def useful_flops(shape: Shape) -> int:
     return 6 * batch * steps * heads * key * value
 
 
-def bench_shape(shape: Shape, ours: Rule, theirs: Rule, seconds: float) -> dict[str, Any]:
+def bench_shape(
+    shape: Shape,
+    ours: Rule,
+    theirs: Rule,
+    seconds: float,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> dict[str, Any]:
     """Time one shape, ours beside theirs and the ceiling, and count peak bytes."""
-    inputs = _inputs(shape)
-    square = torch.randn(CEILING, CEILING)
+    inputs = _inputs(shape, dtype=dtype, device=device)
+    rows = CEILING[device]
+    square = torch.randn(rows, rows, device=device).to(dtype)
     with torch.no_grad():
-        forward = _interleaved(
-            [lambda: ours(*inputs), lambda: theirs(*inputs), lambda: square @ square], seconds
-        )
-    train = _interleaved([lambda: _train(ours, inputs), lambda: _train(theirs, inputs)], seconds)
+        calls = [lambda: ours(*inputs), lambda: theirs(*inputs), lambda: square @ square]
+        forward = _interleaved(calls, seconds, device)
+    both = [lambda: _train(ours, inputs), lambda: _train(theirs, inputs)]
+    train = _interleaved(both, seconds, device)
     bytes_ours, bytes_theirs = _peak_bytes(ours, inputs), _peak_bytes(theirs, inputs)
     return {
         "shape": list(shape),
@@ -191,7 +227,7 @@ def bench_shape(shape: Shape, ours: Rule, theirs: Rule, seconds: float) -> dict[
         "train_seconds": train[0],
         "train_seconds_theirs": train[1],
         "train_ratio": train[1] / train[0],
-        "ceiling_fraction": useful_flops(shape) / forward[0] / (2 * CEILING**3 / forward[2]),
+        "ceiling_fraction": useful_flops(shape) / forward[0] / (2 * rows**3 / forward[2]),
         "peak_bytes": bytes_ours,
         "peak_bytes_ratio": bytes_ours / bytes_theirs,
     }
@@ -199,8 +235,8 @@ def bench_shape(shape: Shape, ours: Rule, theirs: Rule, seconds: float) -> dict[
 
 def _line(row: dict[str, Any]) -> str:
     return (
-        f"{tuple(row['shape'])}: forward {row['forward_seconds']:.4f} s "
-        f"({row['forward_ratio']:.2f}x), train {row['train_seconds']:.4f} s "
+        f"{tuple(row['shape'])}: forward {row['forward_seconds'] * 1e3:.2f} ms "
+        f"({row['forward_ratio']:.2f}x), train {row['train_seconds'] * 1e3:.2f} ms "
         f"({row['train_ratio']:.2f}x), {row['ceiling_fraction']:.0%} of the ceiling, "
         f"peak {row['peak_bytes'] / 2**20:.0f} MiB ({row['peak_bytes_ratio']:.2f}x)"
     )
@@ -210,23 +246,36 @@ def run_bench(
     shapes: tuple[Shape, ...] = SHAPES,
     seconds: float = 4.0,
     backend: str = "auto",
+    device: str = "cpu",
+    against: str = "transformers",
     report: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Check ours against the reference, then time it beside transformers' form on each shape (B, T,
-    H, K, V).
+    """Check ours against the reference, then time it beside another form on each shape (B, T, H, K,
+    V): transformers' in torch, of float32 inputs, or fla's, of bfloat16 ones.
 
     Returns `shapes` (per shape the seconds, ratios theirs / ours, fraction of the ceiling, peak
     bytes), the geometric means `forward_ratio_geomean` and `train_ratio_geomean`, `threads`, the
-    `backend` that ran, and `gate` ("passed"). Raises InputError without transformers,
-    AdaptiveSleepError where the gate does not pass.
+    `device` (a GPU by its name), the `backend` that ran, `against`, `gate` ("passed"), and for
+    both forms how far they are off the reference on the inputs that are timed, at most over
+    outputs and gradients (`error`, `error_theirs`; on a shorter and narrower call). Raises
+    InputError for an unknown name and where the other form is missing, AdaptiveSleepError where
+    the gate does not pass.
     """
-    theirs = _theirs()
+    if against not in AGAINST:
+        raise InputError(f"against={against!r}: {', '.join(AGAINST)}{nearest(against, AGAINST)}")
+    where, dtype = device_named(device), AGAINST[against]
+    theirs = _theirs(against)
     if backend == "auto":
-        backend = chosen_backend(torch.device("cpu"), torch.float32)
-    check_gate(backend)
+        backend = chosen_backend(where, torch.float32)
+    check_gate(backend, device)
+    ours, short = _ours(backend), (2, 80, 2, *shapes[0][3:])
+    errors = [
+        max(_errors(rule, _inputs(short, dtype=dtype, device=device)).values())
+        for rule in (ours, theirs)
+    ]
     rows = []
     for shape in shapes:
-        rows.append(bench_shape(shape, _ours(backend), theirs, seconds))
+        rows.append(bench_shape(shape, ours, theirs, seconds, dtype, device))
         if report is not None:
             report(_line(rows[-1]))
 
@@ -236,7 +285,11 @@ def run_bench(
     return {
         "gate": "passed",
         "backend": backend,
+        "against": against,
+        "device": torch.cuda.get_device_name(where) if device == "cuda" else device,
         "threads": torch.get_num_threads(),
+        "error": errors[0],
+        "error_theirs": errors[1],
         "shapes": rows,
         "forward_ratio_geomean": mean("forward_ratio"),
         "train_ratio_geomean": mean("train_ratio"),

@@ -191,16 +191,24 @@ bench = typer.Typer(
 
 @bench.command(epilog="Example: adaptive-sleep bench kernels --json")
 def kernels(
-    backend: Annotated[str, typer.Option(help="auto, native (compiled), or torch.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, native (compiled), triton (on a GPU), or torch.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    against: Annotated[
+        str, typer.Option(help="transformers (torch), or fla (on a GPU, in bfloat16).")
+    ] = "transformers",
     as_json: Json = False,
 ) -> None:
-    """Time the gated delta rule beside transformers' form of it, after checking both.
+    """Time the gated delta rule beside transformers' or flash-linear-attention's form of it, after
+    checking ours.
 
-    Takes a few minutes, and needs the extra `bench`.
+    Takes a few minutes, and needs the extra `bench` (or `fla`).
     """
     from adaptive_sleep.experiments.bench_kernels import run_bench
 
-    found = run_bench(backend=backend, report=note if sys.stderr.isatty() else None)
+    report = note if sys.stderr.isatty() else None
+    found = run_bench(backend=backend, device=device, against=against, report=report)
     if as_json:
         print_json(found)
         return

@@ -273,7 +273,7 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_a_gpu_finds_what_the_cpu_does(tmp_path: Path) -> None:
     runs = [learn(small(), tmp_path / name, device=name) for name in ("cpu", "cuda")]
     for here, there in zip(*(run.log["loss"] for run in runs), strict=True):

@@ -19,7 +19,7 @@ TINY = ((1, 20, 1, 8, 8), (2, 16, 2, 4, 4))
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small shapes, and the reference in the place of transformers' form."""
     monkeypatch.setattr(bench_kernels, "SHAPES", TINY)
-    monkeypatch.setattr(bench_kernels, "_theirs", lambda: bench_kernels._wanted)
+    monkeypatch.setattr(bench_kernels, "_theirs", lambda _: bench_kernels._wanted)
 
 
 @pytest.mark.usefixtures("quick")

@@ -44,7 +44,6 @@ def test_interpreted_kernels_agree_with_the_reference() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_compiled_kernels_agree_with_the_reference() -> None:
     check_cases("cuda", interpret="0")
 
