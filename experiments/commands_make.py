@@ -246,6 +246,30 @@ def training(as_json: Json = False) -> None:
     print(f"gate: {found['gate']}; {found['ratio']:.2f} times the faster of the plain steps")
 
 
+@bench.command(epilog="Example: adaptive-sleep bench replay --json", name="replay")
+def replay_(
+    streams: Annotated[int, typer.Option(min=1, help="Streams side by side.")] = 64,
+    events: Annotated[int, typer.Option(min=1, help="Events of each stream.")] = 6000,
+    rounds: Annotated[int, typer.Option(min=1, help="Replays that are timed.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Time replay of many streams of 16 channels from Parquet to trace, after checking the trace.
+
+    The bundled series model under state_change, one thread; beside river's linear regression where
+    river is installed (extra `bench`). Takes less than a minute.
+    """
+    from adaptive_sleep.experiments.bench_replay import run_bench
+
+    report = note if sys.stderr.isatty() else None
+    found = run_bench(streams=streams, events=events, rounds=rounds, report=report)
+    if as_json:
+        print_json(found)
+        return
+    for key, value in found.items():
+        shown = f"{value:,.2f}" if isinstance(value, float) else value
+        print(f"{key}: {'not installed' if value is None else shown}")
+
+
 @bench.command(epilog="Example: adaptive-sleep bench runtime --json")
 def runtime(
     rounds: Annotated[int, typer.Option(min=1, help="Windows of every stream to time.")] = 15,

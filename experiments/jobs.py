@@ -59,6 +59,12 @@ def side_by_side(
                 yield key, result
 
 
+def apart(do: Callable[..., Result], *given: Any) -> Result:
+    """Call `do` in a process of its own, which ends with it: its memory can be measured."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(do, *given).result()
+
+
 def _one_by_one(
     do: Callable[..., Result],
     work: Mapping[Key, Given],
