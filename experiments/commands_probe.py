@@ -20,10 +20,10 @@ from adaptive_sleep.streams.manifest import write_file
 # The module of each probe, imported when it is asked for.
 PROBES = {
     name: f"adaptive_sleep.experiments.probes.{name}"
-    for name in ("action", "detail", "recurrence", "labels", "events")
+    for name in ("action", "detail", "recurrence", "labels", "events", "spending")
 }
 SEEDS = 5
-REAL = ("labels", "events")  # these read the public data sets
+REAL = ("labels", "events", "spending")  # these read the public data sets
 
 
 def probe(
@@ -32,7 +32,8 @@ def probe(
         Path | None, typer.Option(help="Folder of the trained models; default runs/probe_NAME.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="The folder of public data sets, with nab/, asd/, logs/.")
+        Path | None,
+        typer.Option(help="The folder of public data sets: nab/, asd/, ett/, logs/."),
     ] = None,
     quick: Annotated[
         bool, typer.Option(help="The first seed alone; of some, fewer steps.")
@@ -52,7 +53,8 @@ def probe(
 
     action: an action that works windows later. detail: mean, slope, extremes of past windows.
     recurrence: a regime that comes back. labels: do triggers fire where real recordings are
-    labelled. events: the next event of a real log, and the surprise before its alerts.
+    labelled. events: the next event of a real log, and the surprise before its alerts. spending:
+    does a policy find that sleep buys nothing, and not pay for it.
 
     A killed run goes on where it was; probe_NAME.json is written into --out.
     """

@@ -22,7 +22,7 @@ import polars as pl
 from adaptive_sleep.experiments.probes.cases import NEEDED, SETS, Case, find_cases
 from adaptive_sleep.experiments.probes.folder import find_folder
 from adaptive_sleep.experiments.probes.landing import judged, landed
-from adaptive_sleep.experiments.probes.seeds import Key, Sizes, kept_jobs, small_recipe
+from adaptive_sleep.experiments.probes.seeds import Key, Sizes, kept_jobs, kept_model, small_recipe
 from adaptive_sleep.experiments.probes.summing import figure, over_seeds
 from adaptive_sleep.experiments.probes.triggers import (
     PASSES,
@@ -35,7 +35,7 @@ from adaptive_sleep.experiments.probes.triggers import (
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.reproduce import Report, commit
 from adaptive_sleep.experiments.runs import open_run
-from adaptive_sleep.training import Recipe, train
+from adaptive_sleep.training import Recipe
 
 NAME = "labels"
 
@@ -97,9 +97,8 @@ def judge(case: Case, plan: Plan, seed: int, out: str) -> dict[str, Any]:
     folder = Path(out) / "runs" / f"{case.name}-seed-{seed}"
     shutil.rmtree(folder, ignore_errors=True)  # of a job that was killed
     folder.mkdir(parents=True)
-    model = folder / "model.safetensors"
-    trained = train(recipe_of(case, plan, seed), model)
-    took = time.perf_counter() - begun
+    model = Path(out) / "models" / f"{case.name}-seed-{seed}.safetensors"
+    trained = kept_model(recipe_of(case, plan, seed), case.sha256, model)
     start = max(case.validation - plan.warm, 0)
     replay(case.recording, model, "fixed(1)", folder / "held", start=start, stop=case.test)
     before = _trace(folder / "held")
@@ -127,18 +126,21 @@ def judge(case: Case, plan: Plan, seed: int, out: str) -> dict[str, Any]:
         }
     return {
         "triggers": found,
-        "step": trained.step,
-        "validation": {str(n): loss for n, loss in trained.validation.items()},
-        "train_seconds": took,
+        **trained,
         "seconds": time.perf_counter() - begun,
     }
 
 
 def recipe_of(case: Case, plan: Plan, seed: int) -> Recipe:
     """The series preset, made smaller, on the training rows of a case."""
-    rows, model = len(case.flags), {"width": plan.width}
+    rows = len(case.flags)
     ends = case.validation / rows, case.test / rows
-    return small_recipe("series", model, case.recording, ends, plan, seed)
+    return recipe_on(case.recording, ends, plan, seed)
+
+
+def recipe_on(recording: str, ends: tuple[float, float], plan: Plan, seed: int) -> Recipe:
+    """The same on any recording, whose training and validation rows end at these shares."""
+    return small_recipe("series", {"width": plan.width}, recording, ends, plan, seed)
 
 
 def _told(case: Case, plan: Plan, seed: int) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adaptive_sleep.experiments.jobs import Given, one_thread, side_by_side
 from adaptive_sleep.experiments.probes.summing import kept_or_done
 from adaptive_sleep.experiments.reproduce import Report
-from adaptive_sleep.training import PRESETS, DataRecipe, Recipe
+from adaptive_sleep.training import PRESETS, DataRecipe, Recipe, train
 
 SEEDS = 5
 Key = tuple[str, int]  # what is probed, and the trained seed
@@ -88,3 +88,28 @@ def small_recipe(
             validate_every=plan.validate_every, passes=plan.passes, seed=seed,
         ),
     )  # fmt: skip
+
+
+def kept_model(recipe: Recipe, sha256: str, file: Path) -> dict[str, Any]:
+    """Train the model `file` unless it is there, of the same recipe and recording (by its hash, not
+    its path): two probes in one folder share their models.
+
+    Returns `step` (which validation chose), `validation` (loss by passes) and `train_seconds`.
+    Raises InputError.
+    """
+    said = asdict(replace(recipe, data=replace(recipe.data, recording="")))
+    told = json.loads(json.dumps({"recipe": said, "sha256": sha256}))
+
+    def do() -> dict[str, Any]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        trained = train(recipe, file)
+        losses = {str(n): loss for n, loss in trained.validation.items()}
+        return {
+            "step": trained.step, "validation": losses, "train_seconds": trained.seconds
+        }  # fmt: skip
+
+    beside = file.with_suffix(".json")
+    if not file.is_file():
+        beside.unlink(missing_ok=True)
+    found = kept_or_done(beside, told, do)
+    return {name: found[name] for name in ("step", "validation", "train_seconds")}

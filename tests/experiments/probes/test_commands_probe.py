@@ -42,7 +42,10 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         (["detail", "--quick", "--from-results"], "give one of --quick and --from-results"),
         (["detail", "--seeds", "0"], "seeds"),
         (["detail", "--seeds", "3", "--from-results"], "takes no --seeds"),
-        (["detail", "--data", "there"], "detail makes its own; labels, events read files"),
+        (
+            ["detail", "--data", "there"],
+            "detail makes its own; labels, events, spending",
+        ),
         ([], "Missing argument"),
     ],
     ids=" ".join,
