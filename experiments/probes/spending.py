@@ -50,7 +50,7 @@ class Plan:
 
     series: labels.Plan = field(default_factory=labels.Plan)
     tokens: events.Plan = field(default_factory=events.Plan)
-    shares: tuple[float, ...] = (0.02, 0.1, 0.3)  # of validation windows that a trigger sleeps on
+    shares: tuple[float, ...] = (0.0, 0.02, 0.1, 0.3)  # of validation windows that are slept on
     warm: int = 4096  # rows read before the validation part, and before the test part
 
 
