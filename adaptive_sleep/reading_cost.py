@@ -1,15 +1,18 @@
-"""What reading a batch of a task's samples costs, in FLOPs, by the ledger's formulas.
+"""What reading a batch costs in FLOPs, by the ledger's formulas: samples of a task, or windows of a
+recording.
 
 A gradient is taken to cost twice its forward pass, as is usual.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.eviction import Holding
-from adaptive_sleep.ledger import costs
+from adaptive_sleep.ledger import IntArray, costs, visible_pairs
 from adaptive_sleep.streams.tasks.task import TaskBatch
 
 GRADIENT = 3  # times the forward pass, itself included
@@ -42,4 +45,14 @@ def forward_flops(
             total += (passes - 1) * float(price.sleep_pass(lengths, causal=causal).sum())
             grown = lengths
         past = np.minimum(past + grown, holds.kept)
+    return total
+
+
+def sequence_flops(config: ModelConfig, windows: Iterable[IntArray], passes: int) -> float:
+    """FLOPs of windows of a recording, forward, each of as many positions `[B]` and slept on with
+    `passes` passes; every position predicts, and attention holds nothing of earlier windows."""
+    price, causal, total = costs(config), config.sleep_attention == "causal", 0.0
+    for positions in windows:
+        total += float(price.wake(positions, visible_pairs(0 * positions, positions, None)).sum())
+        total += (passes - 1) * float(price.sleep_pass(positions, causal=causal).sum())
     return total

@@ -23,6 +23,7 @@ from adaptive_sleep.bundled import locate
 from adaptive_sleep.checkpoint import save_model
 from adaptive_sleep.config import ModelConfig, decode, read_toml
 from adaptive_sleep.model import Model
+from adaptive_sleep.reading_cost import GRADIENT, sequence_flops
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.sleep import ClosedWindow, consolidate
 from adaptive_sleep.streams.cutting import Cutter, Windower
@@ -96,6 +97,7 @@ class Trained:
     """A trained model: its checkpoint, the step that validation chose, and the losses.
 
     `log` has one entry per validation: step, training loss, and validation loss by passes.
+    `tokens` (events) and `flops` are those of all steps, also of those after the chosen one.
     """
 
     path: Path
@@ -103,6 +105,17 @@ class Trained:
     validation: dict[int, float]
     log: list[dict[str, float]]
     seconds: float
+    tokens: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One training step: loss per prediction, events read, FLOPs (by the ledger's formulas)."""
+
+    loss: float
+    tokens: int
+    flops: float
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -146,12 +159,7 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
     _check(recipe)
     if not Path(out).parent.is_dir():  # said now, not after minutes of training
         raise InputError(f"{out}: the folder {Path(out).parent} does not exist")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # said by whoever made the recording
-        recording = Recording.open(locate("recordings", recipe.data.recording))
-    config = decode(ModelConfig, fill_config(recipe.model, recording), where="[model]")
-    if config.kind != recording.kind:
-        raise InputError(f"kind={config.kind!r}: the recording holds {recording.kind}")
+    recording, config = opened(recipe)
     first, last = rows_between(recipe.data.train, recording.rows)
     streams = read_streams(recording, config, first, last)
     torch.manual_seed(settings.seed)
@@ -160,10 +168,11 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
     optimiser = _optimiser(model, settings)
     best: tuple[float, int, dict[str, Tensor], dict[int, float]] | None = None
     log: list[dict[str, float]] = []
-    running = 0.0
+    running, tokens, flops = 0.0, 0, 0.0
     for step in range(1, settings.steps + 1):
-        loss = train_step(model, optimiser, streams, settings, random, (low, high), step)
-        running = loss if step == 1 else 0.98 * running + 0.02 * loss
+        taken = train_step(model, optimiser, streams, settings, random, (low, high), step)
+        tokens, flops = tokens + taken.tokens, flops + taken.flops
+        running = taken.loss if step == 1 else 0.98 * running + 0.02 * taken.loss
         note = f"loss {running:.4f}"
         if step % settings.validate_every == 0 or step == settings.steps:
             found = validate(model, recording, recipe, sorted({low, high}))
@@ -185,9 +194,24 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
         "recipe": repr(recipe.training),
         "chosen_step": f"{best[1]} of {settings.steps}, on validation",
         "validation": ", ".join(f"N={n}: {v:.4f}" for n, v in best[3].items()),
+        "steps": str(settings.steps),
+        "tokens": str(tokens),
+        "flops": str(flops),
     }
     path = save_model(model, out, provenance=provenance)
-    return Trained(path, best[1], best[3], log, time.perf_counter() - begun)
+    spent = time.perf_counter() - begun
+    return Trained(path, best[1], best[3], log, spent, tokens, flops)
+
+
+def opened(recipe: Recipe) -> tuple[Recording, ModelConfig]:
+    """The recording of a recipe, and the shape of its model. Raises InputError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said by whoever made the recording
+        recording = Recording.open(locate("recordings", recipe.data.recording))
+    config = decode(ModelConfig, fill_config(recipe.model, recording), where="[model]")
+    if config.kind != recording.kind:
+        raise InputError(f"kind={config.kind!r}: the recording holds {recording.kind}")
+    return recording, config
 
 
 def _check(recipe: Recipe) -> None:
@@ -245,15 +269,16 @@ def train_step(
     random: np.random.Generator,
     passes: tuple[int, int],
     step: int,
-) -> float:
-    """One batch: forward, backward through sleep, update. Returns the loss per prediction."""
+) -> Taken:
+    """One batch: forward, backward through sleep, update. Raises InputError where it diverges."""
     model.train()
     model.forget_hash()
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(settings, step)
     window = model.config.window
     if random.random() < settings.jitter:
-        window = int(random.integers(max(window // 2, 1), window + 1))
+        cut = cut_windows(window)
+        window = int(random.integers(cut.start, cut.stop))
     batch = sample(
         streams,
         model.config,
@@ -272,7 +297,15 @@ def train_step(
         )
     nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     optimiser.step()
-    return total / max(scored, 1)
+    tokens = sum(int(each.events.sum()) for each in batch.windows)
+    lengths = [each.lengths.numpy() for each in batch.windows]
+    flops = GRADIENT * sequence_flops(model.config, lengths, count)
+    return Taken(total / max(scored, 1), tokens, flops)
+
+
+def cut_windows(window: int) -> range:
+    """The lengths, in events, that the windows of a batch may be cut short to."""
+    return range(max(window // 2, 1), window + 1)
 
 
 def backward(

@@ -11,19 +11,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from adaptive_sleep.experiments.baselines.registry import find_baseline
-from adaptive_sleep.experiments.baselines.setup import AWAKE, MOST_PASSES, Setup, plain
+from adaptive_sleep.experiments.baselines.setup import (
+    AWAKE,
+    MOST_PASSES,
+    AnyRecipe,
+    Setup,
+    plain,
+)
 from adaptive_sleep.experiments.compare_bench import Bench, point, resident
+from adaptive_sleep.experiments.compare_models import taught, training_recipe
 from adaptive_sleep.experiments.compare_rows import Kind, SeedRow
 from adaptive_sleep.experiments.compare_streams import Source, pieces
 from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry
-from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.matched_table import BaselineEntry
 from adaptive_sleep.experiments.matching import NEAR, Spent, UnmatchedError, match, measured
 from adaptive_sleep.experiments.runs import Run
 from adaptive_sleep.experiments.training_cost import Training, step_flops, training_of
-from adaptive_sleep.learning import TaskRecipe, read_task_recipe
+from adaptive_sleep.learning import TaskRecipe
 from adaptive_sleep.spec import format_spec, resolve
-from adaptive_sleep.task_training import learn
 
 FEW = 4  # streams
 QUICK_STEPS = 20  # of training, where nothing is claimed
@@ -38,7 +43,7 @@ class Market:
     validation: Bench
     test: Bench
     few: Source
-    training: TaskRecipe
+    training: AnyRecipe
     taken: Training
     seed: int
     quick: bool
@@ -62,16 +67,12 @@ class Market:
 
 def market(validation: Bench, test: Bench, seed: int, *, quick: bool) -> Market:
     """The market of a seed. Raises InputError for a wrong training recipe."""
-    training = read_task_recipe(find_recipe(test.recipe.models.recipe))
+    training = training_recipe(test.recipe.models.recipe)
     taken = training_of(test.model)
     steps = QUICK_STEPS if quick else taken.steps
-    every = min(steps, training.training.validate_every)
-    training = replace(
-        training, training=replace(training.training, steps=steps, validate_every=every)
-    )
+    training = _in_steps(training, steps, min(steps, training.training.validate_every))
     comparison = test.recipe
-    assert comparison.task is not None
-    parts = max(1, comparison.task.streams // FEW)
+    parts = 1 if comparison.task is None else max(1, comparison.task.streams // FEW)
     few, *_ = pieces(comparison, validation.folder.parent / "streams", seed, parts, quick=quick)
     return Market(validation, test, few, training, taken, seed, quick)
 
@@ -142,8 +143,16 @@ def _same_compute(here: Market, setup: Setup) -> Setup:
     comparison: of as many steps of it)."""
     flops = here.taken.flops * here.training.training.steps / here.taken.steps
     steps = max(1, round(flops / step_flops(setup.recipe)))
-    changed = replace(setup.recipe.training, steps=steps)
-    return replace(setup, recipe=replace(setup.recipe, training=changed))
+    every = setup.recipe.training.validate_every
+    return replace(setup, recipe=_in_steps(setup.recipe, steps, every))
+
+
+def _in_steps(recipe: AnyRecipe, steps: int, every: int) -> AnyRecipe:
+    """The recipe with other numbers of training steps, and of steps between validations."""
+    if isinstance(recipe, TaskRecipe):
+        changed = replace(recipe.training, steps=steps, validate_every=every)
+        return replace(recipe, training=changed)
+    return replace(recipe, training=replace(recipe.training, steps=steps, validate_every=every))
 
 
 def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
@@ -155,10 +164,11 @@ def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
     if not asleep:
         here.test.tell(f"{folder.name}: training")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        learned = learn(recipe, folder / "model", seed=here.seed)
-        model, tokens, flops = str(learned.path), learned.tokens, learned.flops
+        model = taught(recipe, folder / "model", here.seed)
+        took = training_of(model)
+        tokens, flops = took.tokens, took.flops
     bench = replace(
-        here.test, model=model, folder=folder, eviction=recipe.eviction, keep=recipe.keep,
+        here.test, model=model, folder=folder, eviction=setup.eviction, keep=setup.keep,
         most=MOST_PASSES,
     )  # fmt: skip
     row = _row(bench.run("test", setup.policy), "baseline", f"{name}({knob})")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from adaptive_sleep.bundled import locate
 from adaptive_sleep.config import read_toml
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe
 from adaptive_sleep.experiments.comparing import Models
 from adaptive_sleep.experiments.finding import find_recipe
-from adaptive_sleep.learning import read_task_recipe
+from adaptive_sleep.learning import TaskRecipe, read_task_recipe
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.task_training import learn
 from adaptive_sleep.training import read_recipe, train
@@ -28,29 +29,31 @@ def models_of(models: Models, quick: bool) -> dict[int, str | None]:
         return {0: _there(one)}
     if not models.recipe:
         return {number: _there(path) for number, path in enumerate(models.paths)}
-    where = find_recipe(models.recipe)
-    if _is_of_a_task(where):
-        read_task_recipe(where)
-    else:
-        read_recipe(where)
+    training_recipe(models.recipe)
     return dict.fromkeys(models.seeds)
 
 
 def trained(models: Models, folder: Path, seed: int) -> str:
     """The file of a seed's model in `folder`, trained unless it is there. Raises InputError."""
-    where = find_recipe(models.recipe)
-    if _is_of_a_task(where):
-        return str(learn(read_task_recipe(where), folder, seed=seed).path)
+    return taught(training_recipe(models.recipe), folder, seed)
+
+
+def training_recipe(name: str) -> AnyRecipe:
+    """The recipe of that name or path: of a task, or of a recording. Raises InputError."""
+    where = find_recipe(name)
+    return read_task_recipe(where) if "task" in read_toml(where) else read_recipe(where)
+
+
+def taught(recipe: AnyRecipe, folder: Path, seed: int) -> str:
+    """The file of a model that a recipe has trained in `folder`, unless it is there. Raises
+    InputError."""
+    if isinstance(recipe, TaskRecipe):
+        return str(learn(recipe, folder, seed=seed).path)
     out = folder / "model.safetensors"
     if not out.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        recipe = read_recipe(where)
         train(replace(recipe, training=replace(recipe.training, seed=seed)), out)
     return str(out)
-
-
-def _is_of_a_task(where: Path) -> bool:
-    return "task" in read_toml(where)
 
 
 def _there(model: str) -> str:

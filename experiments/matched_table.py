@@ -10,10 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adaptive_sleep.experiments.baselines.registry import find_baseline
+from adaptive_sleep.config import read_toml
+from adaptive_sleep.experiments.baselines.registry import BASELINES, find_baseline
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.learning import read_task_recipe
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.training import read_recipe
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ def check_baselines(
     entries: Sequence[BaselineEntry], targets: Sequence[float], training: str, *, task: bool
 ) -> None:
     """Raise InputError for what is wrong in the tables; `training`: the recipe of the models (""
-    where they are there already); `task`: whether samples of one are run."""
+    where they are there already); `task`: whether samples of one are run, or a recording."""
     names = [entry.name for entry in entries]
     for name in names:
         find_baseline(name)
@@ -44,9 +46,24 @@ def check_baselines(
         a >= b for a, b in itertools.pairwise(targets)
     ):
         raise InputError(f"targets={list(targets)}: rising numbers above 1")
-    if names and not (task and training):
+    if not names:
+        return
+    if not training:
+        raise InputError("[[baselines]]: they are trained; give [models] recipe")
+    where = find_recipe(training)
+    if ("task" in read_toml(where)) != task:
         raise InputError(
-            "[[baselines]]: they are trained on a task; give [task], and [models] recipe"
+            f"[models] recipe={training!r}: baselines are trained by it and run on "
+            f"{'[task]' if task else '[recording]'}, but it is of a "
+            f"{'recording' if task else 'task'}"
         )
-    if names:
-        read_task_recipe(find_recipe(training))
+    if task:
+        read_task_recipe(where)
+        return
+    read_recipe(where)
+    for name in names:
+        if find_baseline(name).of_tasks:
+            raise InputError(
+                f"[[baselines]] {name!r}: trained on tasks alone, but this is a recording "
+                f"({', '.join(n for n, b in BASELINES.items() if not b.of_tasks)})"
+            )

@@ -16,11 +16,10 @@ from typing import Literal
 
 import torch
 
-from adaptive_sleep.experiments.baselines.setup import Baseline, Setup
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup
 from adaptive_sleep.experiments.compare_bench import resident
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import Run, open_run
-from adaptive_sleep.learning import TaskRecipe
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.recording import Recording
@@ -88,17 +87,17 @@ def measured(
     must be as many, for each stream, as those that are compared on.
     """
     torch.manual_seed(seed)
-    model, recipe = Model(setup.config), setup.recipe
+    model = Model(setup.config)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         replay(
             recording, model, setup.policy, out, start=start, stop=stop, gap_seconds=gap_seconds,
-            eviction=recipe.eviction, keep=recipe.keep, seed=seed,
+            eviction=setup.eviction, keep=setup.keep, seed=seed,
         )  # fmt: skip
         return spent(open_run(out), setup.policy)
 
 
-def match(baseline: Baseline, recipe: TaskRecipe, target: float, measure: Measure) -> Matched:
+def match(baseline: Baseline, recipe: AnyRecipe, target: float, measure: Measure) -> Matched:
     """Find the knob of a baseline for which `measure` finds `target` FLOPs per event within 2 %, or
     both integers between which the target lies.
 

@@ -10,9 +10,10 @@ from adaptive_sleep.checkpoint import describe_model
 from adaptive_sleep.curriculum import draw
 from adaptive_sleep.eviction import holding
 from adaptive_sleep.learning import TaskRecipe, config_of, task_of
-from adaptive_sleep.reading_cost import GRADIENT, forward_flops
+from adaptive_sleep.reading_cost import GRADIENT, forward_flops, sequence_flops
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.task import TaskBatch
+from adaptive_sleep.training import Recipe, cut_windows, opened, parse_passes
 
 DRAWN = 64  # steps that are looked at
 
@@ -34,17 +35,20 @@ def training_of(model: str) -> Training:
     if missing:
         raise InputError(
             f"{model}: does not say what its training took ({', '.join(missing)} missing): it was "
-            "trained on no task, or by an earlier version; train it again"
+            "trained by an earlier version; train it again"
         )
     return Training(int(said["steps"]), int(said["tokens"]), float(said["flops"]))
 
 
-def step_flops(recipe: TaskRecipe) -> float:
-    """FLOPs of a training step, the mean over some that are spread over the training and drawn as
-    it draws them. What attention holds of earlier samples is taken at its mean.
+def step_flops(recipe: TaskRecipe | Recipe) -> float:
+    """FLOPs of a training step: of a task the mean over some that are spread over the training and
+    drawn as it draws them, with what attention holds of earlier samples taken at its mean; of a
+    recording, what is expected.
 
     Raises InputError for a recipe in stages: how long each takes shows in training alone.
     """
+    if isinstance(recipe, Recipe):
+        return _recorded_step_flops(recipe)
     training, config = recipe.training, config_of(recipe)
     if training.stages:
         raise InputError("[training] stages: what they will cost cannot be told beforehand")
@@ -56,6 +60,22 @@ def step_flops(recipe: TaskRecipe) -> float:
         held = _held(recipe, batch, holds.kept)
         found.append(forward_flops(config, holds, batch, passes, every=every, held=held))
     return GRADIENT * float(np.mean(found))
+
+
+def _recorded_step_flops(recipe: Recipe) -> float:
+    """The mean over the passes, and over the lengths of windows, that a step may draw."""
+    training, (_, config) = recipe.training, opened(recipe)
+    rows = training.batch * training.windows
+
+    def step(events: int, passes: float) -> float:
+        positions = np.full(rows, -(-events // config.patch))
+        one, two = (sequence_flops(config, [positions], n) for n in (1, 2))
+        return one + (passes - 1) * (two - one)
+
+    passes = float(np.mean(parse_passes(training.passes)))
+    cut = float(np.mean([step(events, passes) for events in cut_windows(config.window)]))
+    whole = step(config.window, passes)
+    return GRADIENT * (training.jitter * cut + (1 - training.jitter) * whole)
 
 
 def _held(recipe: TaskRecipe, batch: TaskBatch, kept: int) -> float:

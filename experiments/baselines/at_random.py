@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import MOST_PASSES, Baseline, Setup
-from adaptive_sleep.learning import TaskRecipe
+from adaptive_sleep.experiments.baselines.setup import MOST_PASSES, AnyRecipe, Baseline, Setup
 
 
-def _change(recipe: TaskRecipe, knob: int) -> Setup:
+def _change(recipe: AnyRecipe, knob: int) -> Setup:
     return Setup(recipe, f"random(mean={1 + knob / 100}, most={MOST_PASSES})")
 
 

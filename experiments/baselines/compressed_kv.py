@@ -7,11 +7,16 @@ earlier windows does not count, so that what is no longer of use makes room.
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import LONGEST, Baseline, Setup, holding_more
-from adaptive_sleep.learning import TaskRecipe
+from adaptive_sleep.experiments.baselines.setup import (
+    LONGEST,
+    AnyRecipe,
+    Baseline,
+    Setup,
+    holding_more,
+)
 
 
-def _change(recipe: TaskRecipe, knob: int) -> Setup:
+def _change(recipe: AnyRecipe, knob: int) -> Setup:
     return holding_more(recipe, "heaviest", knob)
 
 
@@ -21,4 +26,5 @@ BASELINE = Baseline(
     least=lambda config: 1,
     most=lambda config: LONGEST * config.window,
     change=_change,
+    of_tasks=True,
 )

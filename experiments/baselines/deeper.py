@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from itertools import cycle, islice
 
-from adaptive_sleep.experiments.baselines.setup import Baseline, Setup, reshaped
-from adaptive_sleep.learning import TaskRecipe, config_of
+from adaptive_sleep.experiments.baselines.setup import (
+    AnyRecipe,
+    Baseline,
+    Setup,
+    reshaped,
+    shape_of,
+)
 
 DEEPEST = 12  # times the recipe's
 
 
-def _change(recipe: TaskRecipe, knob: int) -> Setup:
-    return reshaped(recipe, {"layers": list(islice(cycle(config_of(recipe).layers), knob))})
+def _change(recipe: AnyRecipe, knob: int) -> Setup:
+    return reshaped(recipe, {"layers": list(islice(cycle(shape_of(recipe).layers), knob))})
 
 
 BASELINE = Baseline(

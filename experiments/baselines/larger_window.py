@@ -1,22 +1,50 @@
-"""Larger window: attention slides, and keeps more events than a window has.
+"""Larger window: attention holds more events than the model that sleeps does.
 
-So a question sees, beside the fast weights, what was read before it.
+On a task it slides, and keeps them over boundaries: so a question sees, beside the fast weights,
+what was read before it. On a recording, where every event predicts the next, the window itself is
+longer, and is evicted as rarely; in training too, on as many events.
 """
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import LONGEST, Baseline, Setup, holding_more
+from dataclasses import replace
+
+from adaptive_sleep.experiments.baselines.setup import (
+    LONGEST,
+    AnyRecipe,
+    Baseline,
+    Setup,
+    holding_more,
+    reshaped,
+    shape_of,
+)
 from adaptive_sleep.learning import TaskRecipe
+from adaptive_sleep.training import Recipe
 
 
-def _change(recipe: TaskRecipe, knob: int) -> Setup:
-    return holding_more(recipe, "sliding", knob)
+def _change(recipe: AnyRecipe, knob: int) -> Setup:
+    if isinstance(recipe, TaskRecipe):
+        return holding_more(recipe, "sliding", knob)
+    config = shape_of(recipe)
+    longer = reshaped(recipe, {"window": knob * config.patch}).recipe
+    assert isinstance(longer, Recipe)
+    return Setup(_on_as_many(longer, config.window / (knob * config.patch)))
+
+
+def _on_as_many(recipe: Recipe, share: float) -> Recipe:
+    """The recipe with a `share` of its windows in a sequence, and steps for as many events."""
+    before = recipe.training
+    windows = max(1, round(share * before.windows))
+    bptt = min(windows, max(1, round(share * before.bptt)))
+    steps = round(before.steps * share * before.windows / windows)
+    changed = replace(before, windows=windows, bptt=bptt, steps=max(1, steps))
+    return replace(recipe, training=changed)
 
 
 BASELINE = Baseline(
     name="larger_window",
-    knob="events that attention keeps",
-    least=lambda config: config.window,
-    most=lambda config: LONGEST * config.window,
+    knob="positions that attention keeps",
+    least=lambda config: -(-config.window // config.patch),
+    most=lambda config: LONGEST * -(-config.window // config.patch),
     change=_change,
 )

@@ -7,13 +7,12 @@ says how they go through the blocks.
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import Baseline, Setup, reshaped
-from adaptive_sleep.learning import TaskRecipe
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, reshaped
 
 MOST = 8  # windows' worth of them
 
 
-def _change(recipe: TaskRecipe, knob: int) -> Setup:
+def _change(recipe: AnyRecipe, knob: int) -> Setup:
     return reshaped(recipe, {"memory_tokens": knob})
 
 
@@ -23,4 +22,5 @@ BASELINE = Baseline(
     least=lambda config: 0,
     most=lambda config: MOST * config.window,
     change=_change,
+    of_tasks=True,
 )

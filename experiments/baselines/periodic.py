@@ -6,13 +6,12 @@ others, every second window would be all of those that are slept on, or none.
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import MOST_PASSES, Baseline, Setup
-from adaptive_sleep.learning import TaskRecipe
+from adaptive_sleep.experiments.baselines.setup import MOST_PASSES, AnyRecipe, Baseline, Setup
 
 EVERY = 3
 
 
-def _change(recipe: TaskRecipe, knob: int) -> Setup:
+def _change(recipe: AnyRecipe, knob: int) -> Setup:
     return Setup(recipe, f"periodic(every={EVERY}, passes={knob})")
 
 

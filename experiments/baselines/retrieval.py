@@ -10,11 +10,16 @@ the search, so how much is stored is the knob; how many come back is `BROUGHT`.
 from __future__ import annotations
 
 from adaptive_sleep.eviction import BROUGHT
-from adaptive_sleep.experiments.baselines.setup import LONGEST, Baseline, Setup, holding_more
-from adaptive_sleep.learning import TaskRecipe
+from adaptive_sleep.experiments.baselines.setup import (
+    LONGEST,
+    AnyRecipe,
+    Baseline,
+    Setup,
+    holding_more,
+)
 
 
-def _change(recipe: TaskRecipe, knob: int) -> Setup:
+def _change(recipe: AnyRecipe, knob: int) -> Setup:
     return holding_more(recipe, "retrieve", knob)
 
 
@@ -24,4 +29,5 @@ BASELINE = Baseline(
     least=lambda config: BROUGHT + 1,  # of fewer, all come back: that is a larger window
     most=lambda config: LONGEST * config.window,
     change=_change,
+    of_tasks=True,
 )

@@ -1,6 +1,6 @@
 """What a baseline is: a recipe changed by one integer, and how the model of it is run.
 
-Nothing is trained, run or measured here.
+A recipe is of a task or of a recording. Nothing is trained, run or measured here.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.config import Eviction, ModelConfig
 from adaptive_sleep.learning import TaskRecipe, config_of
 from adaptive_sleep.settings import RuntimeSettings
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.training import Recipe, opened
 
+AnyRecipe = TaskRecipe | Recipe
 AWAKE = "fixed(passes=1)"
 MOST_PASSES = RuntimeSettings.max_passes  # that a run allows unless it is told otherwise
 LONGEST = 128  # windows that attention may hold
@@ -24,32 +26,49 @@ class Setup:
     """A model to be trained, by its recipe (which also says what a boundary drops), and the spec of
     the policy that it is run under."""
 
-    recipe: TaskRecipe
+    recipe: AnyRecipe
     policy: str = AWAKE
 
     @property
     def config(self) -> ModelConfig:
         """The shape of the model."""
-        return config_of(self.recipe)
+        return shape_of(self.recipe)
+
+    @property
+    def eviction(self) -> Eviction:
+        """What a boundary drops; of a recording's recipe always all."""
+        return self.recipe.eviction if isinstance(self.recipe, TaskRecipe) else "hard"
+
+    @property
+    def keep(self) -> int | None:
+        """Events that outlive a boundary, where the recipe says."""
+        return self.recipe.keep if isinstance(self.recipe, TaskRecipe) else None
+
+
+def shape_of(recipe: AnyRecipe) -> ModelConfig:
+    """The shape of a recipe's model. Raises InputError."""
+    return config_of(recipe) if isinstance(recipe, TaskRecipe) else opened(recipe)[1]
 
 
 @dataclass(frozen=True)
 class Baseline:
     """One use of compute. `knob` says what its integer counts; from `least` (of a model's shape) to
-    `most` it costs more and more; `change` makes the setup of a recipe and a knob."""
+    `most` it costs more and more; `change` makes the setup of a recipe and a knob. `of_tasks`: it
+    is trained, or makes a difference, on tasks alone."""
 
     name: str
     knob: str
     least: Callable[[ModelConfig], int]
     most: Callable[[ModelConfig], int]
-    change: Callable[[TaskRecipe, int], Setup]
+    change: Callable[[AnyRecipe, int], Setup]
+    of_tasks: bool = False
 
-    def bounds(self, recipe: TaskRecipe) -> tuple[int, int]:
+    def bounds(self, recipe: AnyRecipe) -> tuple[int, int]:
         """The least and the most that the knob takes."""
-        config = config_of(recipe)
+        config = shape_of(recipe)
         return self.least(config), self.most(config)
 
-    def setup(self, recipe: TaskRecipe, knob: int) -> Setup:
+    def setup(self, recipe: AnyRecipe, knob: int) -> Setup:
         """The baseline with this knob. Raises InputError for one that is out of bounds."""
         least, most = self.bounds(recipe)
         if not least <= knob <= most:
@@ -59,26 +78,30 @@ class Baseline:
         return self.change(recipe, knob)
 
 
-def plain(recipe: TaskRecipe) -> Setup:
+def plain(recipe: AnyRecipe) -> Setup:
     """The plain hybrid of a recipe: one pass over each window, in training too."""
+    if isinstance(recipe, Recipe):
+        return Setup(replace(recipe, training=replace(recipe.training, passes="1")))
     training = replace(recipe.training, passes="1", ramp=0.0, loss="last", stages=())
     return Setup(replace(recipe, training=training))
 
 
-def reshaped(recipe: TaskRecipe, changes: Mapping[str, Any]) -> Setup:
+def reshaped(recipe: AnyRecipe, changes: Mapping[str, Any]) -> Setup:
     """The plain hybrid with other fields of its model."""
     awake = plain(recipe).recipe
     return Setup(replace(awake, model={**awake.model, **changes}))
 
 
-def holding_more(recipe: TaskRecipe, eviction: str, keep: int) -> Setup:
+def holding_more(recipe: AnyRecipe, eviction: Eviction, keep: int) -> Setup:
     """The plain hybrid with attention that keeps `keep` events over boundaries.
 
     Places that count from the start of a window mean nothing to what was kept from others, so they
     become rotary. Where training goes on on streams, it goes on for as many windows as are kept, so
-    that attention is full as often as when it is run.
+    that attention is full as often as when it is run. For recipes of tasks alone.
     """
-    config, awake = config_of(recipe), plain(recipe).recipe
+    awake = plain(recipe).recipe
+    assert isinstance(awake, TaskRecipe)
+    config = config_of(awake)
     positions = "rotary" if config.positions in ("learned", "relative") else config.positions
     going_on = awake.training.carry_over
     if going_on:
@@ -87,7 +110,7 @@ def holding_more(recipe: TaskRecipe, eviction: str, keep: int) -> Setup:
         replace(
             awake,
             model={**awake.model, "positions": positions},
-            eviction=eviction,  # type: ignore[arg-type]  # one of the words, by who calls
+            eviction=eviction,
             keep=keep,
             training=replace(awake.training, carry_over=going_on),
         )

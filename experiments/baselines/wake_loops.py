@@ -5,13 +5,12 @@ It is as deep as sleep, but pays at every question, and makes it wait.
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import Baseline, Setup, reshaped
-from adaptive_sleep.learning import TaskRecipe
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, reshaped
 
 MOST = 32
 
 
-def _change(recipe: TaskRecipe, knob: int) -> Setup:
+def _change(recipe: AnyRecipe, knob: int) -> Setup:
     return reshaped(recipe, {"loops": knob})
 
 
@@ -21,4 +20,5 @@ BASELINE = Baseline(
     least=lambda config: 1,
     most=lambda config: MOST,
     change=_change,
+    of_tasks=True,
 )

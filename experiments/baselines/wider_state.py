@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import Baseline, Setup, reshaped
-from adaptive_sleep.learning import TaskRecipe
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, reshaped
 
 WIDEST = 16  # times the recipe's
 
 
-def _change(recipe: TaskRecipe, knob: int) -> Setup:
+def _change(recipe: AnyRecipe, knob: int) -> Setup:
     return reshaped(recipe, {"value_dim": knob})
 
 

@@ -1,0 +1,200 @@
+"""Policies and baselines at matched cost on a recording: trained on it, as long, and run on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from run_cases import make_series
+
+from adaptive_sleep.checkpoint import load_model
+from adaptive_sleep.experiments.baselines.registry import BASELINES, find_baseline
+from adaptive_sleep.experiments.baselines.setup import plain, shape_of
+from adaptive_sleep.experiments.compare import compare
+from adaptive_sleep.experiments.compare_models import training_recipe
+from adaptive_sleep.experiments.comparing import read_comparison
+from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.experiments.runs import open_run
+from adaptive_sleep.experiments.training_cost import step_flops, training_of
+from adaptive_sleep.model import Model
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.training import Recipe, cut_windows, opened, read_streams, train_step
+
+TRAINING = """
+[model]
+width = 16
+heads = 2
+key_dim = 8
+value_dim = 8
+patch = 2
+window = 16
+[data]
+recording = "{folder}/R"
+train = [0.0, 0.5]
+validation = [0.5, 0.7]
+[training]
+steps = 4
+batch = 2
+windows = 4
+bptt = 4
+passes = "1-3"
+validate_every = 2
+warm_events = 0
+"""
+RECIPE = """
+max_passes = 3
+control_seeds = [0]
+targets = [1.3]
+[models]
+recipe = "{folder}/training.toml"
+seeds = [0]
+[recording]
+path = "{folder}/R"
+validation = [0.5, 0.7]
+test = [0.7, 1.0]
+[[policies]]
+name = "lot"
+spec = "random(mean={{mean}}, most=3)"
+grid = {{ mean = [1.0, 1.2, 3.0] }}
+[[baselines]]
+name = "wider_state"
+equal_compute = true
+[[baselines]]
+name = "larger_window"
+[[baselines]]
+name = "fixed"
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recorded")
+    make_series(folder / "R", rows=900, streams=2)
+    (folder / "training.toml").write_text(TRAINING.format(folder=folder))
+    (folder / "tiny.toml").write_text(RECIPE.format(folder=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(place: Path) -> Recipe:
+    found = training_recipe(str(place / "training.toml"))
+    assert isinstance(found, Recipe)
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(place: Path) -> dict[str, Any]:
+    return compare(place / "tiny.toml", place / "out", jobs=1)
+
+
+@pytest.mark.timeout(400)  # where other work has the cores
+def test_every_row_is_at_its_target(found: dict[str, Any], place: Path) -> None:
+    base = next(row for row in found["rows"] if row["name"] == "fixed-1")["flops_per_event"]
+    rows = [row for row in found["rows"] if row.get("target") is not None]
+    assert {row["name"].split("@")[0].split("-")[0] for row in rows} >= {
+        "lot", "wider_state", "fixed"
+    }  # fmt: skip
+    for row in rows:
+        if row["kind"] == "baseline" and not ("-below" in row["name"] or "-above" in row["name"]):
+            assert row["flops_per_event"] / base == pytest.approx(1.3, rel=0.03)
+        assert row["training_flops"] > 0
+    wider = [row for row in rows if row["name"].startswith("wider_state")]
+    same = next(row for row in wider if "-compute" not in row["name"])
+    ours = training_of(str(place / "out" / "seed-0" / "model" / "model.safetensors"))
+    # as many steps; some are cut short, by lot
+    assert same["training_tokens"] == pytest.approx(ours.tokens, rel=0.4)
+    assert training_of(str(_trained(place, "wider_state"))).steps == ours.steps == 4
+    trained = load_model(_trained(place, "wider_state"))
+    assert trained.config.value_dim == same["knob"]
+    test = _trained(place, "wider_state").parents[1] / "test"
+    assert open_run(test).manifest.model.hash == trained.hash
+
+
+def _trained(place: Path, name: str) -> Path:
+    folder = place / "out" / "seed-0" / "baselines"
+    return next(folder.glob(f"{name}-*-4")) / "model" / "model.safetensors"
+
+
+def test_equal_compute_is_more_steps_of_what_never_sleeps(
+    found: dict[str, Any], place: Path
+) -> None:
+    (row,) = [r for r in found["rows"] if r["name"].startswith("wider_state-compute")] or [None]
+    if row is None:  # bracketed: both sides have one
+        pytest.fail("wider_state is not matched; take another target")
+    ours = training_of(str(place / "out" / "seed-0" / "model" / "model.safetensors"))
+    assert row["training_flops"] == pytest.approx(ours.flops, rel=0.35)  # of few steps, by lot
+
+
+@pytest.mark.parametrize("passes", ["1", "1-3"])
+def test_a_step_costs_what_is_expected(recipe: Recipe, passes: str) -> None:
+    """The mean of many steps, as they are drawn."""
+    recipe = replace(recipe, training=replace(recipe.training, passes=passes))
+    recording, config = opened(recipe)
+    streams, random = read_streams(recording, config, 0, 450), np.random.default_rng(0)
+    torch.manual_seed(0)
+    model = Model(config)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
+    low, high = (int(passes[0]), int(passes[-1]))
+    taken = [
+        train_step(model, optimiser, streams, recipe.training, random, (low, high), step)
+        for step in range(1, 81)
+    ]
+    assert np.mean([each.flops for each in taken]) == pytest.approx(step_flops(recipe), rel=0.05)
+    lengths = recipe.training.batch * recipe.training.windows * np.array(cut_windows(16))
+    assert {each.tokens for each in taken} <= set(lengths.tolist())
+
+
+def test_a_larger_window_is_trained_on_as_many_events(recipe: Recipe) -> None:
+    window = find_baseline("larger_window")
+    least, _ = window.bounds(recipe)
+    assert window.setup(recipe, least).config == plain(recipe).config
+    assert window.setup(recipe, least).recipe == plain(recipe).recipe
+    for knob in (9, 16, 40):
+        longer = window.setup(recipe, knob)
+        assert longer.config.window == 2 * knob
+        assert isinstance(longer.recipe, Recipe)
+        ours, theirs = recipe.training, longer.recipe.training
+        events = theirs.steps * theirs.windows * longer.config.window
+        assert events == pytest.approx(ours.steps * ours.windows * 16, rel=0.5 / theirs.steps)
+        assert 1 <= theirs.bptt <= theirs.windows
+
+
+@pytest.mark.parametrize("name", [name for name, each in BASELINES.items() if not each.of_tasks])
+def test_the_least_knob_is_what_sleeps_or_the_plain_hybrid(recipe: Recipe, name: str) -> None:
+    baseline = find_baseline(name)
+    setup = baseline.setup(recipe, baseline.bounds(recipe)[0])
+    assert setup.config == shape_of(recipe)
+    assert setup.eviction == "hard"
+    assert setup.keep is None
+    asleep = name in ("fixed", "random", "periodic")
+    assert setup.recipe.training == (recipe if asleep else plain(recipe).recipe).training
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"fixed"', '"retrieval"', r"'retrieval': trained on tasks alone.*wider_state, deeper"),
+        ("training.toml", "task.toml", "run on \\[recording\\], but it is of a task"),
+    ],
+)
+def test_what_cannot_be_trained_on_a_recording_is_refused(
+    place: Path, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    (place / "task.toml").write_text('[task]\nname = "hops"\nnodes = 4\n')
+    file = tmp_path / "wrong.toml"
+    file.write_text(RECIPE.format(folder=place).replace(old, new))
+    with pytest.raises(InputError, match=said):
+        read_comparison(file)
+
+
+@pytest.mark.parametrize(
+    "name", ["matched_chain", "matched_chain_all", "matched_hops", "matched_recording"]
+)
+def test_the_shipped_recipes_can_be_read(name: str) -> None:
+    recipe = read_comparison(find_recipe(name))
+    assert 1.5 in recipe.targets
+    assert {"wider_state", "deeper", "larger_window"} <= {each.name for each in recipe.baselines}
