@@ -78,6 +78,11 @@ def _theirs(against: str) -> Rule:
     """Return the form to time beside ours: flash-linear-attention's, or transformers' in torch.
     Raises InputError where that is missing, or would hand over to fla."""
     if against == "fla":
+        if importlib.util.find_spec("fla") is None or not torch.cuda.is_available():
+            raise InputError(
+                "against='fla': needs a GPU and flash-linear-attention (pip install "
+                "'adaptive-sleep[fla]'); the other is 'transformers'"
+            )
         return _ours("fla")
     if importlib.util.find_spec("fla") is not None:
         raise InputError(
@@ -101,11 +106,13 @@ def _theirs(against: str) -> Rule:
 def _train(rule: Rule, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     """Run forward and backward, through outputs and final state; return both and the gradients."""
     o, state = rule(*inputs)
-    weights = (
-        torch.linspace(-1, 1, x.numel(), dtype=x.dtype, device=x.device).view(x.shape)
-        for x in (o, state)
-    )
-    return o, state, *torch.autograd.grad((o, state), inputs, tuple(weights))
+    return o, state, *torch.autograd.grad((o, state), inputs, (_weights(o), _weights(state)))
+
+
+def _weights(x: Tensor) -> Tensor:
+    """What the gradient comes in with: the same numbers in every dtype, eighths from -1 to 1."""
+    steps = torch.arange(x.numel(), device=x.device) % 17 - 8
+    return (steps / 8).to(x.dtype).view(x.shape)
 
 
 def _error(x: Tensor, wanted: Tensor) -> float:

@@ -37,7 +37,8 @@ QUICK_STEPS = 20  # of training, where nothing is claimed
 @dataclass(frozen=True)
 class Market:
     """Where compute is spent: `validation` and `test` of one trained seed, `few` streams of the
-    validation part that are as long, the training recipe that baselines change (in as many steps as
+    validation part that are as long (of a recording as many rows as the test has, from the first
+    on: only lengths matter there), the training recipe that baselines change (in as many steps as
     the model took, few in a quick comparison), and what the training of the model took."""
 
     validation: Bench
@@ -72,7 +73,12 @@ def market(validation: Bench, test: Bench, seed: int, *, quick: bool) -> Market:
     steps = QUICK_STEPS if quick else taken.steps
     training = _in_steps(training, steps, min(steps, training.training.validate_every))
     comparison = test.recipe
-    parts = 1 if comparison.task is None else max(1, comparison.task.streams // FEW)
+    if comparison.recording is not None:
+        first, last = comparison.recording.test
+        few = Source(comparison.recording.path, 0.0, last - first)
+        return Market(validation, test, few, training, taken, seed, quick)
+    assert comparison.task is not None
+    parts = max(1, comparison.task.streams // FEW)
     few, *_ = pieces(comparison, validation.folder.parent / "streams", seed, parts, quick=quick)
     return Market(validation, test, few, training, taken, seed, quick)
 

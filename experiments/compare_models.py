@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from adaptive_sleep.bundled import locate
+from adaptive_sleep.checkpoint import describe_model, load_model
 from adaptive_sleep.config import read_toml
 from adaptive_sleep.experiments.baselines.setup import AnyRecipe
 from adaptive_sleep.experiments.comparing import Models
@@ -17,7 +18,7 @@ from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.learning import TaskRecipe, read_task_recipe
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.task_training import learn
-from adaptive_sleep.training import read_recipe, train
+from adaptive_sleep.training import Recipe, opened, read_recipe, train
 
 
 def models_of(models: Models, quick: bool) -> dict[int, str | None]:
@@ -46,14 +47,29 @@ def training_recipe(name: str) -> AnyRecipe:
 
 def taught(recipe: AnyRecipe, folder: Path, seed: int) -> str:
     """The file of a model that a recipe has trained in `folder`, unless it is there. Raises
-    InputError."""
+    InputError, also for one that another recipe has trained there."""
     if isinstance(recipe, TaskRecipe):
         return str(learn(recipe, folder, seed=seed).path)
     out = folder / "model.safetensors"
-    if not out.is_file():
+    recipe = replace(recipe, training=replace(recipe.training, seed=seed))
+    if out.is_file():
+        _check_taught(out, recipe)
+    else:
         folder.mkdir(parents=True, exist_ok=True)
-        train(replace(recipe, training=replace(recipe.training, seed=seed)), out)
+        train(recipe, out)
     return str(out)
+
+
+def _check_taught(model: Path, recipe: Recipe) -> None:
+    """Raise InputError unless the model says that this recipe has trained it."""
+    recording, config = opened(recipe)
+    wanted = {"recording_sha256": recording.sha256, "recipe": repr(recipe.training)}
+    said = describe_model(str(model))["provenance"]
+    for name, value in wanted.items():
+        if said.get(name) != value:
+            raise InputError(f"{model}: was trained with another {name}; choose another folder")
+    if load_model(model).config != config:
+        raise InputError(f"{model}: was trained with another [model]; choose another folder")
 
 
 def _there(model: str) -> str:

@@ -19,6 +19,7 @@ from adaptive_sleep.experiments.compare_rows import Point
 from adaptive_sleep.experiments.compare_streams import Source, changed, difficulties, source
 from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry
 from adaptive_sleep.experiments.runs import Run
+from adaptive_sleep.experiments.training_cost import training_of
 from adaptive_sleep.streams.tasks.task import Part
 
 
@@ -40,6 +41,8 @@ def run_seed(
     recipe: Comparison, model: str, folder: Path, seed: int, *, quick: bool, tell: Tell
 ) -> Found:
     """Do all that is to be done with the model of one seed. Raises InputError."""
+    if recipe.baselines:
+        training_of(model)  # refused now, not after all else was run
     streams = folder / "streams"
 
     def bench(part: Part, name: str) -> Bench:

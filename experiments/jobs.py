@@ -60,7 +60,7 @@ def side_by_side(
 
 
 def apart(do: Callable[..., Result], *given: Any) -> Result:
-    """Call `do` in a process of its own, which ends with it: its memory can be measured."""
+    """Call `do` in a process of its own, which ends with it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(do, *given).result()
 

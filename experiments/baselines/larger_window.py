@@ -2,7 +2,8 @@
 
 On a task it slides, and keeps them over boundaries: so a question sees, beside the fast weights,
 what was read before it. On a recording, where every event predicts the next, the window itself is
-longer, and is evicted as rarely; in training too, on as many events.
+longer, and evicted as rarely; in training too, on as many events (one that is longer than a
+training sequence is trained without a boundary).
 """
 
 from __future__ import annotations

@@ -99,16 +99,17 @@ def kept_model(recipe: Recipe, sha256: str, file: Path) -> dict[str, Any]:
     """
     said = asdict(replace(recipe, data=replace(recipe.data, recording="")))
     told = json.loads(json.dumps({"recipe": said, "sha256": sha256}))
+    beside = file.with_suffix(".json")
 
     def do() -> dict[str, Any]:
         file.parent.mkdir(parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)  # killed between two files, nothing is taken for another
         trained = train(recipe, file)
         losses = {str(n): loss for n, loss in trained.validation.items()}
         return {
             "step": trained.step, "validation": losses, "train_seconds": trained.seconds
         }  # fmt: skip
 
-    beside = file.with_suffix(".json")
     if not file.is_file():
         beside.unlink(missing_ok=True)
     found = kept_or_done(beside, told, do)

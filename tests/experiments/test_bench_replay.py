@@ -19,6 +19,7 @@ from adaptive_sleep.experiments.bench_replay import (
     write_streams,
 )
 from adaptive_sleep.experiments.cli import main
+from adaptive_sleep.experiments.jobs import apart
 from adaptive_sleep.experiments.runs import open_recording
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 from adaptive_sleep.streams.recording import Recording
@@ -58,6 +59,7 @@ def traces() -> tuple[pl.DataFrame, pl.DataFrame]:
             "window": [0, 0, 1, 1],
             "passes": [1, 2, 1, 3],
             "loss": [0.5, 0.25, 0.5, 0.125],
+            "tokens": [5] * 4,
             "last_time": [4 * STEP_NS] * 2 + [9 * STEP_NS] * 2,
         }
     )
@@ -74,16 +76,18 @@ def test_a_wrong_trace_has_no_speed() -> None:
     for wrong, said in (
         (many.filter(~first), "1 streams of 2"),
         (many.filter(~first | (pl.col("window") == 0)), r"of \[1, 2\] windows"),
-        (many.with_columns(pl.col("last_time") - STEP_NS), "ends before"),
-        (many.with_columns(pl.col("passes") + 1), "passes differ"),
-        (many.with_columns(pl.col("loss") * 1.001), "losses differ by 1"),
+        (many.with_columns(pl.col("last_time") - STEP_NS), "the 10 events of every stream"),
+        (many.with_columns(pl.col("tokens") - 1), "the 10 events of every stream"),
+        (many.with_columns(pl.col("passes") + 1), "other passes"),
+        (many.with_columns(pl.col("loss") * 1.001), "losses of stream-1 .* are 1"),
+        (many.with_columns(pl.when(pl.col("window") == 0).then("loss").alias("loss")), "are nan"),
     ):
         with pytest.raises(AdaptiveSleepError, match=said):
             check_gate(wrong, alone, 2, 10)
 
 
 def test_bad_sizes_are_refused() -> None:
-    with pytest.raises(InputError, match="events=99999: 1 to 19188"):
+    with pytest.raises(InputError, match=r"events=99999: 60 \(a window\) to 19188"):
         run_bench(events=99_999)
     with pytest.raises(InputError, match="streams=0"):
         run_bench(streams=0)
@@ -91,4 +95,13 @@ def test_bad_sizes_are_refused() -> None:
 
 def test_without_river_there_is_no_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_replay.importlib.util, "find_spec", lambda _: None)
-    assert river_rate(np.zeros((10, 2)), 10) is None
+    assert river_rate(np.zeros((10, 2))) is None
+
+
+def test_memory_is_the_process_s_own() -> None:
+    """What a parent once held does not count."""
+    held = np.ones(100_000_000, np.uint8)
+    assert bench_replay.peak_bytes() > held.nbytes
+    before = bench_replay.peak_bytes()
+    del held
+    assert apart(bench_replay.peak_bytes) < before

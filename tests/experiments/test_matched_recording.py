@@ -11,11 +11,11 @@ import pytest
 import torch
 from run_cases import make_series
 
-from adaptive_sleep.checkpoint import load_model
+from adaptive_sleep.checkpoint import load_model, save_model
 from adaptive_sleep.experiments.baselines.registry import BASELINES, find_baseline
 from adaptive_sleep.experiments.baselines.setup import plain, shape_of
 from adaptive_sleep.experiments.compare import compare
-from adaptive_sleep.experiments.compare_models import training_recipe
+from adaptive_sleep.experiments.compare_models import taught, training_recipe
 from adaptive_sleep.experiments.comparing import read_comparison
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.runs import open_run
@@ -48,7 +48,7 @@ warm_events = 0
 RECIPE = """
 max_passes = 3
 control_seeds = [0]
-targets = [1.3]
+targets = [1.04, 1.3]
 [models]
 recipe = "{folder}/training.toml"
 seeds = [0]
@@ -73,7 +73,7 @@ name = "fixed"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recorded")
-    make_series(folder / "R", rows=900, streams=2)
+    make_series(folder / "R", rows=900, streams=1)
     (folder / "training.toml").write_text(TRAINING.format(folder=folder))
     (folder / "tiny.toml").write_text(RECIPE.format(folder=folder))
     return folder
@@ -95,36 +95,41 @@ def found(place: Path) -> dict[str, Any]:
 def test_every_row_is_at_its_target(found: dict[str, Any], place: Path) -> None:
     base = next(row for row in found["rows"] if row["name"] == "fixed-1")["flops_per_event"]
     rows = [row for row in found["rows"] if row.get("target") is not None]
-    assert {row["name"].split("@")[0].split("-")[0] for row in rows} >= {
-        "lot", "wider_state", "fixed"
-    }  # fmt: skip
-    for row in rows:
-        if row["kind"] == "baseline" and not ("-below" in row["name"] or "-above" in row["name"]):
-            assert row["flops_per_event"] / base == pytest.approx(1.3, rel=0.03)
-        assert row["training_flops"] > 0
-    wider = [row for row in rows if row["name"].startswith("wider_state")]
-    same = next(row for row in wider if "-compute" not in row["name"])
+    for target in (1.04, 1.3):
+        here = [row for row in rows if row["target"] == target]
+        names = {row["name"].split("@")[0].split("-")[0] for row in here}
+        assert names == {"lot", "wider_state", "larger_window", "fixed"}
+        for row in here:
+            beside = "-below" in row["name"] or "-above" in row["name"]
+            if row["kind"] == "baseline" and not beside:
+                assert row["flops_per_event"] / base == pytest.approx(target, rel=0.03)
+            assert row["training_flops"] > 0
+    assert found["left_out"] == {}
+    longer = next(row for row in rows if row["name"].startswith("larger_window"))
+    assert longer["knob"] > 8
     ours = training_of(str(place / "out" / "seed-0" / "model" / "model.safetensors"))
+    assert longer["training_tokens"] == pytest.approx(ours.tokens, rel=0.6)  # few, by lot
+    wider = [r for r in rows if r["name"].startswith("wider_state") and r["target"] == 1.3]
+    same = next(row for row in wider if "-compute" not in row["name"])
     # as many steps; some are cut short, by lot
     assert same["training_tokens"] == pytest.approx(ours.tokens, rel=0.4)
-    assert training_of(str(_trained(place, "wider_state"))).steps == ours.steps == 4
-    trained = load_model(_trained(place, "wider_state"))
+    assert training_of(str(_trained(place, same["knob"]))).steps == ours.steps == 4
+    trained = load_model(_trained(place, same["knob"]))
     assert trained.config.value_dim == same["knob"]
-    test = _trained(place, "wider_state").parents[1] / "test"
+    test = _trained(place, same["knob"]).parents[1] / "test"
     assert open_run(test).manifest.model.hash == trained.hash
 
 
-def _trained(place: Path, name: str) -> Path:
+def _trained(place: Path, knob: int) -> Path:
     folder = place / "out" / "seed-0" / "baselines"
-    return next(folder.glob(f"{name}-*-4")) / "model" / "model.safetensors"
+    return folder / f"wider_state-{knob}-4" / "model" / "model.safetensors"
 
 
 def test_equal_compute_is_more_steps_of_what_never_sleeps(
     found: dict[str, Any], place: Path
 ) -> None:
-    (row,) = [r for r in found["rows"] if r["name"].startswith("wider_state-compute")] or [None]
-    if row is None:  # bracketed: both sides have one
-        pytest.fail("wider_state is not matched; take another target")
+    wider = [r for r in found["rows"] if r["name"].startswith("wider_state")]
+    row = next(r for r in wider if "-compute" in r["name"])
     ours = training_of(str(place / "out" / "seed-0" / "model" / "model.safetensors"))
     assert row["training_flops"] == pytest.approx(ours.flops, rel=0.35)  # of few steps, by lot
 
@@ -197,4 +202,27 @@ def test_what_cannot_be_trained_on_a_recording_is_refused(
 def test_the_shipped_recipes_can_be_read(name: str) -> None:
     recipe = read_comparison(find_recipe(name))
     assert 1.5 in recipe.targets
-    assert {"wider_state", "deeper", "larger_window"} <= {each.name for each in recipe.baselines}
+    assert {"wider_state", "deeper", "fixed"} <= {each.name for each in recipe.baselines}
+
+
+def test_a_model_of_another_recipe_is_not_taken_up(recipe: Recipe, tmp_path: Path) -> None:
+    first = taught(recipe, tmp_path / "model", 0)
+    assert taught(recipe, tmp_path / "model", 0) == first
+    warmer = replace(recipe, training=replace(recipe.training, learning_rate=0.1))
+    wider = replace(recipe, model={**recipe.model, "value_dim": 16})
+    for other, seed, said in ((recipe, 1, "recipe"), (warmer, 0, "recipe"), (wider, 0, "model")):
+        with pytest.raises(InputError, match=f"another .*{said}"):
+            taught(other, tmp_path / "model", seed)
+
+
+def test_a_model_that_does_not_say_what_it_took_is_refused_at_once(
+    place: Path, tmp_path: Path
+) -> None:
+    """Before anything is run."""
+    model = Model(shape_of(training_recipe(str(place / "training.toml"))))
+    path = save_model(model, tmp_path / "old.safetensors", provenance={})
+    text = RECIPE.format(folder=place).replace("\nseeds = [0]", f'\nseeds = [0]\nquick = "{path}"')
+    (tmp_path / "old.toml").write_text(text)
+    with pytest.raises(InputError, match="does not say what its training took"):
+        compare(tmp_path / "old.toml", tmp_path / "out", quick=True, jobs=1)
+    assert not (tmp_path / "out" / "seed-0" / "validation").exists()
