@@ -43,6 +43,12 @@ class Answers:
         kept = torch.nonzero(self.targets >= 0)[:, 0]
         return Answers(self.logits[kept], self.targets[kept], self.rows[kept])
 
+    def first(self) -> Answers:
+        """The first question of each sample alone; those of a sample stand together, in order."""
+        kept = torch.ones_like(self.rows, dtype=torch.bool)
+        kept[1:] = self.rows[1:] != self.rows[:-1]
+        return Answers(self.logits[kept], self.targets[kept], self.rows[kept])
+
     def loss(self) -> Tensor:
         """Cross-entropy, nats per question; of real numbers the mean squared error; of no question
         0."""

@@ -42,8 +42,9 @@ class TestRecipe:
 
     passes: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     samples: int = 512
-    # right: every question of a sample, or each; "r2", for real numbers: what is explained of them
-    measure: Literal["sample", "question", "r2"] = "sample"
+    # right: every question of a sample, each, or its first alone (where later ones follow from the
+    # answers before them); "r2", for real numbers: what is explained of them
+    measure: Literal["sample", "question", "first", "r2"] = "sample"
     before: int = 0  # other samples that each stream has read before
 
 
@@ -124,7 +125,7 @@ def _check_measure(test: TestRecipe, space: TaskSpace) -> None:
         asked, right = (
             ("real numbers", "'r2'")
             if space.answers == 1
-            else ("classes", "'sample' or 'question'")
+            else ("classes", "'sample', 'question' or 'first'")
         )
         raise InputError(
             f"[test] measure={test.measure!r}: this task asks for {asked}, measured as {right}"
@@ -281,8 +282,9 @@ def _measured(answered: Sequence[Answers], test: TestRecipe, samples: int) -> fl
         given = torch.cat([a.logits[:, 0] for a in answered])
         left = (wanted - given).square().sum() / (wanted - wanted.mean()).square().sum()
         return 1.0 - float(left)
-    if test.measure == "question":
-        right = torch.cat([a.logits.argmax(-1) == a.targets for a in answered])
-    else:
+    if test.measure == "sample":
         right = torch.stack([a.right(samples) for a in answered]).all(0)
+    else:
+        these = [answered[0].first()] if test.measure == "first" else answered
+        right = torch.cat([a.logits.argmax(-1) == a.targets for a in these])
     return float(right.double().mean())

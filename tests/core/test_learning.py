@@ -24,6 +24,8 @@ from adaptive_sleep.deltanet import DeltaNet
 from adaptive_sleep.learning import (
     Optimiser,
     TaskRecipe,
+    TestRecipe,
+    _measured,
     accuracy,
     config_of,
     gradient,
@@ -318,3 +320,18 @@ def test_bad_recipes_are_named(tmp_path: Path, text: str, message: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_task_recipe(path)
+
+
+def test_the_first_question_of_a_sample_is_measured_alone() -> None:
+    """Sample 0 has its first right and its second wrong, sample 1 the other way round."""
+    targets = torch.tensor([1, 2, 1, 0])
+    logits = torch.nn.functional.one_hot(torch.tensor([1, 0, 0, 0]), 3).float()
+    answered = [Answers(logits, targets, torch.tensor([0, 0, 1, 1]))]
+    wanted = {"first": 0.5, "question": 0.5, "sample": 0.0}
+    for measure, share in wanted.items():
+        test = TestRecipe(measure=measure)  # type: ignore[arg-type]
+        assert _measured(answered, test, 2) == share
+    assert answered[0].first().rows.tolist() == [0, 1]
+    assert answered[0].first().targets.tolist() == [1, 1]
+    three = Answers(logits, targets, torch.tensor([0, 2, 2, 2]))
+    assert _measured([three], TestRecipe(measure="first"), 3) == 0.5  # of samples that are asked
