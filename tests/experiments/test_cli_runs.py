@@ -136,7 +136,7 @@ def test_train_takes_a_recipe_or_a_recording(
 
     def pretend(*what: object, on_progress: object) -> training.Trained:
         asked.append(what)
-        return training.Trained(place / "m.safetensors", 7, {1: 0.5, 4: 0.25}, [], 1.0)
+        return training.Trained(place / "m.safetensors", 7, {1: 0.5, 4: 0.25}, [], 1.0, 640, 1e9)
 
     monkeypatch.setattr(training, "train_preset", pretend)
     monkeypatch.setattr(training, "train_recipe", pretend)
