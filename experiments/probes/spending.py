@@ -2,8 +2,9 @@
 
 On each real recording small models are trained to forecast it, as in the probe `labels`. A policy
 and its threshold, within a budget of 4 % of the plain hybrid's FLOPs or without, are chosen on
-validation windows, the cheapest that is within a share of the loss of fixed(4) there; on test windows its loss and FLOPs per event stand beside those of the plain
-hybrid (the same model under fixed(1), not one that was trained so) and of fixed(4).
+validation windows: the cheapest that is within a share of the loss of fixed(4) there. On test
+windows its loss and FLOPs per event stand beside those of the plain hybrid (the same model under
+fixed(1), not one that was trained so) and of fixed(4).
 """
 
 from __future__ import annotations
