@@ -130,11 +130,11 @@ def _policy(
 
 
 def _baseline(here: Market, entry: BaselineEntry, target: float) -> Iterator[tuple[str, SeedRow]]:
-    """The rows of a baseline: one that is matched, or the two on either side of the target. Raises
-    UnmatchedError where its knob does not reach it."""
+    """The rows of a baseline: one that is matched, or the two on either side of the target; one at
+    the most that it can cost where that is less. Raises UnmatchedError where it costs more."""
     baseline = find_baseline(entry.name)
     found = match(baseline, here.training, target, here.measure)
-    sides = ("-below", "-above") if found.bracketed else ("",)
+    sides = ("-below", "-above") if found.bracketed else ("-most" if found.short else "",)
     for side, spent in zip(sides, found.found, strict=True):
         assert spent.knob is not None
         setup = baseline.setup(here.training, spent.knob)

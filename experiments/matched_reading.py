@@ -12,6 +12,8 @@ from adaptive_sleep.experiments.matching import Spent, as_roomy, check_matched
 from adaptive_sleep.experiments.reproduce import interval
 from adaptive_sleep.streams.errors import InputError
 
+SIDES = ("-below", "-above", "-most")  # of a target, in the name of a baseline's row
+
 
 def read_matched(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say of each policy at each target how it stands to every baseline there, and which of them
@@ -21,10 +23,15 @@ def read_matched(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         theirs: dict[str, list[Mapping[str, Any]]] = {}
         for row in rows:
             if row["kind"] == "baseline" and row["target"] == ours["target"]:
-                name = row["name"].replace("-below", "").replace("-above", "")
-                theirs.setdefault(name, []).append(row)
+                theirs.setdefault(_plain(row["name"]), []).append(row)
         said += [_against(ours, name, several) for name, several in theirs.items()]
     return said
+
+
+def _plain(name: str) -> str:
+    for side in SIDES:
+        name = name.replace(side, "")
+    return name
 
 
 def _against(ours: Mapping[str, Any], name: str, theirs: Sequence[Mapping[str, Any]]) -> str:
@@ -32,15 +39,39 @@ def _against(ours: Mapping[str, Any], name: str, theirs: Sequence[Mapping[str, A
     try:
         how = check_matched(_spent(ours), [_spent(row) for row in theirs])
     except InputError as error:
-        return f"{ours['name']} and {name} are not compared: {error}."
-    own, other = ours["seeds_values"], dearer["seeds_values"]
-    differences = [own[seed]["score"] - other[seed]["score"] for seed in own]
-    ends = interval(differences)
-    room = "" if as_roomy(_spent(ours), _spent(dearer)) else ", which keeps more bytes"
-    return (
-        f"{ours['name']}: score {signed(float(np.mean(differences)))} to {dearer['name']}, {how}"
-        f"{spread(ends)}{room}."
-    )
+        best = max(theirs, key=lambda row: float(row["score"]))
+        told = _at_other_cost(ours, best)
+        return told or f"{ours['name']} and {name} are not compared: {error}."
+    return f"{_difference(ours, dearer)}, {how}{_told(ours, dearer)}."
+
+
+def _at_other_cost(ours: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    """What costs that are not matched allow to say: that the cheaper of two scores more, or that a
+    baseline can cost no more than it does; else nothing. `best`: of the baseline's rows."""
+    more = best["flops_per_event"] / ours["flops_per_event"] - 1.0
+    ahead = best["score"] - ours["score"]
+    cost = f"costs {abs(more):.0%} {'more' if more > 0 else 'less'}"
+    if "-most" in best["name"] and more < 0:
+        return f"{_difference(ours, best)}, which {cost} and can cost no more{_told(ours, best)}."
+    if more * ahead < 0:
+        return f"{_difference(ours, best)}, which {cost}{_told(ours, best)}: the cheaper is ahead."
+    return ""
+
+
+def _difference(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    mean = float(np.mean(_differences(ours, other)))
+    return f"{ours['name']}: score {signed(mean)} to {other['name']}"
+
+
+def _differences(ours: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
+    own, their = ours["seeds_values"], other["seeds_values"]
+    return [own[seed]["score"] - their[seed]["score"] for seed in own]
+
+
+def _told(ours: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The interval of a difference, and whether what it is to keeps more bytes."""
+    room = "" if as_roomy(_spent(ours), _spent(other)) else ", which keeps more bytes"
+    return f"{spread(interval(_differences(ours, other)))}{room}"
 
 
 def _spent(row: Mapping[str, Any]) -> Spent:

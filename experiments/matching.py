@@ -7,6 +7,7 @@ compared elsewhere, and only where `check_matched` lets it.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import tempfile
 from collections.abc import Callable, Sequence
@@ -53,11 +54,12 @@ Measure = Callable[[Setup], Spent]
 @dataclass(frozen=True)
 class Matched:
     """What `match` found: the one knob within `NEAR` of the target, or both neighbours of it, the
-    cheaper first."""
+    cheaper first; or, `short` of it, the least knob that costs as much as any."""
 
     baseline: str
     target: float
     found: tuple[Spent, ...]
+    short: bool = False
 
     @property
     def bracketed(self) -> bool:
@@ -101,8 +103,9 @@ def match(baseline: Baseline, recipe: AnyRecipe, target: float, measure: Measure
     """Find the knob of a baseline for which `measure` finds `target` FLOPs per event within 2 %, or
     both integers between which the target lies.
 
-    Of several that are near enough, the nearest. Raises UnmatchedError where all knobs cost less,
-    or all more, than the target; InputError where a higher knob costs less than a lower one.
+    Of several that are near enough, the nearest. Where none costs so much, the least of those that
+    cost most: what cannot spend a budget may still be the better buy. Raises UnmatchedError where
+    all knobs cost more than the target; InputError where a higher knob costs less than a lower one.
     """
     known: dict[int, Spent] = {}
 
@@ -122,13 +125,16 @@ def match(baseline: Baseline, recipe: AnyRecipe, target: float, measure: Measure
     if near:
         best = min(near, key=lambda k: abs(cost(k) - target))
         return Matched(baseline.name, target, (known[best],))
-    if low == high:
-        side = "at least" if cost(low) > target else "at most"
+    if low < high:
+        return Matched(baseline.name, target, (known[low], known[high]))
+    if cost(low) > target:
         raise UnmatchedError(
-            f"target={target:,.0f} FLOPs an event: {baseline.name} costs {side} "
+            f"target={target:,.0f} FLOPs an event: {baseline.name} costs at least "
             f"{cost(low):,.0f}, with knob {low} ({baseline.knob}, {least} to {most})"
         )
-    return Matched(baseline.name, target, (known[low], known[high]))
+    knobs = range(least, most + 1)
+    dearest = knobs[bisect.bisect_left(knobs, cost(most), key=cost)]
+    return Matched(baseline.name, target, (known[dearest],), short=True)
 
 
 def _around(cost: Callable[[int], float], least: int, most: int, target: float) -> tuple[int, int]:

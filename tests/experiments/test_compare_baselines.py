@@ -148,14 +148,17 @@ def row(kind: str, flops: float, score: float, **more: Any) -> SeedRow:
     )  # fmt: skip
 
 
-def test_a_target_that_is_out_of_reach_is_said(place: Path) -> None:
+def test_what_cannot_cost_so_much_has_a_row_at_the_most_it_costs(place: Path) -> None:
     text = RECIPE.format(folder=place).replace("[1.1, 1.6]", "[1.6]")
     text = text.split("[[baselines]]", maxsplit=1)[0] + '[[baselines]]\nname = "compressed_kv"\n'
     (place / "far.toml").write_text(text)
     found = compare(place / "far.toml", place / "far", quick=True, jobs=1)
-    (name,) = found["left_out"]
-    assert name == "compressed_kv@1.6"
-    assert "compressed_kv costs at most" in found["left_out"][name]
+    assert found["left_out"] == {}
+    (most,) = (one for one in found["rows"] if one["kind"] == "baseline")
+    assert most["name"] == "compressed_kv-most@1.6"
+    base = next(one for one in found["rows"] if one["name"] == "fixed-1")
+    assert 1.0 < most["flops_per_event"] / base["flops_per_event"] < 1.6
+    assert sum("compressed_kv" in one for one in found["reading"]) == 1
 
 
 def test_what_is_said_of_rows_follows_from_them() -> None:
@@ -165,20 +168,30 @@ def test_what_is_said_of_rows_follows_from_them() -> None:
             "loops-below@1.5": row("baseline", 140.0, 0.9, knob=1),
             "loops-above@1.5": row("baseline", 160.0, 0.5, knob=2),
             "deeper@1.5": row("baseline", 151.0, 0.7, knob=3),
-            "window@1.5": row("baseline", 160.0, 0.1, knob=4),
+            "wider@1.5": row("baseline", 160.0, 0.9, knob=4),
+            "lot@1.5": row("baseline", 180.0, 0.1, knob=4),
+            "few@1.5": row("baseline", 120.0, 0.2, knob=4),
+            "cheap@1.5": row("baseline", 120.0, 0.9, knob=4),
+            "window-most@1.5": row("baseline", 120.0, 0.1, knob=4),
             f"only-{seed}@1.5": row("baseline", 150.0, 0.1, knob=5),
         }
         for seed in (0, 1)
     }
     rows = make_rows(seeds, 4)
     assert [one["name"] for one in rows] == list(seeds[0])[:-1]
-    assert [one["knob"] for one in rows] == [None, 1, 2, 3, 4]
-    loops, deeper, window = read_matched(rows)
+    assert [one["knob"] for one in rows] == [None, 1, 2, 3, 4, 4, 4, 4, 4]
+    loops, deeper, wider, lot, few, cheap, window = read_matched(rows)
     assert loops.startswith("ours@1.5: score +0.3050 to loops-above@1.5, bracketed (")
     assert deeper.startswith("ours@1.5: score +0.1050 to deeper@1.5, matched (")
-    assert "window@1.5 are not compared" in window
-    assert "ours@1.5: 150 FLOPs an event" in window
-    assert "window@1.5: 160 FLOPs an event" in window
+    assert wider.startswith("ours@1.5 and wider@1.5 are not compared")  # the dearer is ahead
+    assert "ours@1.5: 150 FLOPs an event" in wider
+    assert "wider@1.5: 160 FLOPs an event" in wider
+    assert lot.startswith("ours@1.5: score +0.7050 to lot@1.5, which costs 20% more (")
+    assert lot.endswith("): the cheaper is ahead.")
+    assert few.startswith("ours@1.5 and few@1.5 are not compared")
+    assert cheap.startswith("ours@1.5: score -0.0950 to cheap@1.5, which costs 20% less (")
+    assert cheap.endswith("): the cheaper is ahead.")
+    assert window.startswith("ours@1.5: score +0.7050 to window-most@1.5, which costs 20% less and")
 
 
 def test_training_costs_what_its_passes_cost(place: Path) -> None:

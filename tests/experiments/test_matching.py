@@ -68,13 +68,17 @@ def test_a_knob_within_two_hundredths_is_found(target: float) -> None:
     assert len(asked) == len(set(asked)) <= 12  # each once, and few of all 32
 
 
-def test_a_target_out_of_reach_is_refused_with_the_figures() -> None:
+def test_a_target_below_all_knobs_is_refused_with_the_figures() -> None:
     with pytest.raises(InputError, match=r"target=900 .*wake_loops costs at least 1,000, .*knob 1"):
         match(LOOPS, RECIPE, 900.0, costing(lambda knob: 1000.0 * knob))
-    with pytest.raises(InputError, match=r"target=40,000 .* at most 32,000, with knob 32"):
-        match(LOOPS, RECIPE, 40_000.0, costing(lambda knob: 1000.0 * knob))
-    with pytest.raises(InputError, match="at most 5,000, with knob 32"):
-        match(LOOPS, RECIPE, 6000.0, costing(lambda knob: min(1000.0 * knob, 5000.0)))
+
+
+@pytest.mark.parametrize("end", [1, 2, 5, 31, 32])
+def test_above_all_knobs_the_least_of_the_dearest_is_found(end: int) -> None:
+    found = match(LOOPS, RECIPE, 40_000.0, costing(lambda knob: 1000.0 * min(knob, end)))
+    assert found.short
+    assert not found.bracketed
+    assert [(one.knob, one.flops_per_event) for one in found.found] == [(end, 1000.0 * end)]
 
 
 def test_costs_that_fall_are_refused() -> None:
