@@ -24,7 +24,7 @@ from adaptive_sleep.experiments.compare_rows import Kind, SeedRow
 from adaptive_sleep.experiments.compare_streams import Source, pieces
 from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry
 from adaptive_sleep.experiments.matched_table import BaselineEntry
-from adaptive_sleep.experiments.matching import NEAR, Spent, UnmatchedError, match, measured
+from adaptive_sleep.experiments.matching import Spent, UnmatchedError, match, measured
 from adaptive_sleep.experiments.runs import Run
 from adaptive_sleep.experiments.training_cost import Training, step_flops, training_of
 from adaptive_sleep.learning import TaskRecipe
@@ -118,7 +118,7 @@ def _policy(
         run = here.validation.run(f"{entry.name}-{number}", spec)
         assert run.summary is not None
         flops = run.summary.flops_per_event
-        if flops <= (1 + NEAR) * target:
+        if flops <= target:
             tried.append((point(run)[1], -flops, spec))
     if not tried:
         return None
