@@ -26,7 +26,7 @@ help:
 
 env: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt kernels/native.c kernels/native_rule.h kernels/native_gradient.h kernels/native_rows.h kernels/native_attention.h kernels/native_look.h
+$(STAMP): pyproject.toml constraints.txt kernels/native.c kernels/native_rule.h kernels/native_gradient.h kernels/native_rows.h kernels/native_attention.h kernels/native_look.h kernels/native_dense.h
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

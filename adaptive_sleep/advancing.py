@@ -37,6 +37,7 @@ from adaptive_sleep.boundary import (
 from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.eviction import Holding
 from adaptive_sleep.ledger import Costs, Ledger, resident_bytes
+from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.packing import Packed, Waiting, check_room, pack_series, pack_tokens
 from adaptive_sleep.ragged import append
@@ -110,6 +111,10 @@ class Works:
         cache = KVCache(strip(kept, "keys."), strip(kept, "values."), state["cached"])
         return self.holding.ready(cache)
 
+    def before(self, index: Tensor) -> FastWeights:
+        """S0 of the open windows of the streams `index`."""
+        return read_weights(self.arena.gather(index, self.named("before.")), "before")
+
     def pressure(self) -> float:
         """KV events held over all streams, as a share of the KV budget; 0 without one."""
         limit = self.settings.kv_budget
@@ -148,7 +153,9 @@ def advance(works: Works, pieces: Sequence[Piece], draft: Draft, forced: bool = 
     started = time.perf_counter()
     cache = works.cache(index, state)
     named = streams if draft.predictions is not None else None
-    woken = wake(model, packed, read_start(state, cache), works.holding.reach, named)
+    # where all windows end, how far the fast weights moved is measured while they are at hand
+    before = works.before(index) if all(p.closes for p in pieces) else None
+    woken = wake(model, packed, read_start(state, cache), works.holding.reach, named, before)
     draft.seconds["wake"] += time.perf_counter() - started
     sound = woken.done.finite_streams() & woken.done.weights.finite_streams()
     require_finite(sound, streams, state["window"].tolist())
@@ -173,8 +180,9 @@ def advance(works: Works, pieces: Sequence[Piece], draft: Draft, forced: bool = 
     if len(rows):
         part = {n: t.index_select(0, rows) for n, t in (fresh | window).items()}
         names = [streams[int(r)] for r in rows]
-        causes = causes_of(pieces, rows, forced)
-        _close(works, names, index.index_select(0, rows), causes, part, draft, forced)
+        causes, moved = causes_of(pieces, rows, forced), woken.done.change
+        change = None if moved is None else moved.index_select(0, rows)
+        _close(works, names, index.index_select(0, rows), causes, part, change, draft, forced)
     if forced:
         forget(works, index)
 
@@ -209,19 +217,21 @@ def _close(
     index: Tensor,
     causes: list[str],
     state: Rows,
+    change: Tensor | None,
     draft: Draft,
     forced: bool,
 ) -> None:
-    """Measure, ask, sleep and evict for streams whose windows end (`state`: their rows)."""
-    before = works.arena.gather(index, works.named("before."))
+    """Measure, ask, sleep and evict for streams whose windows end (`state`: their rows; `change`:
+    how far their fast weights moved, where that is known)."""
     lengths = state["positions"]
     size = int(lengths.max())
     closed = ClosedWindow(
         state["embedded"][:, :size],
         state["hidden"][:, :size],
         lengths,
-        read_weights(before, "before"),
+        works.before(index),
         read_weights(state, "now"),
+        change,
     )
     closing = works.counters(names, state, works.pressure())
     decision = slept_on(works, closed, closing, draft)

@@ -97,9 +97,10 @@ def _signals(
     pooled: NDArray[np.float32],
 ) -> WindowSignals:
     streams = len(closing.stream)
-    full = np.ones(streams)
-    cap = limits.budget_cap
-    left = full if cap is None else closing.balance / max(cap, np.finfo(np.float64).tiny)
+    left = full = np.ones(streams)
+    if limits.budget_cap is not None:
+        cap = max(limits.budget_cap, np.finfo(np.float64).tiny)
+        left = np.clip(closing.balance / cap, 0.0, 1.0)
     return WindowSignals(
         stream=np.array(closing.stream, dtype=object),
         window=closing.window,
@@ -114,7 +115,7 @@ def _signals(
         wake_flops=closing.wake_flops,
         pass_flops=more_flops,
         price=limits.price * full,
-        budget_left=np.clip(left, 0.0, 1.0),
+        budget_left=left,
         max_passes=np.full(streams, limits.max_passes, dtype=np.int64),
         summary=pooled,
     )

@@ -79,10 +79,7 @@ class FastWeights:
 
         Norms are Frobenius norms over all layers and heads together (design, section 4).
         """
-        found = [
-            moves(now.flatten(2), before.matrices[name].flatten(2))
-            for name, now in self.matrices.items()
-        ]
+        found = [_squares(now, before.matrices[name]) for name, now in self.matrices.items()]
         return relative(torch.stack(found).sum(0)) if found else torch.zeros(0)
 
     def finite_streams(self) -> Tensor:
@@ -96,6 +93,13 @@ class FastWeights:
             {n: change(t) for n, t in self.tails.items()},
             None if self.carried is None else change(self.carried),
         )
+
+
+def _squares(now: Tensor, before: Tensor) -> Tensor:
+    """Sums of squares of what moved and of what is now, `[2, B]`, of matrices `[B, H, K, V]`: head
+    by head, as a pass measures it, so that both find the same to the bit."""
+    heads = (x.flatten(0, 1).flatten(1).unsqueeze(1) for x in (now, before))
+    return moves(*heads).view(2, *now.shape[:2]).sum(-1)
 
 
 def relative(squares: Tensor) -> Tensor:

@@ -181,10 +181,15 @@ def check_finite(signals: Record) -> None:
 
     Raises AdaptiveSleepError naming the stream, the window and the signal of the first such value.
     """
-    for name, values in _columns(signals).items():
-        if values.dtype.kind != "f" or np.isfinite(values).all():
-            continue
+    columns, floats = _columns(signals), _FLOATS[type(signals)]
+    flat = np.concatenate([columns[name] for name in floats])
+    if np.isfinite(flat).all() and np.isfinite(columns.get("summary", 0.0)).all():
+        return
+    for name in (name for name, dtype, _ in _LAYOUT[type(signals)] if dtype.kind == "f"):
+        values = columns[name]
         bad = ~np.isfinite(values)
+        if not bad.any():
+            continue
         row = int(np.argmax(bad.any(axis=1) if values.ndim == 2 else bad))
         value = values[row][bad[row]][0] if values.ndim == 2 else values[row]
         raise AdaptiveSleepError(
@@ -193,16 +198,25 @@ def check_finite(signals: Record) -> None:
         )
 
 
-# Fields of each record and their types, as they are written; looked up once, for records are made
-# at every boundary and after every pass.
-_DECLARED: dict[type, dict[str, str]] = {
-    kind: {field.name: str(field.type) for field in fields(kind)}
+# Name, type and axes of the fields of each record; looked up once, for records are made at every
+# boundary and after every pass.
+_LAYOUT: dict[type, tuple[tuple[str, np.dtype[Any], int], ...]] = {
+    kind: tuple(
+        (field.name, _DTYPES[str(field.type)], 2 if field.name == "summary" else 1)
+        for field in fields(kind)
+    )
     for kind in (WindowSignals, SleepProgress, WindowOutcome)
 }
 
 
+_FLOATS: dict[type, tuple[str, ...]] = {
+    kind: tuple(name for name, dtype, axes in layout if dtype.kind == "f" and axes == 1)
+    for kind, layout in _LAYOUT.items()
+}
+
+
 def _columns(record: Record) -> dict[str, NDArray[Any]]:
-    return {name: getattr(record, name) for name in _DECLARED[type(record)]}
+    return vars(record)  # frozen, and all that it holds are its fields
 
 
 def _select(record: R, rows: Rows) -> R:
@@ -214,23 +228,22 @@ def _select(record: R, rows: Rows) -> R:
 
 def _freeze(record: Record) -> None:
     """Replace every field by a read-only copy of the declared type, all of one length."""
-    for name, annotation in _DECLARED[type(record)].items():
-        values = _as(record, name, np.asarray(getattr(record, name)), annotation)
-        values.flags.writeable = False
-        object.__setattr__(record, name, values)
-    streams = len(record.stream)
-    for name, values in _columns(record).items():
-        axes = 2 if name == "summary" else 1
+    columns, streams = _columns(record), -1
+    for name, dtype, axes in _LAYOUT[type(record)]:
+        values = columns[name] = _copy(record, name, columns[name], dtype)
+        values.setflags(write=False)
+        streams = len(values) if streams < 0 and values.ndim else streams
         if values.ndim != axes or len(values) != streams:
-            want = f"({streams}, 2d)" if axes == 2 else f"({streams},)"
+            count = max(streams, 0)
+            want = f"({count}, 2d)" if axes == 2 else f"({count},)"
             raise InputError(
                 f"{type(record).__name__}.{name} has shape {values.shape}: expected {want}, "
-                f"one entry for each of the {streams} streams"
+                f"one entry for each of the {count} streams"
             )
 
 
-def _as(record: Record, name: str, values: NDArray[Any], annotation: str) -> NDArray[Any]:
-    dtype = _DTYPES[annotation]
+def _copy(record: Record, name: str, given: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    values = np.asarray(given)
     if values.dtype == dtype:
         return values.copy()
     castable = values.size == 0 or dtype.kind == "O" or np.can_cast(values, dtype, "same_kind")

@@ -21,7 +21,8 @@ from adaptive_sleep.model import Model, Pass
 class ClosedWindow:
     """A batch of windows after their wake pass.
 
-    `embedded` h0 and `hidden` h1, `[B, L, d]`; `lengths` int64 `[B]`; `before` S0 and `after` S1.
+    `embedded` h0 and `hidden` h1, `[B, L, d]`; `lengths` int64 `[B]`; `before` S0 and `after` S1;
+    `measured`: what `change` is, where the pass measured it.
     """
 
     embedded: Tensor
@@ -29,11 +30,12 @@ class ClosedWindow:
     lengths: Tensor
     before: FastWeights
     after: FastWeights
+    measured: Tensor | None = None
 
     @cached_property
     def change(self) -> Tensor:
         """Relative state change by the wake pass, `[B]`; a signal, and where sleep starts from."""
-        return self.after.change_since(self.before)
+        return self.after.change_since(self.before) if self.measured is None else self.measured
 
     def select(self, rows: Tensor) -> ClosedWindow:
         """The windows `rows` (int64 [n])."""
@@ -174,10 +176,11 @@ def _ask(
     change: Tensor,
 ) -> Tensor:
     """Report the windows that have passes left and spread the answers over all of `rows`."""
-    ask, lengths = torch.nonzero(more)[:, 0], part.lengths
-    if len(ask) < len(rows):
-        rows, change, lengths = rows[ask], change[ask], lengths[ask]
-        before, after = before.index_select(0, ask), after.index_select(0, ask)
-    summary, squares = looked(after, before, lengths)
-    report = PassReport(rows, count, change, relative(squares), summary)
-    return more.index_copy(0, ask, keep_going(report))
+    ask = torch.nonzero(more)[:, 0]
+    if len(ask) == len(rows):
+        summary, squares = looked(after, before, part.lengths)
+        return keep_going(PassReport(rows, count, change, relative(squares), summary))
+    summary, squares = looked(after, before, part.lengths, ask)
+    rows, change = rows.index_select(0, ask), change.index_select(0, ask)
+    answer = keep_going(PassReport(rows, count, change, relative(squares), summary))
+    return more.index_copy(0, ask, answer)

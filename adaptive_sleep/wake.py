@@ -77,12 +77,17 @@ class Woken:
 
 
 def wake(
-    model: Model, packed: Packed, start: Start, reach: int | None, streams: list[str] | None = None
+    model: Model,
+    packed: Packed,
+    start: Start,
+    reach: int | None,
+    streams: list[str] | None = None,
+    since: FastWeights | None = None,
 ) -> Woken:
     """Run the blocks once over new positions and score them against the forecasts before them.
 
     `reach`: positions that a query sees at most (sliding), None for all held. With `streams` given
-    the predictions themselves are returned, in units.
+    the predictions themselves are returned, in units. `since`: as in `Model.run`.
     """
     if not int(packed.lengths.max()):
         return _untouched(start, packed)
@@ -97,7 +102,7 @@ def wake(
         each, after = advance(start.stats, packed.values, packed.events, memory)
         embedded = model.series.embed(Patches(packed.values, packed.events, each))
     embedded = model.placed(embedded, start.cache.lengths)
-    done = model.run(embedded, packed.lengths, start.weights, start.cache, reach=reach)
+    done = model.run(embedded, packed.lengths, start.weights, start.cache, reach=reach, since=since)
     before = torch.cat([start.last_hidden[:, None], done.hidden[:, :-1]], 1)
     steps = torch.arange(embedded.shape[1])
     scored = (steps < packed.lengths[:, None]) & ((steps > 0) | start.has_last[:, None])

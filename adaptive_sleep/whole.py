@@ -116,12 +116,14 @@ class _Windows:
         pass."""
         started, model, reach = time.perf_counter(), works.model, works.holding.reach
         embedded = model.placed(model.tokens.embed(self.tokens), torch.zeros_like(self.lengths))
-        given = embedded, self.lengths, read_weights(self.state, "now"), cache
+        start = read_weights(self.state, "now")
+        given = embedded, self.lengths, start, cache
         if asked:
             text = model.config.questions == "text"
             done = ask(model, *given, seen="causal" if text else "diagonal", reach=reach)
         else:
-            done = model.run(*given, seen=model.config.sleep_attention, reach=reach)
+            seen = model.config.sleep_attention
+            done = model.run(*given, seen=seen, reach=reach, since=start)
         draft.seconds["wake"] += time.perf_counter() - started
         sound = done.finite_streams() & done.weights.finite_streams()
         require_finite(sound, self.names, self.state["window"].tolist())
@@ -184,7 +186,7 @@ def _consolidate(
     cache = _cache(works, index, windows)
     embedded, done = windows.read(works, cache, draft, asked=False)
     before = read_weights(windows.state, "now")
-    closed = ClosedWindow(embedded, done.hidden, windows.lengths, before, done.weights)
+    closed = ClosedWindow(embedded, done.hidden, windows.lengths, before, done.weights, done.change)
     lengths, causal = windows.lengths.numpy(), works.model.config.sleep_attention == "causal"
     spent = works.costs.whole(lengths, *_past(works, windows), causal=causal)
     draft.ledger = draft.ledger.add(

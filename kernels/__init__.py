@@ -1,11 +1,12 @@
-"""Tensors only: the gated delta rule in its forms, the short causal convolution, attention, and
-what blocks do row by row, and what signals look at.
+"""Tensors only: the gated delta rule in its forms, the short causal convolution, attention, what
+blocks do row by row, what signals look at, and small networks that policies ask.
 
 What a stream, a window or a sleep is, nothing here knows.
 """
 
 from .attention import attend, attend_nearest, attend_packed, attend_weighed, torch_attend
 from .convolution import causal_conv
+from .dense import Dense
 from .dispatch import BACKENDS, chosen_backend, gated_delta_rule
 from .looks import looked, moves, pooled, score_logits
 from .reference import gated_delta_rule_reference
@@ -14,6 +15,7 @@ from .step import gated_delta_step
 
 __all__ = [
     "BACKENDS",
+    "Dense",
     "attend",
     "attend_nearest",
     "attend_packed",

@@ -34,13 +34,18 @@ def moves(after: Tensor, before: Tensor, lengths: Tensor | None = None) -> Tenso
     return torch_moves(after, before, lengths)
 
 
-def looked(after: Tensor, before: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `pooled(after, lengths)` and `moves(after, before, lengths)`, in one reading."""
+def looked(
+    after: Tensor, before: Tensor, lengths: Tensor, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return `pooled(after, lengths)` and `moves(after, before, lengths)`, in one reading; of the
+    `rows` int64 `[n]` alone, in their order, where they are given."""
     if _served(after, before):
-        found, norms = look(after, lengths, before, pool=True)
+        found, norms = look(after, lengths, before, rows, pool=True)
         assert found is not None
         assert norms is not None
         return found, norms
+    if rows is not None:
+        after, before, lengths = (x.index_select(0, rows) for x in (after, before, lengths))
     return torch_pooled(after, lengths), torch_moves(after, before, lengths)
 
 

@@ -1,10 +1,10 @@
 /* The gated delta rule on a CPU, in C: chunks of 16 events, everything of a chunk in the cache; and
-   what blocks do row by row, and attention over short windows.
+   what blocks do row by row, attention over short windows, and small networks.
 
-   Loaded by native.py, native_rows.py, native_attention.py and native_look.py. One thread works on one sequence (a stream and a head) at
-   a time, or on one block of rows. The arithmetic is in native_rule.h, native_gradient.h,
-   native_rows.h, native_attention.h and native_look.h, compiled here for float and double, and for x86-64 both as it comes and with AVX2;
-   this file holds what they share and chooses among them.
+   Loaded by native.py and called by the other native_*.py and dense.py. One thread works on one sequence (a
+   stream and a head) at a time, or on one block of rows. The arithmetic is in the headers beside this
+   file, compiled here for float and double, and for x86-64 both as it comes and with AVX2; this file
+   holds what they share and chooses among them.
    Notation and source as in chunked.py (arXiv 2412.06464, section 3.3). */
 
 #include <math.h>
@@ -66,17 +66,30 @@ struct attention {
     int64_t d_q_at[2], d_k_at[2];
 };
 
-/* One look at `count` rows x [steps, size], of which `lengths` (NULL: all) count, contiguous, as is
-   `before`; size a multiple of LANES / 2. What is not wanted is NULL: `pooled` [count, 2 size],
-   `norms` [2, count]. With `targets` [count] the rows are logits, and the norms losses and entropies.
+/* One look at the `count` rows `rows` (NULL: the first) of x [rows, steps, size], of which `lengths`
+   (NULL: all) count, contiguous, as is `before`; size a multiple of LANES / 2. What is not wanted is
+   NULL: `pooled` [count, 2 size], `norms` [2, count]. With `targets` [count] the rows are logits, and the norms losses and entropies.
    native_look.py holds the same fields in the same order. */
 struct look {
     int64_t count, steps, size, threads;
     double epsilon;
-    const int64_t *lengths, *targets;
+    const int64_t *rows, *lengths, *targets;
     const void *x, *before;
     void *pooled, *norms;
 };
+
+/* One run of a small network over `count` rows x [sizes[0]]: layer l takes sizes[l] numbers and gives
+   sizes[l + 1], of weights [inputs, outputs padded to LANES] and biases as wide; between layers tanh, or
+   ReLU. No layer has more padded outputs than `widest`. dense.py holds the same fields in the same
+   order. */
+struct dense {
+    int64_t count, layers, widest, relu;
+    const int64_t *sizes;
+    const void *const *weights, *const *biases;
+    const void *x;
+    void *y, *room;
+};
+#define TOGETHER 4 /* rows that native_dense.h works on together */
 
 INLINE int64_t padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -114,6 +127,7 @@ int64_t adaptive_sleep_call_bytes(void) { return sizeof(struct call); }
 int64_t adaptive_sleep_rows_bytes(void) { return sizeof(struct rows); }
 int64_t adaptive_sleep_attention_bytes(void) { return sizeof(struct attention); }
 int64_t adaptive_sleep_look_bytes(void) { return sizeof(struct look); }
+int64_t adaptive_sleep_dense_bytes(void) { return sizeof(struct dense); }
 
 #define JOIN(a, b, c) a##_##b##_##c
 #define NAMED(a, b, c) JOIN(a, b, c)
@@ -240,4 +254,21 @@ void adaptive_sleep_look(const struct look *c, int wide, int level)
 #pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
     for (int64_t row = 0; row < c->count; row++)
         run(c, row);
+}
+
+/* Run a network over every row, on this thread; returns 0, or 1 where memory ran out. */
+int adaptive_sleep_dense(const struct dense *given, int wide, int level)
+{
+    struct dense call = *given, *c = &call;
+    if (!(call.room = malloc(2 * TOGETHER * call.widest * sizeof(double))))
+        return 1;
+    (void)level;
+#ifdef HAVE_AVX2
+    if (level)
+        wide ? dense_double_avx2(c) : dense_float_avx2(c);
+    else
+#endif
+        wide ? dense_double_plain(c) : dense_float_plain(c);
+    free(call.room);
+    return 0;
 }

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .native_structs import GRADIENTS, INPUTS, Attention, Call, Look, Rows, Three
+from .native_structs import GRADIENTS, INPUTS, Attention, Call, Look, Network, Rows, Three
 
 FORWARD, KEEPING, BACKWARD = 0, 1, 2
 # FLOPs below which starting another thread costs more than it saves.
@@ -40,6 +40,7 @@ _STRUCTS: dict[str, type[ctypes.Structure]] = {
     "rows": Rows,
     "attention": Attention,
     "look": Look,
+    "dense": Network,
 }
 
 
@@ -73,6 +74,7 @@ def _library() -> ctypes.CDLL | str:
     library.adaptive_sleep_rule.restype = ctypes.c_int
     library.adaptive_sleep_kept.restype = None
     library.adaptive_sleep_look.restype = None
+    library.adaptive_sleep_dense.restype = ctypes.c_int
     return library
 
 

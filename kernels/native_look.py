@@ -19,14 +19,24 @@ __all__ = ["look", "score", "serves"]
 
 
 def look(
-    x: Tensor, lengths: Tensor | None, before: Tensor | None, *, pool: bool
+    x: Tensor,
+    lengths: Tensor | None,
+    before: Tensor | None,
+    rows: Tensor | None = None,
+    *,
+    pool: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Of x `[B, T, D]` within `lengths` `[B]`: pooled `[B, 2 D]` if wanted, and, where there is a
-    `before`, the sums of squares of x - before and of x, `[2, B]`."""
+    """Of x `[B, T, D]` within `lengths` `[B]`, or of its `rows` int64 `[n]`: pooled `[n, 2 D]`
+    if wanted, and, where there is a `before`, the sums of squares of x - before and of x,
+    `[2, n]`."""
     x = x.contiguous()
     count, steps, size = x.shape
+    if rows is not None:
+        rows, count = rows.contiguous(), len(rows)
     call = Look(count, steps, size, _threads(x), torch.finfo(x.dtype).eps, x=x.data_ptr())
     pooled = norms = None
+    if rows is not None:
+        call.rows = rows.data_ptr()
     if lengths is not None:
         lengths = lengths.contiguous()
         call.lengths = lengths.data_ptr()

@@ -4,14 +4,6 @@
    Rows are contiguous, their sizes multiples of VECTOR. Sums over a row run in a fixed order, and gradients of what all rows share are
    summed block by block (ROWS_AT_ONCE rows, see native.c), so that threads do not change a bit. */
 
-/* Sum of the lanes of a vector. */
-INLINE R NAME(across)(VEC x)
-{
-    R all = 0;
-    UNROLL for (int l = 0; l < VECTOR; l++) all += x[l];
-    return all;
-}
-
 /* As many whole numbers, as comparisons of vectors give them: all bits set where true. */
 typedef WHOLE NAME(whole) __attribute__((vector_size(VECTOR * sizeof(TYPE))));
 

@@ -16,6 +16,37 @@ typedef TYPE NAME(loose) __attribute__((vector_size(VECTOR * sizeof(TYPE)), alig
 #define AT(x, j) (*(NAME(loose) *)((x) + (j) * VECTOR))
 #define GET(x, j) (*(const NAME(loose) *)((x) + (j) * VECTOR))
 
+/* Sum of the lanes of a vector. */
+INLINE R NAME(across)(VEC x)
+{
+    R all = 0;
+    UNROLL for (int l = 0; l < VECTOR; l++) all += x[l];
+    return all;
+}
+
+#define MOVES 4 /* vectors that are summed apart, so that sums need not wait for each other */
+
+/* Sums of squares of x - before and of x, over `count` numbers. */
+static void NAME(moves)(const R *x, const R *before, int64_t count, R *moved, R *size)
+{
+    VEC away[MOVES] = {{0}}, whole[MOVES] = {{0}};
+    const int64_t step = MOVES * VECTOR;
+    int64_t at = 0;
+    for (; at + step <= count; at += step)
+        UNROLL for (int i = 0; i < MOVES; i++) {
+            VEC now = GET(x + at, i), d = now - GET(before + at, i);
+            away[i] += d * d;
+            whole[i] += now * now;
+        }
+    R left = 0, rest = 0;
+    for (; at < count; at++) {
+        left += (x[at] - before[at]) * (x[at] - before[at]);
+        rest += x[at] * x[at];
+    }
+    *moved = left + NAME(across)((away[0] + away[1]) + (away[2] + away[3]));
+    *size = rest + NAME(across)((whole[0] + whole[1]) + (whole[2] + whole[3]));
+}
+
 /* acc[i] += sum over p < n of a[i * row + p * step] * b[p * wide ...] */
 INLINE void NAME(tile)(VEC acc[ROWS][PARTS], const R *a, int64_t row, int64_t step, const R *b,
                        int64_t wide, int64_t n)
@@ -204,19 +235,8 @@ static void NAME(norms)(const struct call *call, int64_t row, const R *state)
 {
     int64_t size = call->key * call->value, rows = call->batch * call->heads;
     const R *reference = (const R *)call->reference + row * size;
-    double away = 0, all = 0;
-    for (int64_t i = 0; i < size; i += 256) {
-        R part = 0, whole = 0;
-        for (int64_t n = i; n < size && n < i + 256; n++) {
-            R difference = state[n] - reference[n];
-            part += difference * difference;
-            whole += state[n] * state[n];
-        }
-        away += part;
-        all += whole;
-    }
-    ((R *)call->change)[row] = (R)away;
-    ((R *)call->change)[rows + row] = (R)all;
+    R *change = call->change;
+    NAME(moves)(state, reference, size, change + row, change + rows + row);
 }
 
 /* Take `count` zeroed numbers out of a block that grows from *at; whole cache lines. */
@@ -320,6 +340,7 @@ static int NAME(forward)(const struct call *call, int64_t row, int keep)
 #include "native_rows.h"
 #include "native_attention.h"
 #include "native_look.h"
+#include "native_dense.h"
 
 #undef R
 #undef VEC
@@ -329,6 +350,7 @@ static int NAME(forward)(const struct call *call, int64_t row, int keep)
 #undef EACH
 #undef AT
 #undef GET
+#undef MOVES
 #undef TYPE
 #undef WHOLE
 #undef VECTOR

@@ -1,6 +1,6 @@
 """What calls hand over to the compiled library: the structs of `native.c`, field for field.
 
-`native`, `native_rows`, `native_attention` and `native_look` fill them in.
+`native`, the other `native_*` and `dense` fill them in.
 """
 
 from __future__ import annotations
@@ -63,6 +63,15 @@ class Look(ctypes.Structure):
         ("epsilon", ctypes.c_double),
         *(
             (name, ctypes.c_void_p)
-            for name in ("lengths", "targets", "x", "before", "pooled", "norms")
+            for name in ("rows", "lengths", "targets", "x", "before", "pooled", "norms")
         ),
+    )
+
+
+class Network(ctypes.Structure):
+    """`struct dense`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("count", "layers", "widest", "relu")),
+        *((name, ctypes.c_void_p) for name in ("sizes", "weights", "biases", "x", "y", "room")),
     )

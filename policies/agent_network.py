@@ -1,4 +1,4 @@
-"""A small fully connected network in NumPy: what a trained agent is when it runs.
+"""A small fully connected network: what a trained agent is when it runs.
 
 Each row of a batch is computed as if it were alone, so that no stream changes another's passes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,23 @@ class Network:
 
     def run(self, x: Floats) -> Floats:
         """Return what comes out, float32 `[rows, outputs]`, for x float32 `[rows, inputs]`."""
+        return self.in_numpy(x) if self._compiled is None else self._compiled(x)
+
+    @cached_property
+    def _compiled(self) -> Callable[[Floats], Floats] | None:
+        """The network in C, where that was built; made when it first runs, for it loads torch."""
+        import torch
+
+        from adaptive_sleep.kernels import Dense
+
+        if not Dense.serves():
+            return None
+        layers = ([torch.tensor(x) for x in each] for each in (self.weights, self.biases))
+        made = Dense(*layers, relu=self.activation == "relu")
+        return lambda x: made(torch.from_numpy(np.require(x, requirements="W"))).numpy()
+
+    def in_numpy(self, x: Floats) -> Floats:
+        """`run` in NumPy."""
         between, rows = ACTIVATIONS[self.activation], len(x)
         # a stack of products of one size: one of all rows would round differently in other batches
         stack = np.zeros((-(-rows // TOGETHER), TOGETHER, x.shape[1]), np.float32)

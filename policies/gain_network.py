@@ -70,8 +70,8 @@ class Gain:
                 f"summary: {summary.shape[1]} wide, but this gain file is for models with "
                 f"{self.width}; fit one to this model (adaptive-sleep fit-gain)"
             )
-        x = inputs(summary, passes, state_change, hidden_change, self.most)
-        saving: FloatArray = np.exp(np.clip(self.network.run(x).astype(np.float64), -50.0, 50.0))
+        found = self.network.run(inputs(summary, passes, state_change, hidden_change, self.most))
+        saving: FloatArray = np.exp(np.minimum(np.maximum(found.astype(np.float64), -50.0), 50.0))
         return saving
 
 
@@ -98,10 +98,13 @@ def inputs(
     The summary, logarithms of the two changes (0 for one there is not), and which of 1..most - 1
     the passes are, one of them 1.
     """
-    moved = np.zeros(len(passes)) if hidden_change is None else _log(hidden_change)
-    done = passes[:, None] == np.arange(1, most)
-    parts = (summary, _log(state_change)[:, None], moved[:, None], done)
-    return np.concatenate(parts, axis=1, dtype=np.float32)
+    rows, width = summary.shape
+    x = np.empty((rows, width + _CHANGES + most - 1), np.float32)
+    x[:, :width] = summary
+    x[:, width] = _log(state_change)
+    x[:, width + 1] = 0.0 if hidden_change is None else _log(hidden_change)
+    x[:, width + _CHANGES :] = passes[:, None] == np.arange(1, most)
+    return x
 
 
 def savings(loss: FloatArray) -> FloatArray:

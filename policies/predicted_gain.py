@@ -55,17 +55,17 @@ class PredictedGain:
         once = np.ones(len(signals), dtype=np.int64)
         saving = self._gain.saving(signals.summary, once, signals.state_change)
         bars: FloatArray = self.threshold + signals.price * signals.pass_flops
-        self._bars.update(zip(signals.stream, bars.tolist(), strict=True))
+        self._bars.update(zip(signals.stream.tolist(), bars.tolist(), strict=True))
         return np.minimum(planned(saving, bars), signals.max_passes)
 
     def keep_going(self, progress: SleepProgress) -> BoolArray:
         """Return where going on still pays; never beyond the passes that it was fitted on."""
         known = progress.passes < self._gain.most
-        passes = np.where(known, progress.passes, self._gain.most - 1)
+        passes = np.minimum(progress.passes, self._gain.most - 1)
         saving = self._gain.saving(
             progress.summary, passes, progress.state_change, progress.hidden_change
         )
-        bars = np.array([self._bars.get(it, self.threshold) for it in progress.stream])
+        bars = np.array([self._bars.get(it, self.threshold) for it in progress.stream.tolist()])
         here: FloatArray = saving[np.arange(len(passes)), passes - 1]
         return known & (here >= bars)
 

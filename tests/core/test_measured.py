@@ -203,6 +203,24 @@ def test_the_progress_of_a_sleep() -> None:
             assert cases.distance(progress.summary[row], pooled) < 1e-5
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_the_state_change_is_that_of_the_window_whoever_else_closes(pieces: int) -> None:
+    """Where all close it is measured in the pass, elsewhere after it: the same to the bit."""
+    found = []
+    for other in (True, False):
+        policy = cases.Watching(cases.fixed(1))
+        runtime = asl.Runtime(MODEL, policy)
+        for turn in range(2 * pieces):
+            ends = turn % pieces == pieces - 1
+            events = [at(MODEL.config, [turn, turn + 1, turn + 2], seed) for seed in (turn, 9)]
+            runtime.step(
+                [asl.Piece("a", events[0], ends), asl.Piece("b", events[1], ends and other)]
+            )
+        found.append([signals.state_change[0] for signals in policy.signals])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 2
+
+
 @torch.no_grad()
 def _by_pass(events: asl.Events, passes: int) -> list[tuple[float, float, torch.Tensor]]:
     """Changes of state and of hidden states, and the summary, of passes 2 .. `passes` in turn."""

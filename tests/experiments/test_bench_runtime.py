@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,8 @@ def test_watching_sees_every_part_and_leaves_the_step_alone() -> None:
     calls: Counter[str] = Counter()
     for turn in range(3):
         pieces = windows_of(TINY, turn)
+        if turn == 2:  # where not all close, how far the fast weights moved is measured apart
+            pieces[0] = replace(pieces[0], closes=False, cause="")
         with watching() as watch:
             rows = watched.step(pieces).rows
         assert rows == plain.step(pieces).rows

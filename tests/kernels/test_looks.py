@@ -35,6 +35,10 @@ def test_equal_the_torch_forms(size: int, dtype: torch.dtype) -> None:
     assert torch.equal(found[0], pooled(after, lengths))
     assert torch.equal(found[1], moves(after, before, lengths))
     assert not found[0][1].any()  # nothing was there to be pooled
+    for rows in (torch.tensor([4, 0, 2]), torch.tensor([], dtype=torch.int64)):
+        few = looked(after, before, lengths, rows)
+        assert torch.equal(few[0], found[0][rows])
+        assert torch.equal(few[1], found[1][:, rows])
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.sampled_from([8, 16, 40]), st.integers(0, 9))

@@ -15,6 +15,7 @@ from torch import nn
 
 from adaptive_sleep.contract import plan_passes, policy_flops
 from adaptive_sleep.experiments.replay import replay
+from adaptive_sleep.kernels import Dense
 from adaptive_sleep.policies import Agent
 from adaptive_sleep.policies.agent_file import read_agent, read_view, save_agent, save_view
 from adaptive_sleep.policies.agent_network import Network
@@ -46,10 +47,18 @@ def test_the_arithmetic_is_that_of_torch(
     layers = torch_network(13, hidden, 4, kind)
     x = np.random.default_rng(0).normal(size=(9, 13)).astype(np.float32)
     own = numpy_network(layers, name)
-    assert np.allclose(own.run(x), layers(torch.from_numpy(x)).detach(), atol=1e-6)
-    assert np.array_equal(own.run(x), [own.run(row[None])[0] for row in x])
+    for run in (own.run, own.in_numpy):
+        assert np.allclose(run(x), layers(torch.from_numpy(x)).detach(), atol=1e-6)
+        assert np.array_equal(run(x), [run(row[None])[0] for row in x])
     widths = [13, *hidden, 4]
     assert own.flops == sum(2 * a * b for a, b in itertools.pairwise(widths))
+
+
+def test_where_nothing_was_compiled_numpy_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dense, "serves", lambda: False)
+    own = network(29)
+    x = np.random.default_rng(0).normal(size=(5, 29)).astype(np.float32)
+    assert np.array_equal(own.run(x), own.in_numpy(x))
 
 
 def test_it_conforms(file: Path) -> None:

@@ -1,0 +1,61 @@
+"""A small fully connected network in C: many rows at once, each as if it were alone.
+
+The arithmetic is in `native_dense.h`. It is for networks that are asked so often, about so little,
+that calling a product costs more than the product. There are no gradients.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import native
+from .native_structs import Network
+
+LANES = 16  # outputs are padded to a multiple of it
+
+
+class Dense:
+    """x -> W_n f(... f(W_1 x + b_1) ...) + b_n, with f tanh or ReLU; for float32 on a CPU.
+
+    weights `[out, in]` as torch's Linear has them, biases `[out]`, layer by layer; copied. What a
+    row gives is the same to the bit in any batch. Only where `Dense.serves()`.
+    """
+
+    @staticmethod
+    def serves() -> bool:
+        """Whether the library was compiled."""
+        return not native.unavailable()
+
+    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, relu: bool) -> None:
+        sizes = [weights[0].shape[1], *(len(bias) for bias in biases)]
+        wide = [math.ceil(size / LANES) * LANES for size in sizes[1:]]
+        held = [_padded(w.t(), out) for w, out in zip(weights, wide, strict=True)]
+        held += [_padded(b, out) for b, out in zip(biases, wide, strict=True)]
+        places = (ctypes.c_void_p * len(held))(*(each.data_ptr() for each in held))
+        spans = (ctypes.c_int64 * len(sizes))(*sizes)
+        self._kept = held, places, spans  # what the addresses below lead to
+        at, half = ctypes.addressof(places), ctypes.sizeof(places) // 2
+        self._given = (len(wide), max(wide), relu, ctypes.addressof(spans), at, at + half)
+        self._outputs = sizes[-1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return `[rows, outputs]` for x float32 `[rows, inputs]`."""
+        x = x.contiguous()
+        y = x.new_empty(len(x), self._outputs)
+        call = Network(len(x), *self._given, x.data_ptr(), y.data_ptr())
+        library = native._library()
+        assert not isinstance(library, str)
+        if library.adaptive_sleep_dense(ctypes.byref(call), 0, native.level()):
+            raise MemoryError("kernels.Dense: no memory for what lies between layers")
+        return y
+
+
+def _padded(x: Tensor, size: int) -> Tensor:
+    """A copy of x with zeros behind, up to `size` numbers in its last dimension."""
+    return F.pad(x.to(torch.float32), (0, size - x.shape[-1])).contiguous().clone()
