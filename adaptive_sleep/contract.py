@@ -162,8 +162,7 @@ def plan_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
     that are not finite.
     """
     check_finite(signals)
-    plan: Callable[[WindowSignals], object] = getattr(policy, "plan", policy)
-    answer = plan(signals)
+    answer = policy.plan(signals) if isinstance(policy, SleepPolicy) else policy(signals)
     values = _whole_numbers(policy, signals, answer)
     if values.ndim == 0:
         values = np.full(len(signals), values)
