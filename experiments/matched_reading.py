@@ -16,9 +16,10 @@ SIDES = ("-below", "-above", "-most")  # of a target, in the name of a baseline'
 
 
 def read_matched(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say of each policy at each target how it stands to every baseline there, and which of them
-    may not be compared."""
-    said = []
+    """Say of each target what scores most there, of policies and of baselines, then of each policy
+    how it stands to every baseline, and which of them may not be compared."""
+    targets = dict.fromkeys(row["target"] for row in rows if row["kind"] == "matched")
+    said = [sentence for target in targets for sentence in _order(rows, target)]
     for ours in (row for row in rows if row["kind"] == "matched"):
         theirs: dict[str, list[Mapping[str, Any]]] = {}
         for row in rows:
@@ -26,6 +27,27 @@ def read_matched(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 theirs.setdefault(_plain(row["name"]), []).append(row)
         said += [_against(ours, name, several) for name, several in theirs.items()]
     return said
+
+
+def _order(rows: Sequence[Mapping[str, Any]], target: float) -> list[str]:
+    """The best policy and the best baseline of a target, whatever each costs."""
+    here = [row for row in rows if row.get("target") == target]
+    best = [
+        max((row for row in here if row["kind"] == kind), key=_score, default=None)
+        for kind in ("matched", "baseline")
+    ]
+    if best[0] is None or best[1] is None:
+        return []
+    (first, second), gap = sorted(best, key=_score, reverse=True), _differences(*best)
+    return [
+        f"At {target:g} times the plain hybrid: {first['name']} scores {_score(first):.4f}, "
+        f"{second['name']} {_score(second):.4f}; policy less baseline "
+        f"{signed(float(np.mean(gap)))}{spread(interval(gap))}."
+    ]
+
+
+def _score(row: Mapping[str, Any]) -> float:
+    return float(row["score"])
 
 
 def _plain(name: str) -> str:
@@ -39,8 +61,7 @@ def _against(ours: Mapping[str, Any], name: str, theirs: Sequence[Mapping[str, A
     try:
         how = check_matched(_spent(ours), [_spent(row) for row in theirs])
     except InputError as error:
-        best = max(theirs, key=lambda row: float(row["score"]))
-        told = _at_other_cost(ours, best)
+        told = _at_other_cost(ours, max(theirs, key=_score))
         return told or f"{ours['name']} and {name} are not compared: {error}."
     return f"{_difference(ours, dearer)}, {how}{_told(ours, dearer)}."
 
