@@ -32,13 +32,15 @@ def read_matched(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _order(rows: Sequence[Mapping[str, Any]], target: float) -> list[str]:
     """The best policy and the best baseline of a target, whatever each costs."""
     here = [row for row in rows if row.get("target") == target]
-    best = [
-        max((row for row in here if row["kind"] == kind), key=_score, default=None)
-        for kind in ("matched", "baseline")
-    ]
-    if best[0] is None or best[1] is None:
+    theirs = [row for row in here if row["kind"] == "baseline"]
+    if not theirs:
         return []
-    (first, second), gap = sorted(best, key=_score, reverse=True), _differences(*best)
+    ours = max((row for row in here if row["kind"] == "matched"), key=_score)
+    other = max(theirs, key=_score)
+    (first, second), gap = (
+        sorted((ours, other), key=_score, reverse=True),
+        _differences(ours, other),
+    )
     return [
         f"At {target:g} times the plain hybrid: {first['name']} scores {_score(first):.4f}, "
         f"{second['name']} {_score(second):.4f}; policy less baseline "
