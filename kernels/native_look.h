@@ -49,8 +49,10 @@ static void NAME(score)(const struct look *c, int64_t row)
     const int64_t D = c->size;
     const R *x = (const R *)c->x + row * D;
     const int64_t target = c->targets[row];
-    R most = x[0];
-    for (int64_t d = 1; d < D; d++) most = x[d] > most ? x[d] : most;
+    VEC top = GET(x, 0);
+    for (int64_t d = VECTOR; d < D; d += VECTOR) top = NAME(choose)(GET(x + d, 0) > top, GET(x + d, 0), top);
+    R most = top[0];
+    UNROLL for (int l = 1; l < VECTOR; l++) most = top[l] > most ? top[l] : most;
     VEC all = {0}, along = {0};
     for (int64_t d = 0; d < D; d += VECTOR) {
         VEC away = GET(x + d, 0) - most, p = NAME(exponential)(away);
