@@ -182,7 +182,9 @@ def advance(works: Works, pieces: Sequence[Piece], draft: Draft, forced: bool = 
         names = [streams[int(r)] for r in rows]
         causes, moved = causes_of(pieces, rows, forced), woken.done.change
         change = None if moved is None else moved.index_select(0, rows)
-        _close(works, names, index.index_select(0, rows), causes, part, change, draft, forced)
+        index = index.index_select(0, rows)
+        start = works.before(index) if before is None else before.select(rows)
+        _close(works, names, index, causes, part, start, change, draft, forced)
     if forced:
         forget(works, index)
 
@@ -217,19 +219,20 @@ def _close(
     index: Tensor,
     causes: list[str],
     state: Rows,
+    before: FastWeights,
     change: Tensor | None,
     draft: Draft,
     forced: bool,
 ) -> None:
-    """Measure, ask, sleep and evict for streams whose windows end (`state`: their rows; `change`:
-    how far their fast weights moved, where that is known)."""
+    """Measure, ask, sleep and evict for streams whose windows end (`state`: their rows; `before`:
+    their S0; `change`: how far it moved, where that is known)."""
     lengths = state["positions"]
     size = int(lengths.max())
     closed = ClosedWindow(
         state["embedded"][:, :size],
         state["hidden"][:, :size],
         lengths,
-        works.before(index),
+        before,
         read_weights(state, "now"),
         change,
     )

@@ -97,7 +97,7 @@ class FastWeights:
 
 def _squares(now: Tensor, before: Tensor) -> Tensor:
     """Sums of squares of what moved and of what is now, `[2, B]`, of matrices `[B, H, K, V]`: head
-    by head, as a pass measures it, so that both find the same to the bit."""
+    by head, as a pass measures it; to the bit, where K V is a multiple of 8."""
     heads = (x.flatten(0, 1).flatten(1).unsqueeze(1) for x in (now, before))
     return moves(*heads).view(2, *now.shape[:2]).sum(-1)
 

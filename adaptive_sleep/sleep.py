@@ -47,6 +47,7 @@ class ClosedWindow:
             lengths,
             self.before.select(rows),
             self.after.select(rows),
+            None if self.measured is None else self.measured.index_select(0, rows),
         )
 
 

@@ -7,7 +7,7 @@ time with as many training FLOPs. Everything lies in folders and is taken up whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from adaptive_sleep.experiments.baselines.registry import find_baseline
@@ -24,7 +24,15 @@ from adaptive_sleep.experiments.compare_rows import Kind, SeedRow
 from adaptive_sleep.experiments.compare_streams import Source, pieces
 from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry
 from adaptive_sleep.experiments.matched_table import BaselineEntry
-from adaptive_sleep.experiments.matching import Spent, UnmatchedError, match, measured
+from adaptive_sleep.experiments.matching import (
+    ABOVE,
+    BELOW,
+    MOST,
+    Spent,
+    UnmatchedError,
+    match,
+    measured,
+)
 from adaptive_sleep.experiments.runs import Run
 from adaptive_sleep.experiments.training_cost import Training, step_flops, training_of
 from adaptive_sleep.learning import TaskRecipe
@@ -112,21 +120,29 @@ def _policy(
 ) -> SeedRow | None:
     """A policy with the point of its grid that does best on validation among those that cost no
     more than the target; None where all cost more."""
-    tried: list[tuple[float, float, str]] = []
+    tried = []
     for number, values in enumerate(entry.points()):
         spec = entry.written({**values, **files})
         run = here.validation.run(f"{entry.name}-{number}", spec)
         assert run.summary is not None
-        flops = run.summary.flops_per_event
-        if flops <= target:
-            tried.append((point(run)[1], -flops, spec))
-    if not tried:
+        tried.append((run.summary.flops_per_event, point(run)[1], spec))
+    chosen = affordable(tried, target)
+    if chosen is None:
         return None
-    score, _, spec = max(tried)
+    _, score, spec = chosen
     run = here.test.run(f"{entry.name}-{_short(target)}", spec)
     row = _row(run, "matched", entry.spec, online=entry.online)
     row = replace(row, policy=format_spec(resolve(spec)), validation_score=score)
     return _taught(row, here.taken.tokens, here.taken.flops)
+
+
+def affordable(
+    tried: Sequence[tuple[float, float, str]], target: float
+) -> tuple[float, float, str] | None:
+    """Of (FLOPs per event, score, spec) the best score that costs no more than the target, and the
+    cheapest of several; None where all cost more."""
+    within = [one for one in tried if one[0] <= target]
+    return max(within, key=lambda one: (one[1], -one[0]), default=None)
 
 
 def _baseline(here: Market, entry: BaselineEntry, target: float) -> Iterator[tuple[str, SeedRow]]:
@@ -134,7 +150,7 @@ def _baseline(here: Market, entry: BaselineEntry, target: float) -> Iterator[tup
     the most that it can cost where that is less. Raises UnmatchedError where it costs more."""
     baseline = find_baseline(entry.name)
     found = match(baseline, here.training, target, here.measure)
-    sides = ("-below", "-above") if found.bracketed else ("-most" if found.short else "",)
+    sides = (BELOW, ABOVE) if found.bracketed else (MOST if found.short else "",)
     for side, spent in zip(sides, found.found, strict=True):
         assert spent.knob is not None
         setup = baseline.setup(here.training, spent.knob)

@@ -2,7 +2,7 @@
 
 Costs are measured on a stream, since windows and what attention holds differ from stream to stream;
 weights do not matter to them, so a model that is not trained is run. What the runs are worth is
-compared elsewhere, and only where `check_matched` lets it.
+compared in matched_reading.py: where `check_matched` lets it, or where the cheaper scores more.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class Spent:
     def __str__(self) -> str:
         knob = "" if self.knob is None else f" (knob {self.knob})"
         return f"{self.name}{knob}: {self.flops_per_event:,.0f} FLOPs an event"
+
+
+# In the name of a baseline's row: its knob costs less than the target, more, or as much as any.
+SIDES = BELOW, ABOVE, MOST = "-below", "-above", "-most"
 
 
 class UnmatchedError(InputError):
@@ -123,7 +127,7 @@ def match(baseline: Baseline, recipe: AnyRecipe, target: float, measure: Measure
         low, high = (middle, high) if cost(middle) <= target else (low, middle)
     near = [k for k in dict.fromkeys((low, high)) if abs(cost(k) - target) <= NEAR * target]
     if near:
-        best = min(near, key=lambda k: abs(cost(k) - target))
+        best = _least(cost, least, min(near, key=lambda k: abs(cost(k) - target)))
         return Matched(baseline.name, target, (known[best],))
     if low < high:
         return Matched(baseline.name, target, (known[low], known[high]))
@@ -132,9 +136,7 @@ def match(baseline: Baseline, recipe: AnyRecipe, target: float, measure: Measure
             f"target={target:,.0f} FLOPs an event: {baseline.name} costs at least "
             f"{cost(low):,.0f}, with knob {low} ({baseline.knob}, {least} to {most})"
         )
-    knobs = range(least, most + 1)
-    dearest = knobs[bisect.bisect_left(knobs, cost(most), key=cost)]
-    return Matched(baseline.name, target, (known[dearest],), short=True)
+    return Matched(baseline.name, target, (known[_least(cost, least, most)],), short=True)
 
 
 def _around(cost: Callable[[int], float], least: int, most: int, target: float) -> tuple[int, int]:
@@ -150,6 +152,14 @@ def _around(cost: Callable[[int], float], least: int, most: int, target: float) 
         if cost(high) > target:
             return low, high
         low, step = high, 2 * step
+
+
+def _least(cost: Callable[[int], float], least: int, knob: int) -> int:
+    """The least knob that costs what `knob` does: more of what is never full changes nothing."""
+    if knob == least or cost(knob - 1) < cost(knob):
+        return knob
+    knobs = range(least, knob + 1)
+    return knobs[bisect.bisect_left(knobs, cost(knob), key=cost)]
 
 
 def _check_rising(known: Sequence[Spent]) -> None:

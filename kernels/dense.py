@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adaptive_sleep.streams.errors import InputError
+
 from . import native
 from .native_structs import Network
 
@@ -42,10 +44,16 @@ class Dense:
         self._kept = held, places, spans  # what the addresses below lead to
         at, half = ctypes.addressof(places), ctypes.sizeof(places) // 2
         self._given = (len(wide), max(wide), relu, ctypes.addressof(spans), at, at + half)
-        self._outputs = sizes[-1]
+        self._inputs, self._outputs = sizes[0], sizes[-1]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return `[rows, outputs]` for x float32 `[rows, inputs]`."""
+        """Return `[rows, outputs]` for x float32 `[rows, inputs]`. Raises InputError for another
+        x."""
+        if x.dim() != 2 or x.shape[1] != self._inputs or x.dtype != torch.float32:
+            raise InputError(
+                f"x: {x.dtype} of shape {tuple(x.shape)}, expected torch.float32 of shape "
+                f"(rows, {self._inputs})"
+            )
         x = x.contiguous()
         y = x.new_empty(len(x), self._outputs)
         call = Network(len(x), *self._given, x.data_ptr(), y.data_ptr())

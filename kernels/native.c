@@ -69,7 +69,7 @@ struct attention {
 /* One look at the `count` rows `rows` (NULL: the first) of x [rows, steps, size], of which `lengths`
    (NULL: all) count, contiguous, as is `before`; size a multiple of LANES / 2. What is not wanted is
    NULL: `pooled` [count, 2 size], `norms` [2, count]. With `targets` [count] the rows are logits, and the norms losses and entropies.
-   native_look.py holds the same fields in the same order. */
+   native_structs.py holds the same fields in the same order. */
 struct look {
     int64_t count, steps, size, threads;
     double epsilon;
@@ -80,8 +80,8 @@ struct look {
 
 /* One run of a small network over `count` rows x [sizes[0]]: layer l takes sizes[l] numbers and gives
    sizes[l + 1], of weights [inputs, outputs padded to LANES] and biases as wide; between layers tanh, or
-   ReLU. No layer has more padded outputs than `widest`. dense.py holds the same fields in the same
-   order. */
+   ReLU. No layer has more padded outputs than `widest`. native_structs.py holds the same fields in
+   the same order. */
 struct dense {
     int64_t count, layers, widest, relu;
     const int64_t *sizes;

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,11 @@ class Network:
             return None
         layers = ([torch.tensor(x) for x in each] for each in (self.weights, self.biases))
         made = Dense(*layers, relu=self.activation == "relu")
-        return lambda x: made(torch.from_numpy(np.require(x, requirements="W"))).numpy()
+        return lambda x: made(torch.from_numpy(np.require(x, np.float32, ["C", "W"]))).numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is made when it first runs."""
+        return {name: value for name, value in vars(self).items() if name != "_compiled"}
 
     def in_numpy(self, x: Floats) -> Floats:
         """`run` in NumPy."""

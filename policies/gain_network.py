@@ -1,4 +1,4 @@
-"""What going on would still save, predicted by a small network in NumPy; no torch.
+"""What going on would still save, predicted by a small network.
 
 What the network is shown, and what its outputs mean, is said here, for the policy that asks it and
 for whoever fits it. How it lies on disk is in `gain_file`.

@@ -11,7 +11,7 @@ import pytest
 
 from adaptive_sleep.checkpoint import load_model, save_model
 from adaptive_sleep.experiments.compare import compare
-from adaptive_sleep.experiments.compare_baselines import QUICK_STEPS
+from adaptive_sleep.experiments.compare_baselines import QUICK_STEPS, affordable
 from adaptive_sleep.experiments.compare_rows import SeedRow, make_rows
 from adaptive_sleep.experiments.comparing import read_comparison
 from adaptive_sleep.experiments.matched_reading import read_matched
@@ -161,41 +161,80 @@ def test_what_cannot_cost_so_much_has_a_row_at_the_most_it_costs(place: Path) ->
     assert sum("compressed_kv" in one for one in found["reading"]) == 2
 
 
-def test_what_is_said_of_rows_follows_from_them() -> None:
+def said(theirs: dict[str, SeedRow], noise: float = 0.0) -> list[str]:
+    """What is said of two seeds in which a policy costs 150 and scores .80 and .81, or (`noise`)
+    less and more."""
     seeds = {
         seed: {
-            "ours@1.5": row("matched", 150.0, 0.8 + 0.01 * seed),
-            "loops-below@1.5": row("baseline", 140.0, 0.9, knob=1),
-            "loops-above@1.5": row("baseline", 160.0, 0.5, knob=2),
-            "deeper@1.5": row("baseline", 151.0, 0.7, knob=3),
-            "wider@1.5": row("baseline", 160.0, 0.9, knob=4),
-            "lot@1.5": row("baseline", 180.0, 0.1, knob=4),
-            "few@1.5": row("baseline", 120.0, 0.2, knob=4),
-            "cheap@1.5": row("baseline", 120.0, 0.9, knob=4),
-            "window-most@1.5": row("baseline", 120.0, 0.1, knob=4),
+            "ours@1.5": row("matched", 150.0, 0.8 + 0.01 * seed + noise * (2 * seed - 1)),
+            **{f"{name}@1.5": one for name, one in theirs.items()},
             f"only-{seed}@1.5": row("baseline", 150.0, 0.1, knob=5),
         }
         for seed in (0, 1)
     }
     rows = make_rows(seeds, 4)
     assert [one["name"] for one in rows] == list(seeds[0])[:-1]
-    assert [one["knob"] for one in rows] == [None, 1, 2, 3, 4, 4, 4, 4, 4]
-    order, loops, deeper, wider, lot, few, cheap, window = read_matched(rows)
-    assert order.startswith(
-        "At 1.5 times the plain hybrid: loops-below@1.5 scores 0.9000, ours@1.5 0.8050; "
-        "policy less baseline -0.0950 ("
+    assert [one["knob"] for one in rows] == [None, *(one.knob for one in theirs.values())]
+    return read_matched(rows)
+
+
+def test_what_is_said_of_rows_follows_from_them() -> None:
+    best, loops, deeper, wider, lot, few, cheap, window = said(
+        {
+            "loops-below": row("baseline", 140.0, 0.7, knob=1),
+            "loops-above": row("baseline", 160.0, 0.5, knob=2),
+            "deeper-below": row("baseline", 149.0, 0.7, knob=3),
+            "deeper-above": row("baseline", 190.0, 0.1, knob=4),
+            "wider": row("baseline", 160.0, 0.9, knob=4),
+            "lot": row("baseline", 180.0, 0.1, knob=4),
+            "few": row("baseline", 120.0, 0.2, knob=4),
+            "cheap": row("baseline", 120.0, 0.95, knob=4),
+            "window-most": row("baseline", 120.0, 0.1, knob=4),
+        }
     )
-    assert loops.startswith("ours@1.5: score +0.3050 to loops-above@1.5, bracketed (")
-    assert deeper.startswith("ours@1.5: score +0.1050 to deeper@1.5, matched (")
+    assert best.startswith(
+        "Most at 1.5 times the plain hybrid, of policies and of baselines: ours@1.5 0.8050 for 150 "
+        "FLOPs an event, cheap@1.5 0.9500 for 120 FLOPs an event; difference -0.1450 ("
+    )
+    assert loops.startswith("ours@1.5: score +0.3050 (")
+    assert loops.endswith(") to loops-above@1.5, bracketed.")
+    assert deeper.startswith("ours@1.5: score +0.1050 (")
+    assert deeper.endswith(") to deeper-below@1.5, matched.")
     assert wider.startswith("ours@1.5 and wider@1.5 are not compared")  # the dearer is ahead
     assert "ours@1.5: 150 FLOPs an event" in wider
     assert "wider@1.5: 160 FLOPs an event" in wider
-    assert lot.startswith("ours@1.5: score +0.7050 to lot@1.5, which costs 20% more (")
-    assert lot.endswith("): the cheaper is ahead.")
+    assert lot.startswith("ours@1.5: score +0.7050 (")
+    assert lot.endswith(") to lot@1.5, which costs 20% more: the cheaper is ahead.")
     assert few.startswith("ours@1.5 and few@1.5 are not compared")
-    assert cheap.startswith("ours@1.5: score -0.0950 to cheap@1.5, which costs 20% less (")
-    assert cheap.endswith("): the cheaper is ahead.")
-    assert window.startswith("ours@1.5: score +0.7050 to window-most@1.5, which costs 20% less and")
+    assert cheap.startswith("ours@1.5: score -0.1450 (")
+    assert cheap.endswith(") to cheap@1.5, which costs 20% less: the cheaper is ahead.")
+    assert window.endswith(") to window-most@1.5, which costs 20% less at its dearest knob.")
+
+
+def test_a_cheaper_neighbour_that_scores_more_is_not_kept_quiet() -> None:
+    below = {
+        "loops-below": row("baseline", 140.0, 0.9, knob=1),
+        "loops-above": row("baseline", 160.0, 0.5, knob=2),
+    }
+    assert said(below)[1].endswith(
+        ") to loops-below@1.5, which costs 7% less: the cheaper is ahead."
+    )
+
+
+def test_nobody_is_ahead_whose_interval_holds_zero() -> None:
+    lot = {"lot": replace(row("baseline", 180.0, 0.7, knob=4), resident_bytes=200)}
+    (_, found) = said(lot, noise=0.3)
+    assert "score +0.1050 (-" in found
+    assert found.endswith("more: the cheaper is not shown to be ahead; it keeps more bytes.")
+
+
+@pytest.mark.parametrize(
+    ("target", "chosen"), [(99.0, None), (100.0, "half"), (101.0, "best"), (200.0, "best")]
+)
+def test_a_policy_costs_no_more_than_the_target(target: float, chosen: str | None) -> None:
+    tried = [(150.0, 0.7, "dear"), (100.0, 0.5, "half"), (101.0, 0.7, "best"), (160.0, 0.6, "no")]
+    found = affordable(tried, target)
+    assert (found and found[2]) == chosen
 
 
 def test_training_costs_what_its_passes_cost(place: Path) -> None:

@@ -81,6 +81,12 @@ def test_above_all_knobs_the_least_of_the_dearest_is_found(end: int) -> None:
     assert [(one.knob, one.flops_per_event) for one in found.found] == [(end, 1000.0 * end)]
 
 
+def test_of_knobs_that_cost_the_same_the_least_is_found() -> None:
+    found = match(LOOPS, RECIPE, 5050.0, costing(lambda knob: 1000.0 * min(knob, 5)))
+    assert [one.knob for one in found.found] == [5]
+    assert not found.short
+
+
 def test_costs_that_fall_are_refused() -> None:
     with pytest.raises(InputError, match=r"falls as the knob rises: .*knob 1\).*knob 2\)"):
         match(LOOPS, RECIPE, 990.0, costing(lambda knob: 950.0 / knob))

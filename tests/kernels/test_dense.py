@@ -6,12 +6,13 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
 from adaptive_sleep.kernels import Dense
+from adaptive_sleep.streams.errors import InputError
 
 Layers = list[tuple[Tensor, Tensor]]
 
@@ -51,6 +52,8 @@ def test_equal_the_layers(sizes: list[int], rows: int, *, relu: bool) -> None:
     assert torch.allclose(found.double(), slowly(layers, x, relu=relu), atol=2e-6)
 
 
+@pytest.mark.usefixtures("_level")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.integers(1, 9), st.booleans())
 def test_a_row_gives_the_same_in_any_batch(sizes: list[int], rows: int, relu: bool) -> None:
     layers, x = drawn(sizes, rows, seed=rows)
@@ -61,6 +64,7 @@ def test_a_row_gives_the_same_in_any_batch(sizes: list[int], rows: int, relu: bo
     assert torch.equal(network(x.flip(0)).flip(0), whole)
 
 
+@pytest.mark.usefixtures("_level")
 def test_it_keeps_what_it_was_given() -> None:
     layers, x = drawn([4, 5, 2], 3, seed=0)
     network = made(layers, relu=True)
@@ -72,9 +76,25 @@ def test_it_keeps_what_it_was_given() -> None:
     assert torch.equal(network(x.t().contiguous().t()), wanted)
 
 
+@pytest.mark.usefixtures("_level")
 def test_what_is_not_finite_comes_through() -> None:
     layers, x = drawn([3, 4, 2], 5, seed=0)
     x[1, 0], x[4, 2] = torch.nan, torch.nan
     for relu in (True, False):
         found = made(layers, relu=relu)(x)
         assert torch.equal(found.isnan().any(1), x.isnan().any(1))
+
+
+@pytest.mark.usefixtures("_level")
+@pytest.mark.parametrize(
+    ("x", "shown"),
+    [
+        (torch.zeros(3, 2), r"torch\.float32 of shape \(3, 2\)"),
+        (torch.zeros(3), r"of shape \(3,\)"),
+        (torch.zeros(2, 3, dtype=torch.float64), r"torch\.float64 of shape \(2, 3\)"),
+    ],
+)
+def test_another_x_is_refused(x: Tensor, shown: str) -> None:
+    layers, _ = drawn([3, 2], 1, seed=0)
+    with pytest.raises(InputError, match=rf"x: .*{shown}, expected torch\.float32 .*\(rows, 3\)"):
+        made(layers, relu=True)(x)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,15 @@ def test_where_nothing_was_compiled_numpy_works(monkeypatch: pytest.MonkeyPatch)
     own = network(29)
     x = np.random.default_rng(0).normal(size=(5, 29)).astype(np.float32)
     assert np.array_equal(own.run(x), own.in_numpy(x))
+
+
+def test_a_network_that_has_run_is_copied_and_sent() -> None:
+    own = network(29)
+    x = np.random.default_rng(0).normal(size=(5, 29))
+    wanted = own.run(x.astype(np.float32))
+    assert np.array_equal(own.run(x), wanted)
+    for other in (copy.deepcopy(own), pickle.loads(pickle.dumps(own))):
+        assert np.array_equal(other.run(x.astype(np.float32)), wanted)
 
 
 def test_it_conforms(file: Path) -> None:
