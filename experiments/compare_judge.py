@@ -20,6 +20,7 @@ from adaptive_sleep.experiments.comparing import PolicyEntry
 from adaptive_sleep.experiments.controls import prescribed, shuffled, slept_windows
 from adaptive_sleep.experiments.oracle import Oracle, Regret, oracle, regret
 from adaptive_sleep.experiments.runs import Run
+from adaptive_sleep.experiments.within_model import paired
 from adaptive_sleep.spec import format_spec, resolve
 
 Rows = dict[str, SeedRow]
@@ -76,6 +77,7 @@ class Judge:
         entry = choice.entry
         run = bench.run(entry.name, choice.policy)
         row = scorer.row([run], "policy", entry.spec, online=entry.online)
+        within = paired(run, scorer.dearest, bench.recipe.seed)
         name = f"{entry.name}-shuffled"
         trace = slept_windows(run.trace()).collect()
         runs = [bench.run(f"{name}-{seed}", shuffled(trace, seed)) for seed in controls]
@@ -83,6 +85,10 @@ class Judge:
         row = replace(
             row,
             policy=format_spec(resolve(choice.policy)),
+            streams=within.streams,
+            streams_low=within.low,
+            streams_high=within.high,
+            streams_p=within.p_value,
             shuffled_score=control.score,
             validation_score=choice.score,
             within=choice.within,
@@ -98,7 +104,7 @@ class Scorer:
         self, bench: Bench, known: Sequence[Point], fixed: Sequence[Run], forks: pl.DataFrame
     ) -> None:
         self._known, self._forks = known, forks
-        self._points = [point(run) for run in fixed]
+        self._points, self.dearest = [point(run) for run in fixed], fixed[-1]
         self._terms = {"tolerance": bench.recipe.tolerance, "price": bench.price}
         self.halves = has_halves(forks)
 

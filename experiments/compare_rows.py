@@ -28,7 +28,9 @@ class SeedRow:
     (kind "policy"). `regret`: score lost against the oracle on the half of the questions that did
     not choose its passes, below 0 where those that did led it astray; `regret_optimistic` that
     against an oracle that sees all that is scored; `regret_loss` as `regret`, in units of loss;
-    `extra_passes` beyond the oracle's. `fixed_score` and `fixed_sleep` are those of
+    `extra_passes` beyond the oracle's. `streams`, of a policy: how many its difference to
+    fixed(max_passes) is paired over, with the interval and the p-value of `within_model.Paired`.
+    `fixed_score` and `fixed_sleep` are those of
     fixed(max_passes), `hull_score` that of the best mixture of fixed passes for no more sleep
     FLOPs, `shuffled_score` that of the policy's own passes shuffled. `within`: whether a point of
     the grid was near enough to fixed(max_passes) on validation (None: there was no grid).
@@ -51,6 +53,10 @@ class SeedRow:
     regret_optimistic: float | None = None
     regret_loss: float | None = None
     extra_passes: float | None = None
+    streams: int | None = None
+    streams_low: float | None = None
+    streams_high: float | None = None
+    streams_p: float | None = None
     fixed_score: float | None = None
     fixed_sleep: float | None = None
     hull_score: float | None = None
@@ -199,8 +205,22 @@ def read_rows(rows: Sequence[Mapping[str, Any]], most: int, within: float) -> li
             said.append(_sentence(row, most, within))
     seeds = len(rows[0]["seeds_values"])
     if seeds == 1:
-        said.append("One trained seed, so no interval can be given and nothing is claimed.")
+        said += [_within(row, most) for row in rows if row["kind"] == "policy"]
+        said.append("One trained seed: no interval over models can be given, nothing is claimed.")
     return said
+
+
+def _within(row: Mapping[str, Any], most: int) -> str:
+    """How sure the difference of a policy is within its one model."""
+    (own,) = row["seeds_values"].values()
+    ends = (own["streams_low"], own["streams_high"])
+    over = f"over {own['streams']} streams of this model"
+    if None in ends:
+        return f"{row['name']}: to fixed({most}) {over} no interval can be given."
+    return (
+        f"{row['name']}: {signed(row[f'difference_to_fixed{most}'])} to fixed({most}) {over}"
+        f"{spread(ends)}, Wilcoxon's p {own['streams_p']:.2g}."
+    )
 
 
 def _sentence(row: Mapping[str, Any], most: int, within: float) -> str:
