@@ -18,7 +18,7 @@ from adaptive_sleep.experiments.baselines.setup import (
     Setup,
     plain,
 )
-from adaptive_sleep.experiments.compare_bench import Bench, point, resident
+from adaptive_sleep.experiments.compare_bench import Bench, ledger_of, point
 from adaptive_sleep.experiments.compare_models import taught, training_recipe
 from adaptive_sleep.experiments.compare_rows import Kind, SeedRow
 from adaptive_sleep.experiments.compare_streams import Source, pieces
@@ -204,8 +204,9 @@ def _taught(row: SeedRow, tokens: int, flops: float) -> SeedRow:
 
 def _row(run: Run, kind: Kind, written: str, *, online: bool = True) -> SeedRow:
     """The figures of one run on the test stream."""
-    summary, (_, score) = run.summary, point(run)
+    summary, ledger, (_, score) = run.summary, ledger_of(run), point(run)
     assert summary is not None
+    events = max(summary.events, 1)
     return SeedRow(
         kind=kind,
         policy=run.manifest.policy,
@@ -215,8 +216,9 @@ def _row(run: Run, kind: Kind, written: str, *, online: bool = True) -> SeedRow:
         mean_passes=summary.mean_passes,
         sleep_flops_per_event=summary.sleep_flops_per_event,
         flops_per_event=summary.flops_per_event,
-        resident_bytes=resident(run),
-        seconds_per_event=summary.seconds / max(summary.events, 1),
+        resident_bytes=ledger.peak_resident_bytes,
+        wake_flops_per_event=ledger.wake / events,
+        seconds_per_event=summary.seconds / events,
     )
 
 

@@ -21,6 +21,7 @@ from adaptive_sleep.experiments.comparing import Comparison
 from adaptive_sleep.experiments.counterfactual import counterfactuals, open_counterfactuals
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import Run, open_run
+from adaptive_sleep.ledger import Ledger
 from adaptive_sleep.streams.errors import InputError
 
 Tell = Callable[[str], None]
@@ -82,7 +83,12 @@ def point(run: Run, *, charged: bool = False) -> Point:
     return flops, -summary.loss
 
 
+def ledger_of(run: Run) -> Ledger:
+    """What a finished run spent."""
+    assert run.last is not None
+    return snapshot.read(run.last)[0].ledger
+
+
 def resident(run: Run) -> int:
     """The most bytes that a finished run kept between steps."""
-    assert run.last is not None
-    return snapshot.read(run.last)[0].ledger.peak_resident_bytes
+    return ledger_of(run).peak_resident_bytes

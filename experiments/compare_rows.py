@@ -36,7 +36,8 @@ class SeedRow:
     the grid was near enough to fixed(max_passes) on validation (None: there was no grid).
     `optimistic`: what chose the passes is in the score. Of rows at matched cost (kinds "matched", a
     policy, and "baseline"): `target`, times the plain hybrid's FLOPs per event; the `knob` of a
-    baseline; what its model was trained on, tokens each counted once; and wall-clock seconds.
+    baseline; what its model was trained on, tokens each counted once; the FLOPs of wake passes
+    alone, which a prediction waits for; and wall-clock seconds.
     """
 
     kind: Kind
@@ -68,6 +69,7 @@ class SeedRow:
     knob: int | None = None
     training_tokens: int | None = None
     training_flops: float | None = None
+    wake_flops_per_event: float | None = None
     seconds_per_event: float | None = None
 
 
@@ -116,7 +118,14 @@ _MEANS = (
     "extra_passes",
 )
 # the same of rows at matched cost alone
-_MATCHED = ("target", "knob", "training_tokens", "training_flops", "seconds_per_event")
+_MATCHED = (
+    "target",
+    "knob",
+    "training_tokens",
+    "training_flops",
+    "wake_flops_per_event",
+    "seconds_per_event",
+)
 _DIFFERENCES: Mapping[str, Callable[[SeedRow], float | None]] = {
     "difference_to_fixed": lambda row: _less(row.score, row.fixed_score),
     "difference_to_shuffled": lambda row: _less(row.score, row.shuffled_score),

@@ -55,6 +55,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     knob: float | None = None
     training_tokens: float | None = None
     training_flops: float | None = None
+    wake_flops_per_event: float | None = None
     seconds_per_event: float | None = None
     seeds_values: dict[int, dict[str, Any]] = {}
 

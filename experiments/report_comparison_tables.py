@@ -60,6 +60,8 @@ def _matched_columns() -> list[Column]:
          lambda row: number(row.score, ".4f", row.score_interval)),
         ("FLOPs per event", "All FLOPs per event, by the ledger",
          lambda row: _quantity(row.flops_per_event)),
+        ("of them wake", "What a prediction waits for: wake passes alone",
+         lambda row: _quantity(row.wake_flops_per_event)),
         ("knob", "The one number of a baseline", lambda row: number(row.knob, "g")),
         ("bytes held", "The most that was kept between steps",
          lambda row: _quantity(row.resident_bytes)),

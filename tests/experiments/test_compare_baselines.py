@@ -99,6 +99,13 @@ def test_every_row_is_at_its_target(found: dict[str, Any], place: Path) -> None:
     assert ours["name"] == "lot@1.1"
     assert ours["policy"].startswith(("random(mean=1.0,", "random(mean=1.1,"))
     assert found["left_out"] == {}
+    for row in rows.values():
+        slept = row["sleep_flops_per_event"]
+        assert row["wake_flops_per_event"] + slept <= row["flops_per_event"]
+        assert (slept > 0) == (row["mean_passes"] > 1)
+    thought = [row for name, row in rows.items() if name.startswith("wake_loops-above")]
+    assert thought
+    assert all(row["wake_flops_per_event"] > 1.3 * base for row in thought)
     for name in ("fixed", "compressed_kv", "wake_loops"):
         mine = [row for row in rows.values() if row["name"].split("@")[0].split("-")[0] == name]
         assert mine, name
