@@ -32,6 +32,7 @@ NAMES = (
 _LAYERS = tuple(tuple(line.split()) for line in NAMES)
 _SAYING = (".", "per", "are", "plus", "minus", "times", "unknown", "reach", "how many", "?")
 _LONGEST = 4 + 4 * MOST_OPERANDS  # of a sentence: "plums per crate are", operands and their "plus"
+_ASKED = 6  # tokens of a question with its answer
 _ATTEMPTS = 2000
 _LARGEST = 9999  # value: each number is a token
 
@@ -56,9 +57,11 @@ class GsmWorded:
     from some without a value. All values are 0..largest, or with `modulus` above 0 taken modulo it,
     0..modulus - 1. The sentences are spread evenly over `windows` windows, the first of them one
     sentence longer where they do not divide. The last window is "how many plums per crate ? 7";
-    7 is scored. With mode "reverse", one needed constant is "unknown", a sentence says what value
-    the parameter that needs all others does "reach", and the constant is asked: the only one of
-    0..largest (or 0..modulus - 1) that leads there.
+    7 is scored. `further` parameters are asked behind it in the same way, others that have a value,
+    which say more of what there is to learn; their answers are easier and may follow from it, so
+    what is measured is the first. With mode "reverse", one needed constant is "unknown", a sentence
+    says what value the parameter that needs all others does "reach", and the constant is asked: the
+    only one of 0..largest (or 0..modulus - 1) that leads there.
 
     A token is an index of `words`, and so is a target: 1 + a number, as numbers come first. Each
     number is one token: the sentences show few of them, and an answer is right or wrong as a whole.
@@ -80,6 +83,7 @@ class GsmWorded:
     mode: Mode = "forward"
     ordered: bool = False
     unsolvable: bool = True
+    further: int = 0
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -96,6 +100,7 @@ class GsmWorded:
         check_whole("gsm_worded", "max_op", self.max_op, 1, self.length - 1 - self._given)
         check_whole("gsm_worded", "min_op", self.min_op, 1, self.max_op)
         check_whole("gsm_worded", "windows", self.windows, 1, self.length)
+        check_whole("gsm_worded", "further", self.further, 0, self.length - 1)
         check_whole("gsm_worded", "largest", self.largest, 4, _LARGEST)
         if self.modulus != 0:
             check_whole("gsm_worded", "modulus", self.modulus, 3, _LARGEST + 1)
@@ -128,7 +133,7 @@ class GsmWorded:
         return TaskSpace(
             fields=(len(self.words),),
             answers=self._top + 2,
-            window=-(-self.length // self.windows) * _LONGEST,
+            window=max(-(-self.length // self.windows) * _LONGEST, _ASKED * (1 + self.further)),
             windows=self.windows + 1,
             difficulties=tuple(range(self.min_op, self.max_op + 1)),
             questions="text",
@@ -156,21 +161,24 @@ class GsmWorded:
 
         _, chosen = draw_in_part(random, part, op, draw, eager=False)
         sentences = np.zeros((count, self.length, _LONGEST), np.int64)
-        asked = np.zeros((count, 6), np.int64)
-        word = self._word
+        asked = np.zeros((count, 1 + self.further, _ASKED), np.int64)
+        lot = Random(int(random.integers(2**63)) if self.further else 0)
         for row, place in enumerate(chosen.tolist()):
             graph, unknown = drawn[place]
             add_distractors(graph, self.unsolvable)
             for number, sentence in enumerate(self._sentences(graph, unknown)):
                 sentences[row, number, : len(sentence)] = sentence
-            answer = 1 + graph.values[unknown]
-            asked[row] = [word["how many"], *self._phrase(unknown), word["?"], answer]
+            others = [parameter for parameter in graph.values if parameter != unknown]
+            more = lot.sample(others, min(self.further, len(others)))
+            for number, parameter in enumerate((unknown, *more)):
+                asked[row, number] = self._question(parameter, graph.values[parameter])
         windows = [
             closed_up(group.reshape(count, -1))
             for group in np.array_split(sentences, self.windows, axis=1)
         ]
-        answered = np.broadcast_to(np.arange(6) == 5, asked.shape)
-        return text_batch(windows, asked, answered, op)
+        answered = np.broadcast_to(np.arange(_ASKED) == _ASKED - 1, asked.shape)
+        flat = (count, (1 + self.further) * _ASKED)
+        return text_batch(windows, asked.reshape(flat), answered.reshape(flat), op)
 
     def readable(self, tokens: IntArray) -> str:
         """Return tokens `[L]` as text, as "plums per crate are 3."; blanks are left out."""
@@ -230,6 +238,11 @@ class GsmWorded:
         if rule.constant:
             tokens += (joint, 1 + rule.constant)
         return tokens[1:]
+
+    def _question(self, parameter: Parameter, value: int) -> tuple[int, ...]:
+        """How many there are of a parameter, and the answer, as tokens."""
+        word = self._word
+        return word["how many"], *self._phrase(parameter), word["?"], 1 + value
 
     def _phrase(self, parameter: Parameter) -> tuple[int, int, int]:
         """A parameter as three tokens."""
