@@ -1,4 +1,4 @@
-"""The short table of a comparison in Markdown, as README shows it.
+"""The short tables of a comparison in Markdown, as README shows them.
 
 `python -m adaptive_sleep.experiments.compare_table NAME` prints that of the last full run.
 """
@@ -38,6 +38,30 @@ def short_table(found: Mapping[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def matched_table(found: Mapping[str, Any], target: float) -> str:
+    """One line for each policy and baseline at a target of what `compare` found, by score: means
+    over seeds with their 95 % t-intervals, the least and the most of a seed, and FLOPs per event in
+    units of the plain hybrid's, fixed(1) of the model that sleeps."""
+    plain = next(row for row in found["rows"] if row["name"] == "fixed-1")["flops_per_event"]
+    head = ("at cost", "knob", "score", "least to most", "FLOPs an event", "of them wake")
+    lines = [head, ("---",) * len(head)]
+    here = [row for row in found["rows"] if row.get("target") == target]
+    for row in sorted(here, key=lambda row: -float(row["score"])):
+        ends, name = row["score_interval"], row["name"].rpartition("@")[0]
+        values = [value["score"] for value in row["seeds_values"].values()]
+        lines.append(
+            (
+                f"**`{name}`**" if row["kind"] == "matched" else name,
+                "" if row["knob"] is None else f"{row['knob']:g}",
+                f"{row['score']:.3f}" + (f" ±{ends[1] - row['score']:.3f}" if ends else ""),
+                f"{min(values):.3f} to {max(values):.3f}",
+                f"{row['flops_per_event'] / plain:.2f}x",
+                f"{row['wake_flops_per_event'] / plain:.2f}x",
+            )
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _difference(row: Mapping[str, Any], value: str, ends: str) -> str:
     if row[value] is None:
         return ""
@@ -46,4 +70,7 @@ def _difference(row: Mapping[str, Any], value: str, ends: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(short_table(from_results(sys.argv[1])) + "\n")
+    held = from_results(sys.argv[1])
+    targets = held["recipe"].get("targets", ())
+    tables = [matched_table(held, target) for target in targets] or [short_table(held)]
+    sys.stdout.write("\n\n".join(tables) + "\n")
