@@ -182,9 +182,9 @@ def advance(works: Works, pieces: Sequence[Piece], draft: Draft, forced: bool = 
         names = [streams[int(r)] for r in rows]
         causes, moved = causes_of(pieces, rows, forced), woken.done.change
         change = None if moved is None else moved.index_select(0, rows)
-        index = index.index_select(0, rows)
-        start = works.before(index) if before is None else before.select(rows)
-        _close(works, names, index, causes, part, start, change, draft, forced)
+        here = index.index_select(0, rows)
+        start = works.before(here) if before is None else before.select(rows)
+        _close(works, names, here, causes, part, start, change, draft, forced)
     if forced:
         forget(works, index)
 

@@ -122,6 +122,16 @@ def test_the_longest_open_window_is_closed_first(
         assert int(cases.row(runtime, row.stream)["cached"]) == 0
 
 
+def test_what_attention_holds_of_a_closed_window_is_let_go_beside_one_that_is_closed() -> None:
+    """Of "b" only what slides is held, of "a" an open window: both are dropped for the new ones."""
+    runtime = asl.Runtime(MODEL, cases.fixed(2), kv_budget=24, eviction="sliding")
+    runtime.step([window("a", 5, closes=False), window("b", 5), window("c", 5, closes=False)])
+    result = runtime.step([window("a", 6, closes=False), window("b", 6), window("d", 4)])
+    assert result.forced == ("a", "b")
+    held = {name: int(cases.row(runtime, name)["held"]) for name in "abcd"}
+    assert held == {"a": 6, "b": 6, "c": 5, "d": 4}
+
+
 def test_a_window_closed_early_is_an_ordinary_boundary() -> None:
     """It leaves what a boundary there would have left, and the stream goes on."""
     early, planned = (asl.Runtime(MODEL, cases.fixed(2), kv_budget=b) for b in (9, None))
