@@ -56,8 +56,8 @@ def compare(
         _print(found)
 
 
-COLUMNS = ("row", "online", "score", "to fixed", "mean passes", "sleep FLOPs / event", "share",
-           "regret", "to shuffled", "to hull")  # fmt: skip
+COLUMNS = ("row", "online", "score", "to fixed", "mean passes", "FLOPs / event", "of them sleep",
+           "share", "regret", "to shuffled", "to hull")  # fmt: skip
 
 
 def _print(found: Mapping[str, Any]) -> None:
@@ -93,6 +93,7 @@ def _cells(row: Mapping[str, Any], most: int) -> list[str]:
         _mean(row["score"], row["score_interval"], ".4f"),
         _mean(row[f"difference_to_fixed{most}"], row["difference_interval"], "+.4f"),
         f"{row['mean_passes']:.2f}",
+        quantity(row["flops_per_event"]),
         quantity(row["sleep_flops_per_event"]),
         "" if share is None else f"{share:.0%}",
         _mean(row["regret"], None, "+.4f"),
