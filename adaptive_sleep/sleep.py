@@ -178,9 +178,6 @@ def _ask(
 ) -> Tensor:
     """Report the windows that have passes left and spread the answers over all of `rows`."""
     ask = torch.nonzero(more)[:, 0]
-    if len(ask) == len(rows):
-        summary, squares = looked(after, before, part.lengths)
-        return keep_going(PassReport(rows, count, change, relative(squares), summary))
     summary, squares = looked(after, before, part.lengths, ask)
     rows, change = rows.index_select(0, ask), change.index_select(0, ask)
     answer = keep_going(PassReport(rows, count, change, relative(squares), summary))

@@ -30,10 +30,10 @@ class SeedRow:
     against an oracle that sees all that is scored; `regret_loss` as `regret`, in units of loss;
     `extra_passes` beyond the oracle's. `streams`, of a policy: how many its difference to
     fixed(max_passes) is paired over, with the interval and the p-value of `within_model.Paired`.
-    `fixed_score` and `fixed_sleep` are those of
-    fixed(max_passes), `hull_score` that of the best mixture of fixed passes for no more sleep
-    FLOPs, `shuffled_score` that of the policy's own passes shuffled. `within`: whether a point of
-    the grid was near enough to fixed(max_passes) on validation (None: there was no grid).
+    `fixed_score` and `fixed_sleep` are those of fixed(max_passes), `hull_score` that of the best
+    mixture of fixed passes for no more sleep FLOPs, `shuffled_score` that of the policy's own
+    passes shuffled. `within`: whether a point of the grid was near enough to fixed(max_passes) on
+    validation (None: there was no grid).
     `optimistic`: what chose the passes is in the score. Of rows at matched cost (kinds "matched", a
     policy, and "baseline"): `target`, times the plain hybrid's FLOPs per event; the `knob` of a
     baseline; what its model was trained on, tokens each counted once; the FLOPs of wake passes

@@ -23,10 +23,11 @@ LANES = 16  # outputs are padded to a multiple of it
 
 
 class Dense:
-    """x -> W_n f(... f(W_1 x + b_1) ...) + b_n, with f tanh or ReLU; for float32 on a CPU.
+    """x -> W_n f(... f(W_1 x + b_1) ...) + b_n, with f tanh or ReLU; on a CPU.
 
-    weights `[out, in]` as torch's Linear has them, biases `[out]`, layer by layer; copied. What a
-    row gives is the same to the bit in any batch. Only where `Dense.serves()`.
+    weights `[out, in]` as torch's Linear has them, biases `[out]`, layer by layer, all float32 or
+    all float64; copied. What a row gives is the same to the bit in any batch. Only where
+    `Dense.serves()`.
     """
 
     @staticmethod
@@ -41,17 +42,17 @@ class Dense:
         held += [_padded(b, out) for b, out in zip(biases, wide, strict=True)]
         places = (ctypes.c_void_p * len(held))(*(each.data_ptr() for each in held))
         spans = (ctypes.c_int64 * len(sizes))(*sizes)
-        self._kept = held, places, spans  # what the addresses below lead to
+        self._kept, self._dtype = (held, places, spans), weights[0].dtype  # and their addresses
         at, half = ctypes.addressof(places), ctypes.sizeof(places) // 2
         self._given = (len(wide), max(wide), relu, ctypes.addressof(spans), at, at + half)
         self._inputs, self._outputs = sizes[0], sizes[-1]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return `[rows, outputs]` for x float32 `[rows, inputs]`. Raises InputError for another
-        x."""
-        if x.dim() != 2 or x.shape[1] != self._inputs or x.dtype != torch.float32:
+        """Return `[rows, outputs]` for x `[rows, inputs]` of the type of the weights. Raises
+        InputError for another x."""
+        if x.dim() != 2 or x.shape[1] != self._inputs or x.dtype != self._dtype:
             raise InputError(
-                f"x: {x.dtype} of shape {tuple(x.shape)}, expected torch.float32 of shape "
+                f"x: {x.dtype} of shape {tuple(x.shape)}, expected {self._dtype} of shape "
                 f"(rows, {self._inputs})"
             )
         x = x.contiguous()
@@ -59,11 +60,12 @@ class Dense:
         call = Network(len(x), *self._given, x.data_ptr(), y.data_ptr())
         library = native._library()
         assert not isinstance(library, str)
-        if library.adaptive_sleep_dense(ctypes.byref(call), 0, native.level()):
+        wide = int(x.dtype == torch.float64)
+        if library.adaptive_sleep_dense(ctypes.byref(call), wide, native.level()):
             raise MemoryError("kernels.Dense: no memory for what lies between layers")
         return y
 
 
 def _padded(x: Tensor, size: int) -> Tensor:
     """A copy of x with zeros behind, up to `size` numbers in its last dimension."""
-    return F.pad(x.to(torch.float32), (0, size - x.shape[-1])).contiguous().clone()
+    return F.pad(x, (0, size - x.shape[-1])).contiguous().clone()

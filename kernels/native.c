@@ -1,10 +1,10 @@
 /* The gated delta rule on a CPU, in C: chunks of 16 events, everything of a chunk in the cache; and
    what blocks do row by row, attention over short windows, and small networks.
 
-   Loaded by native.py and called by the other native_*.py and dense.py. One thread works on one sequence (a
-   stream and a head) at a time, or on one block of rows. The arithmetic is in the headers beside this
-   file, compiled here for float and double, and for x86-64 both as it comes and with AVX2; this file
-   holds what they share and chooses among them.
+   Loaded by native.py, called by it, by the other native_*.py and by dense.py. One thread works on
+   one sequence (a stream and a head) at a time, or on one block of rows. The arithmetic is in the
+   headers beside this file, compiled here for float and double, and for x86-64 both as it comes and
+   with AVX2; this file holds what they share and chooses among them.
    Notation and source as in chunked.py (arXiv 2412.06464, section 3.3). */
 
 #include <math.h>
@@ -68,8 +68,8 @@ struct attention {
 
 /* One look at the `count` rows `rows` (NULL: the first) of x [rows, steps, size], of which `lengths`
    (NULL: all) count, contiguous, as is `before`; size a multiple of LANES / 2. What is not wanted is
-   NULL: `pooled` [count, 2 size], `norms` [2, count]. With `targets` [count] the rows are logits, and the norms losses and entropies.
-   native_structs.py holds the same fields in the same order. */
+   NULL: `pooled` [count, 2 size], `norms` [2, count]. With `targets` [count] the rows are logits, and
+   the norms losses and entropies. native_structs.py holds the same fields in the same order. */
 struct look {
     int64_t count, steps, size, threads;
     double epsilon;

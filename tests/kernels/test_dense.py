@@ -44,12 +44,16 @@ def slowly(layers: Layers, x: Tensor, *, relu: bool) -> Tensor:
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("sizes", [[3, 2], [133, 128, 128, 3], [1, 17, 16, 33, 1]])
 @pytest.mark.parametrize("rows", [0, 1, 3, 4, 11])
-def test_equal_the_layers(sizes: list[int], rows: int, *, relu: bool) -> None:
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-6), (torch.float64, 1e-14)])
+def test_equal_the_layers(
+    sizes: list[int], rows: int, dtype: torch.dtype, bound: float, *, relu: bool
+) -> None:
     assert Dense.serves()
     layers, x = drawn(sizes, rows, seed=len(sizes))
+    layers, x = [(w.to(dtype), b.to(dtype)) for w, b in layers], x.to(dtype)
     found = made(layers, relu=relu)(x)
-    assert found.shape == (rows, sizes[-1])
-    assert torch.allclose(found.double(), slowly(layers, x, relu=relu), atol=2e-6)
+    assert (found.shape, found.dtype) == ((rows, sizes[-1]), dtype)
+    assert torch.allclose(found.double(), slowly(layers, x, relu=relu), rtol=bound, atol=bound)
 
 
 @pytest.mark.usefixtures("_level")
