@@ -38,7 +38,7 @@ from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.eviction import Holding
 from adaptive_sleep.ledger import Costs, Ledger, resident_bytes
 from adaptive_sleep.memory import FastWeights
-from adaptive_sleep.model import Model
+from adaptive_sleep.model import Beside, Model
 from adaptive_sleep.packing import Packed, Waiting, check_room, pack_series, pack_tokens
 from adaptive_sleep.ragged import append
 from adaptive_sleep.settings import RuntimeSettings
@@ -153,9 +153,11 @@ def advance(works: Works, pieces: Sequence[Piece], draft: Draft, forced: bool = 
     started = time.perf_counter()
     cache = works.cache(index, state)
     named = streams if draft.predictions is not None else None
-    # where all windows end, how far the fast weights moved is measured while they are at hand
+    # where all windows end, signals are measured while what they look at is at hand: hidden states
+    # only of windows that are read at once
     before = works.before(index) if all(p.closes for p in pieces) else None
-    woken = wake(model, packed, read_start(state, cache), works.holding.reach, named, before)
+    beside = None if before is None else Beside(before, not state["positions"].any())
+    woken = wake(model, packed, read_start(state, cache), works.holding.reach, named, beside)
     draft.seconds["wake"] += time.perf_counter() - started
     sound = woken.done.finite_streams() & woken.done.weights.finite_streams()
     require_finite(sound, streams, state["window"].tolist())
@@ -180,11 +182,11 @@ def advance(works: Works, pieces: Sequence[Piece], draft: Draft, forced: bool = 
     if len(rows):
         part = {n: t.index_select(0, rows) for n, t in (fresh | window).items()}
         names = [streams[int(r)] for r in rows]
-        causes, moved = causes_of(pieces, rows, forced), woken.done.change
-        change = None if moved is None else moved.index_select(0, rows)
+        causes, found = causes_of(pieces, rows, forced), (woken.done.change, woken.done.summary)
+        measured = tuple(None if x is None else x.index_select(0, rows) for x in found)
         here = index.index_select(0, rows)
         start = works.before(here) if before is None else before.select(rows)
-        _close(works, names, here, causes, part, start, change, draft, forced)
+        _close(works, names, here, causes, part, start, measured, draft, forced)
     if forced:
         forget(works, index)
 
@@ -220,12 +222,12 @@ def _close(
     causes: list[str],
     state: Rows,
     before: FastWeights,
-    change: Tensor | None,
+    measured: tuple[Tensor | None, ...],
     draft: Draft,
     forced: bool,
 ) -> None:
     """Measure, ask, sleep and evict for streams whose windows end (`state`: their rows; `before`:
-    their S0; `change`: how far it moved, where that is known)."""
+    their S0; `measured`: how far it moved and the summary, where the wake pass measured them)."""
     lengths = state["positions"]
     size = int(lengths.max())
     closed = ClosedWindow(
@@ -234,7 +236,7 @@ def _close(
         lengths,
         before,
         read_weights(state, "now"),
-        change,
+        *measured,
     )
     closing = works.counters(names, state, works.pressure())
     decision = slept_on(works, closed, closing, draft)

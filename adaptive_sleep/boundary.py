@@ -15,11 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptive_sleep.contract import PolicyLike, keep_going, observe, plan_passes, policy_flops
-from adaptive_sleep.kernels import pooled
 from adaptive_sleep.ledger import Costs
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
-from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals, check_finite
+from adaptive_sleep.signals import (
+    SleepProgress,
+    WindowOutcome,
+    WindowSignals,
+    check_finite,
+    owned,
+)
 from adaptive_sleep.sleep import ClosedWindow, PassReport, Slept, consolidate
 from adaptive_sleep.streams.errors import AdaptiveSleepError
 
@@ -85,7 +90,7 @@ def window_signals(
         limits,
         closed.change.double().numpy(),
         pass_flops(model, closed.lengths, limits.costs),
-        pooled(closed.hidden, closed.lengths).numpy(),
+        closed.summary.numpy(),
     )
 
 
@@ -94,7 +99,7 @@ def _signals(
     limits: Limits,
     state_change: FloatArray,
     more_flops: IntArray,
-    pooled: NDArray[np.float32],
+    summary: NDArray[np.float32],
 ) -> WindowSignals:
     streams = len(closing.stream)
     left = full = np.ones(streams)
@@ -117,7 +122,7 @@ def _signals(
         price=limits.price * full,
         budget_left=left,
         max_passes=np.full(streams, limits.max_passes, dtype=np.int64),
-        summary=pooled,
+        summary=summary,
     )
 
 
@@ -211,8 +216,8 @@ def answered(
     change, price = torch.zeros(count), limits.costs.spread * closing.predicted
     if after is not before:
         change, price = after.change_since(before), price + limits.costs.change
-    pooled = np.zeros((count, 0), np.float32)
-    signals = _signals(closing, limits, change.double().numpy(), none, pooled)
+    summary = np.zeros((count, 0), np.float32)
+    signals = _signals(closing, limits, change.double().numpy(), none, summary)
     check_finite(signals)
     clock.append(time.perf_counter())
     observe(policy, outcomes(signals, dict(pending)))
@@ -271,19 +276,21 @@ class _Meter:
         self.policy, self.signals, self.allowed = policy, signals, allowed
         self.seconds = 0.0
 
-    def __call__(self, report: PassReport) -> Tensor:
+    def __call__(self, report: PassReport) -> NDArray[np.bool_]:
         start = time.perf_counter()
-        rows = report.rows.numpy()
-        progress = SleepProgress(
-            stream=self.signals.stream[rows],
-            window=self.signals.window[rows],
-            passes=np.full(len(rows), report.passes, dtype=np.int64),
+        rows = report.rows
+        signals, count = self.signals, report.passes
+        progress = owned(
+            SleepProgress,
+            stream=signals.stream[rows],
+            window=signals.window[rows],
+            passes=np.full(len(rows), count, dtype=np.int64),
             planned=self.allowed[rows],
-            state_change=report.state_change.double().numpy(),
-            hidden_change=report.hidden_change.double().numpy(),
-            summary=report.summary.numpy(),
-            flops=(report.passes - 1) * self.signals.pass_flops[rows],
+            state_change=report.state_change.astype(np.float64),
+            hidden_change=report.hidden_change.astype(np.float64),
+            summary=report.summary,
+            flops=(count - 1) * signals.pass_flops[rows],
         )
-        answer = torch.from_numpy(keep_going(self.policy, progress))
+        answer = keep_going(self.policy, progress)
         self.seconds += time.perf_counter() - start
         return answer

@@ -162,7 +162,8 @@ def plan_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
     that are not finite.
     """
     check_finite(signals)
-    answer = policy.plan(signals) if isinstance(policy, SleepPolicy) else policy(signals)
+    plan: Any = getattr(policy, "plan", policy)
+    answer = plan(signals)
     values = _whole_numbers(policy, signals, answer)
     if values.ndim == 0:
         values = np.full(len(signals), values)

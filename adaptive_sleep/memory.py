@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adaptive_sleep.config import ModelConfig
-from adaptive_sleep.kernels import moves
+from adaptive_sleep.kernels import moves, relative
 
 CPU = torch.device("cpu")
 EPSILON = 1e-6  # of the relative state change (design, section 4)
@@ -80,7 +80,7 @@ class FastWeights:
         Norms are Frobenius norms over all layers and heads together (design, section 4).
         """
         found = [_squares(now, before.matrices[name]) for name, now in self.matrices.items()]
-        return relative(torch.stack(found).sum(0)) if found else torch.zeros(0)
+        return relative(torch.stack(found).sum(0), EPSILON) if found else torch.zeros(0)
 
     def finite_streams(self) -> Tensor:
         """Boolean `[B]`: which streams hold finite values only."""
@@ -100,12 +100,6 @@ def _squares(now: Tensor, before: Tensor) -> Tensor:
     by head, as a pass measures it; to the bit, where K V is a multiple of 8."""
     heads = (x.flatten(0, 1).flatten(1).unsqueeze(1) for x in (now, before))
     return moves(*heads).view(2, *now.shape[:2]).sum(-1)
-
-
-def relative(squares: Tensor) -> Tensor:
-    """Relative change `[B]` from sums of squares `[2, B]`, of what moved and of what it is now."""
-    moved, size = squares.sqrt().unbind(0)
-    return moved / (size + EPSILON)
 
 
 def empty_fast_weights(

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from adaptive_sleep.attention import Attention, KVCache, Visibility, empty_cache, view
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.deltanet import DeltaNet
-from adaptive_sleep.kernels import rms_norm, squared_relu
-from adaptive_sleep.memory import FastWeights, empty_fast_weights, relative
+from adaptive_sleep.kernels import added, relative, rms_norm, squared_relu
+from adaptive_sleep.memory import EPSILON, FastWeights, empty_fast_weights
 from adaptive_sleep.memory_tokens import MemoryTokens
 from adaptive_sleep.series import SeriesFace
 from adaptive_sleep.tokens import TokenFace
@@ -28,14 +28,17 @@ class Pass:
     """What one run of the blocks leaves.
 
     `hidden` `[B, T, d]`; `weights`, the fast weights after it; `new`, the keys and values of the
-    T new positions (not the past ones), with their `lengths`; `change`, the relative change of the
-    fast weights `[B]`, where it was asked for.
+    T new positions (not the past ones), with their `lengths`. What was measured beside, as asked:
+    `change`, the relative change of the fast weights `[B]`; `summary`, the mean- and max-pooled
+    hidden states, RMS-normalised, `[B, 2d]`; `hidden_change`, the relative change of these `[B]`.
     """
 
     hidden: Tensor
     weights: FastWeights
     new: KVCache
     change: Tensor | None = None
+    summary: Tensor | None = None
+    hidden_change: Tensor | None = None
 
     def moved(self) -> Tensor:
         """The change, which was asked for."""
@@ -46,6 +49,17 @@ class Pass:
         """Boolean `[B]`: which streams have finite hidden states at all their valid positions."""
         valid = torch.arange(self.hidden.shape[1]) < self.new.lengths[:, None]
         return (torch.isfinite(self.hidden).all(-1) | ~valid).all(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """What a run measures on numbers that it holds already: the change of the fast weights from
+    `since`; if `pooled`, the summary of the hidden states, and their change from `hidden`
+    `[B, T, d]`, where it is given."""
+
+    since: FastWeights
+    pooled: bool = False
+    hidden: Tensor | None = None
 
 
 class Block(nn.Module):
@@ -62,8 +76,12 @@ class Block(nn.Module):
 
     def mlp(self, x: Tensor) -> Tensor:
         """x plus its MLP, `[B, T, d]`."""
+        return x + self.within(x)
+
+    def within(self, x: Tensor) -> Tensor:
+        """What the MLP adds to x, `[B, T, d]`."""
         inner = self.up(rms_norm(x, self.mlp_gain))
-        return x + self.drop(self.down(squared_relu(inner)))
+        return self.drop(self.down(squared_relu(inner)))
 
     def drop(self, y: Tensor) -> Tensor:
         """What a block adds, with some of it dropped while training."""
@@ -187,36 +205,37 @@ class Model(nn.Module):
         *,
         seen: Visibility = "causal",
         reach: int | None = None,
-        since: FastWeights | None = None,
+        beside: Beside | None = None,
     ) -> Pass:
         """One pass of the blocks over `embedded` `[B, T, d]`, `lengths` int64 `[B]` of it valid.
 
         `cache`: what attention still holds (None: nothing); `seen`: who sees whom among the new
         positions; `reach`: positions that a query sees at most (sliding), None for all held.
         Under `seen` "diagonal" the positions are questions: each reads what is held and the fast
-        weights alone, and leaves the fast weights as they are. `since`: the fast weights that the
-        change is measured from (None: it is not). Memory tokens, where the model has them, are read
-        and written beside the positions, and seen in nothing but the `weights`.
+        weights alone, and leaves the fast weights as they are. `beside`: what is measured by
+        the way (None: nothing). Memory tokens, where the model has them, are read and written
+        beside the positions, and seen in nothing but the `weights`.
         """
         if self.memory is None:
-            return self._run(embedded, lengths, weights, cache, seen, reach, since)
+            return self._run(embedded, lengths, weights, cache, seen, reach, beside)
         memory, size, carried = self.memory, embedded.shape[1], weights.carried
         assert carried is not None
+        within = None if beside is None else Beside(beside.since)
         if seen == "diagonal":
             x, sizes = memory.before(embedded, lengths, carried)
-            done = self._run(x, sizes, weights, cache, seen, reach, since, memory.count)
+            done = self._run(x, sizes, weights, cache, seen, reach, within, memory.count)
         else:
             x, sizes = memory.around(embedded, lengths, carried)
-            done = self._run(x, sizes, weights, cache, seen, reach, since)
+            done = self._run(x, sizes, weights, cache, seen, reach, within)
             carried = memory.written(done.hidden, lengths, carried)
         keys = {n: memory.inner(t, size) for n, t in done.new.keys.items()}
         values = {n: memory.inner(t, size) for n, t in done.new.values.items()}
-        return Pass(
-            memory.inner(done.hidden, size),
-            replace(done.weights, carried=carried),
-            KVCache(keys, values, lengths),
-            done.change,
-        )
+        kept, new = replace(done.weights, carried=carried), KVCache(keys, values, lengths)
+        hidden, summary, moved = memory.inner(done.hidden, size), None, None
+        if beside is not None and beside.pooled:
+            nothing = torch.zeros_like(hidden)
+            hidden, summary, moved = added(hidden, nothing, lengths, beside.hidden, floor=EPSILON)
+        return Pass(hidden, kept, new, done.change, summary, moved)
 
     def _run(
         self,
@@ -226,7 +245,7 @@ class Model(nn.Module):
         cache: KVCache | None,
         seen: Visibility,
         reach: int | None,
-        since: FastWeights | None,
+        beside: Beside | None,
         shared: int = 0,
     ) -> Pass:
         """`run` over positions that hold all there is to read; `shared` as in `view`."""
@@ -236,6 +255,7 @@ class Model(nn.Module):
         padded = None if look.full else lengths
         x, matrices, tails = embedded, dict(weights.matrices), dict(weights.tails)
         keys, values, mass, moved = {}, {}, {}, []
+        summary = turned = None
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             name, normal = str(index), block.normal(x)
@@ -250,13 +270,18 @@ class Model(nn.Module):
             else:
                 y, matrices[name], tail, squares = block.mixer(
                     normal, padded, weights.matrices[name], weights.tails.get(name),
-                    None if since is None else since.matrices[name],
+                    None if beside is None else beside.since.matrices[name],
                 )  # fmt: skip
                 if tail is not None:
                     tails[name] = tail
                 if squares is not None:
                     moved.append(squares)
-            x = block.mlp(x + block.drop(y))
+            x = x + block.drop(y)
+            if beside is not None and beside.pooled and index + 1 == len(self.blocks):
+                given = x, block.within(x), lengths, beside.hidden
+                x, summary, turned = added(*given, floor=EPSILON)
+            else:
+                x = block.mlp(x)
         new = KVCache(keys, values, lengths, None if cache.mass is None else mass)
-        change = relative(torch.stack(moved).sum(0)) if moved else None
-        return Pass(x, FastWeights(matrices, tails), new, change)
+        change = relative(torch.stack(moved).sum(0), EPSILON) if moved else None
+        return Pass(x, FastWeights(matrices, tails), new, change, summary, turned)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -176,14 +177,26 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
+def owned(kind: type[R], **columns: NDArray[Any]) -> R:
+    """A record of arrays that nobody else holds, of the declared types and one length: what `kind`
+    makes of them, but neither checked nor copied."""
+    record = object.__new__(kind)
+    for values in columns.values():
+        values.setflags(write=False)
+    vars(record).update(columns)
+    return record
+
+
 def check_finite(signals: Record) -> None:
     """Refuse a record with a value that is not finite.
 
     Raises AdaptiveSleepError naming the stream, the window and the signal of the first such value.
     """
     columns, floats = _columns(signals), _FLOATS[type(signals)]
-    flat = np.concatenate([columns[name] for name in floats])
-    if np.isfinite(flat).all() and np.isfinite(columns.get("summary", 0.0)).all():
+    blocks = [np.concatenate([columns[name] for name in floats])]
+    if "summary" in columns:
+        blocks.append(columns["summary"])
+    if all(np.count_nonzero(np.isfinite(block)) == block.size for block in blocks):
         return
     for name in (name for name, dtype, _ in _LAYOUT[type(signals)] if dtype.kind == "f"):
         values = columns[name]
@@ -246,9 +259,14 @@ def _copy(record: Record, name: str, given: Any, dtype: np.dtype[Any]) -> NDArra
     values = np.asarray(given)
     if values.dtype == dtype:
         return values.copy()
-    castable = values.size == 0 or dtype.kind == "O" or np.can_cast(values, dtype, "same_kind")
-    if not castable or values.dtype.kind == "b":
+    if values.dtype.kind == "b" or (values.size and not _castable(values.dtype, dtype)):
         raise InputError(
             f"{type(record).__name__}.{name} holds {values.dtype}: expected values of type {dtype}"
         )
     return values.astype(dtype, copy=True)
+
+
+@cache
+def _castable(given: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether values of a type are taken for those of another."""
+    return dtype.kind == "O" or np.can_cast(given, dtype, "same_kind")

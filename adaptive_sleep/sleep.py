@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptive_sleep.kernels import looked, pooled
-from adaptive_sleep.memory import FastWeights, relative
-from adaptive_sleep.model import Model, Pass
+from adaptive_sleep.kernels import pooled
+from adaptive_sleep.memory import FastWeights
+from adaptive_sleep.model import Beside, Model, Pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +24,7 @@ class ClosedWindow:
     """A batch of windows after their wake pass.
 
     `embedded` h0 and `hidden` h1, `[B, L, d]`; `lengths` int64 `[B]`; `before` S0 and `after` S1;
-    `measured`: what `change` is, where the pass measured it.
+    `measured`, `pooled`: what `change` and `summary` are, where the pass measured them.
     """
 
     embedded: Tensor
@@ -31,6 +33,12 @@ class ClosedWindow:
     before: FastWeights
     after: FastWeights
     measured: Tensor | None = None
+    pooled: Tensor | None = None
+
+    @cached_property
+    def summary(self) -> Tensor:
+        """The hidden states, mean- and max-pooled, RMS-normalised, `[B, 2d]`; a signal."""
+        return pooled(self.hidden, self.lengths) if self.pooled is None else self.pooled
 
     @cached_property
     def change(self) -> Tensor:
@@ -53,16 +61,17 @@ class ClosedWindow:
 
 @dataclass(frozen=True, eq=False)
 class PassReport:
-    """What one sleep pass did to the windows still active: `[n]`, `summary` `[n, 2d]`.
+    """What one sleep pass did to the windows that have passes left: `[n]`, `summary` `[n, 2d]`.
 
-    `rows`: their indices in the batch; `passes`: done so far; the changes are relative norms.
+    `rows`: their indices in the batch; `passes`: done so far; the changes are relative norms. Held
+    as arrays, for whoever decides reads no tensors.
     """
 
-    rows: Tensor
+    rows: NDArray[np.int64]
     passes: int
-    state_change: Tensor
-    hidden_change: Tensor
-    summary: Tensor
+    state_change: NDArray[np.float32]
+    hidden_change: NDArray[np.float32]
+    summary: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +97,7 @@ class Stage:
     summary: Tensor
 
 
-KeepGoing = Callable[[PassReport], Tensor]  # -> bool [n]: which of `rows` go on
+KeepGoing = Callable[[PassReport], NDArray[np.bool_]]  # -> [n]: which of `rows` go on
 
 
 def sleep_pass(
@@ -98,18 +107,21 @@ def sleep_pass(
     weights: FastWeights,
     *,
     measure: bool = False,
+    pool: bool = False,
 ) -> Pass:
     """One more pass: hn, Sn = Blocks(Inject(h0, h(n-1)), C), C by the configured carry.
 
     `hidden` h(n-1) and `weights` S(n-1) belong to the windows of `window`. Every pass starts from
     the convolution tail before the window; the tail of pass 1 is put back at the boundary. With
-    `measure` the change from S(n-1) to Sn comes along.
+    `measure` the change from S(n-1) to Sn comes along, and with `pool` too the summary of hn and
+    its change from h(n-1).
     """
     restart = model.config.carry == "restart"
     start = window.before if restart else weights.with_tails(window.before)
     injected = model.inject(window.embedded, hidden)
-    seen, since = model.config.sleep_attention, weights if measure else None
-    return model.run(injected, window.lengths, start, seen=seen, since=since)
+    beside = Beside(weights, pool, hidden if pool else None) if measure else None
+    seen = model.config.sleep_attention
+    return model.run(injected, window.lengths, start, seen=seen, beside=beside)
 
 
 def consolidate(
@@ -128,13 +140,13 @@ def consolidate(
     count = 1
     while len(rows):
         count += 1
-        ran = sleep_pass(model, part, hidden, current, measure=True)
+        ran = sleep_pass(model, part, hidden, current, measure=True, pool=keep_going is not None)
         fresh_hidden, fresh, change = ran.hidden, ran.weights, ran.moved()
         last = last.index_copy(0, rows, change)
         done = done.index_fill(0, rows, count)
         more = passes.index_select(0, rows) > count
         if keep_going is not None and bool(more.any()):
-            more = more & _ask(keep_going, rows, count, more, part, hidden, fresh_hidden, change)
+            more = _ask(keep_going, rows, count, more, ran)
         stop = torch.nonzero(~more)[:, 0]
         if len(stop):
             weights = weights.put(
@@ -157,28 +169,23 @@ def stages(model: Model, window: ClosedWindow, most: int) -> Iterator[Stage]:
     hidden, current = window.hidden, window.after
     change = window.change
     moved = torch.full_like(change, torch.nan)
-    yield Stage(1, current, change, moved, pooled(hidden, window.lengths))
+    yield Stage(1, current, change, moved, window.summary)
     for passes in range(2, most + 1):
-        ran = sleep_pass(model, window, hidden, current, measure=True)
-        summary, squares = looked(ran.hidden, hidden, window.lengths)
+        ran = sleep_pass(model, window, hidden, current, measure=True, pool=True)
         hidden, current = ran.hidden, ran.weights
         kept = current.with_tails(window.after)
-        yield Stage(passes, kept, ran.moved(), relative(squares), summary)
+        assert ran.summary is not None
+        assert ran.hidden_change is not None
+        yield Stage(passes, kept, ran.moved(), ran.hidden_change, ran.summary)
 
 
-def _ask(
-    keep_going: KeepGoing,
-    rows: Tensor,
-    count: int,
-    more: Tensor,
-    part: ClosedWindow,
-    before: Tensor,
-    after: Tensor,
-    change: Tensor,
-) -> Tensor:
+def _ask(keep_going: KeepGoing, rows: Tensor, count: int, more: Tensor, ran: Pass) -> Tensor:
     """Report the windows that have passes left and spread the answers over all of `rows`."""
-    ask = torch.nonzero(more)[:, 0]
-    summary, squares = looked(after, before, part.lengths, ask)
-    rows, change = rows.index_select(0, ask), change.index_select(0, ask)
-    answer = keep_going(PassReport(rows, count, change, relative(squares), summary))
-    return more.index_copy(0, ask, answer)
+    assert ran.summary is not None
+    assert ran.hidden_change is not None
+    many = more.numpy()
+    (ask,) = many.nonzero()
+    seen = (x.numpy()[ask] for x in (ran.moved(), ran.hidden_change, ran.summary))
+    answer = np.zeros(len(many), np.bool_)
+    answer[ask] = keep_going(PassReport(rows.numpy()[ask], count, *seen))
+    return torch.from_numpy(answer)

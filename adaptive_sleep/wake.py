@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adaptive_sleep.attention import KVCache
 from adaptive_sleep.memory import FastWeights
-from adaptive_sleep.model import Model, Pass
+from adaptive_sleep.model import Beside, Model, Pass
 from adaptive_sleep.normalise import RunningStats, advance
 from adaptive_sleep.packing import Packed
 from adaptive_sleep.series import Patches
@@ -82,12 +82,12 @@ def wake(
     start: Start,
     reach: int | None,
     streams: list[str] | None = None,
-    since: FastWeights | None = None,
+    beside: Beside | None = None,
 ) -> Woken:
     """Run the blocks once over new positions and score them against the forecasts before them.
 
     `reach`: positions that a query sees at most (sliding), None for all held. With `streams` given
-    the predictions themselves are returned, in units. `since`: as in `Model.run`.
+    the predictions themselves are returned, in units. `beside`: as in `Model.run`.
     """
     if not int(packed.lengths.max()):
         return _untouched(start, packed)
@@ -102,7 +102,8 @@ def wake(
         each, after = advance(start.stats, packed.values, packed.events, memory)
         embedded = model.series.embed(Patches(packed.values, packed.events, each))
     embedded = model.placed(embedded, start.cache.lengths)
-    done = model.run(embedded, packed.lengths, start.weights, start.cache, reach=reach, since=since)
+    given = embedded, packed.lengths, start.weights, start.cache
+    done = model.run(*given, reach=reach, beside=beside)
     before = torch.cat([start.last_hidden[:, None], done.hidden[:, :-1]], 1)
     steps = torch.arange(embedded.shape[1])
     scored = (steps < packed.lengths[:, None]) & ((steps > 0) | start.has_last[:, None])

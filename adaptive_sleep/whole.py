@@ -31,7 +31,7 @@ from adaptive_sleep.attention import KVCache
 from adaptive_sleep.bookkeeping import arrived, read_weights, settled
 from adaptive_sleep.boundary import answered, require_finite
 from adaptive_sleep.ledger import IntArray
-from adaptive_sleep.model import Model, Pass
+from adaptive_sleep.model import Beside, Model, Pass
 from adaptive_sleep.packing import check_room
 from adaptive_sleep.sleep import ClosedWindow
 from adaptive_sleep.streams.events import Events, Piece
@@ -123,7 +123,7 @@ class _Windows:
             done = ask(model, *given, seen="causal" if text else "diagonal", reach=reach)
         else:
             seen = model.config.sleep_attention
-            done = model.run(*given, seen=seen, reach=reach, since=start)
+            done = model.run(*given, seen=seen, reach=reach, beside=Beside(start, pooled=True))
         draft.seconds["wake"] += time.perf_counter() - started
         sound = done.finite_streams() & done.weights.finite_streams()
         require_finite(sound, self.names, self.state["window"].tolist())
@@ -186,7 +186,9 @@ def _consolidate(
     cache = _cache(works, index, windows)
     embedded, done = windows.read(works, cache, draft, asked=False)
     before = read_weights(windows.state, "now")
-    closed = ClosedWindow(embedded, done.hidden, windows.lengths, before, done.weights, done.change)
+    closed = ClosedWindow(
+        embedded, done.hidden, windows.lengths, before, done.weights, done.change, done.summary
+    )
     lengths, causal = windows.lengths.numpy(), works.model.config.sleep_attention == "causal"
     spent = works.costs.whole(lengths, *_past(works, windows), causal=causal)
     draft.ledger = draft.ledger.add(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.experiments.bench_runtime_gate import check_gate
 from adaptive_sleep.experiments.bench_watch import watching
+from adaptive_sleep.experiments.bench_within import within
 from adaptive_sleep.experiments.bench_workload import (
     MOST,
     Shape,
@@ -46,6 +47,7 @@ OTHERS = (
 )
 ROUNDS = 15  # timed windows of every stream, each read by every contender in turn
 WARM = 2  # before them, not timed
+WITHIN_ROUNDS = 60  # of each kernel, with and without what it measures
 DECIDING_BOUND = 0.02  # of a step
 MIXED_BOUND = 1.10  # times the ideal
 
@@ -86,7 +88,8 @@ def in_turn(contenders: Sequence[Contender], shape: Shape, rounds: int) -> None:
 def deciding(shape: Shape, rounds: int) -> list[dict[str, Any]]:
     """The share of a step's CPU seconds that signals and policy take, one row a policy.
 
-    Every step closes a window of every stream: deciding is as large a part of it as it can be.
+    Every step closes a window of every stream: deciding is as large a part of it as it can be. What
+    passes measure within their kernels counts as signals, as `bench_within` finds it.
     """
     model = model_of(shape)
     with tempfile.TemporaryDirectory() as folder:
@@ -94,12 +97,16 @@ def deciding(shape: Shape, rounds: int) -> list[dict[str, Any]]:
             name: Contender(model, spec) for name, spec in policies_of(model, Path(folder)).items()
         }
     in_turn(list(contenders.values()), shape, rounds)
+    inner = within(shape, WITHIN_ROUNDS)
     rows = []
     for name, each in contenders.items():
         step, signals, policy = (each.of(phase) for phase in ("step", "signals", "policy"))
+        asked = getattr(each.runtime.policy, "keep_going", None) is not None
+        passes = np.array(each.passes[WARM:])
+        signals = signals + inner.of(passes, asked=asked)
         rows.append(
             asdict(shape)
-            | {"policy": name, "mean_passes": float(np.mean(each.passes[WARM:]))}
+            | {"policy": name, "mean_passes": float(passes.mean())}
             | spread("share", (signals + policy) / step)
             | {
                 "signals_share": float(np.median(signals / step)),

@@ -2,8 +2,8 @@
 
 A step without signals would be another step: other caches, other passes. So the calls that measure
 and decide are wrapped while a step runs, and the step goes on as it would. What is measured within
-a kernel, on numbers that it holds already (the entropy of a prediction, how far a pass moved the
-fast weights), has no time of its own.
+a kernel, on numbers that it holds already, has no time of its own: `bench_within` finds what it
+costs.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from adaptive_sleep.streams.events import Events, Piece
 SECOND = 1_000_000_000
 VOCABULARY = 64
 MOST = 4  # passes that any policy here asks for
-HIDDEN = 128  # of both hidden layers of the network, as fit-gain has them
+HIDDEN = 32  # of both hidden layers of the network, as fit-gain has them
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def policies_of(model: Model, folder: Path) -> dict[str, str]:
         "fixed(1)": "fixed(1)",
         settling: settling,
         "linear": "linear()",
-        "predicted_gain": f"predicted_gain(file={str(file)!r}, threshold=1.0)",
+        # all sleep on, some beyond the second pass: it is asked after two passes
+        "predicted_gain": f"predicted_gain(file={str(file)!r}, threshold=0.5)",
         "budgeted": f"budgeted({settling}, flops_per_event={one_pass / window!r})",
     }
 

@@ -31,11 +31,11 @@ class Recipe:
     `epochs`; after `patience` of them without a better error on the windows held out it ends, and
     the best epoch counts."""
 
-    hidden: int = 128
-    dropout: float = 0.2
-    rate: float = 3e-3
+    hidden: int = 32
+    dropout: float = 0.02
+    rate: float = 7e-3
     decay: float = 0.01
-    batch: int = 256
+    batch: int = 128
     epochs: int = 24
     patience: int = 8
 

@@ -8,7 +8,7 @@ from .attention import attend, attend_nearest, attend_packed, attend_weighed, to
 from .convolution import causal_conv
 from .dense import Dense
 from .dispatch import BACKENDS, chosen_backend, gated_delta_rule
-from .looks import looked, moves, pooled, score_logits
+from .looks import added, moves, pooled, relative, score_logits
 from .reference import gated_delta_rule_reference
 from .rows import gated_norm, keys_and_values, rms_norm, squared_relu
 from .step import gated_delta_step
@@ -16,6 +16,7 @@ from .step import gated_delta_step
 __all__ = [
     "BACKENDS",
     "Dense",
+    "added",
     "attend",
     "attend_nearest",
     "attend_packed",
@@ -27,9 +28,9 @@ __all__ = [
     "gated_delta_step",
     "gated_norm",
     "keys_and_values",
-    "looked",
     "moves",
     "pooled",
+    "relative",
     "rms_norm",
     "score_logits",
     "squared_relu",

@@ -57,13 +57,53 @@ class Dense:
             )
         x = x.contiguous()
         y = x.new_empty(len(x), self._outputs)
-        call = Network(len(x), *self._given, x.data_ptr(), y.data_ptr())
+        self._run(Network(len(x), *self._given, x.data_ptr(), y.data_ptr()))
+        return y
+
+    def joined(
+        self,
+        width: int,
+        x: bytes,
+        one: bytes,
+        other: bytes | None,
+        which: bytes,
+        *,
+        least: float,
+        most: float,
+    ) -> Tensor:
+        """Return e to the power of what the network gives, within -most..most, float64 `[rows,
+        outputs]`, for rows that are put together here: x float32 `[rows, width]`, the logarithms of
+        `one` and of `other` float64 `[rows]`, taken as at least `least` (0 where there is no
+        `other`), and 1 for the one of 1, 2, ... that `which` int64 `[rows]` is, 0 for the others.
+
+        All are handed over as bytes: of so little a copy costs less than asking where it lies. Only
+        for weights of float32. Raises InputError for sizes that do not fit.
+        """
+        count = len(which) // 8
+        sizes = [len(x), len(one), 8 * count if other is None else len(other), len(which)]
+        room = 0 < width <= self._inputs - 2
+        if (
+            self._dtype != torch.float32
+            or not room
+            or sizes != [4 * count * width, *3 * [8 * count]]
+        ):
+            raise InputError(
+                f"width={width}, x, one, other, which: {sizes} bytes, for weights of "
+                f"{self._dtype}; expected 1 to {self._inputs - 2} numbers of float32 a row, one "
+                "and other float64, which int64, and weights of float32"
+            )
+        y = torch.empty(count, self._outputs, dtype=torch.float64)
+        call = Network(count, *self._given, x, y.data_ptr(), None, width, least, most, one, other)
+        call.which = which
+        self._run(call)
+        return y
+
+    def _run(self, call: Network) -> None:
         library = native._library()
         assert not isinstance(library, str)
-        wide = int(x.dtype == torch.float64)
+        wide = int(self._dtype == torch.float64)
         if library.adaptive_sleep_dense(ctypes.byref(call), wide, native.level()):
             raise MemoryError("kernels.Dense: no memory for what lies between layers")
-        return y
 
 
 def _padded(x: Tensor, size: int) -> Tensor:

@@ -18,7 +18,7 @@ def pooled(hidden: Tensor, lengths: Tensor) -> Tensor:
     """Return the mean- and max-pooled events of each row of hidden `[B, T, D]` within `lengths`
     `[B]`, each divided by its root mean square, `[B, 2 D]`; zeros for a row without events."""
     if _served(hidden):
-        found, _ = look(hidden, lengths, None, pool=True)
+        found, *_ = look(hidden, lengths, None, pool=True)
         assert found is not None
         return found
     return torch_pooled(hidden, lengths)
@@ -28,25 +28,32 @@ def moves(after: Tensor, before: Tensor, lengths: Tensor | None = None) -> Tenso
     """Return the sums of squares of after - before and of after, both `[B, T, D]`, within `lengths`
     `[B]` (None: all), `[2, B]`."""
     if _served(after, before):
-        _, found = look(after, lengths, before, pool=False)
+        _, found, _ = look(after, lengths, before, pool=False)
         assert found is not None
         return found
     return torch_moves(after, before, lengths)
 
 
-def looked(
-    after: Tensor, before: Tensor, lengths: Tensor, rows: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return `pooled(after, lengths)` and `moves(after, before, lengths)`, in one reading; of the
-    `rows` int64 `[n]` alone, in their order, where they are given."""
-    if _served(after, before):
-        found, norms = look(after, lengths, before, rows, pool=True)
+def added(
+    x: Tensor, y: Tensor, lengths: Tensor, before: Tensor | None = None, *, floor: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return x + y, all `[B, T, D]`; `pooled` of that within `lengths` `[B]`; and, `[B]`, how far
+    it has moved from `before`, where that is given: `relative(moves(x + y, before, lengths),
+    floor)`, floor > 0. In one reading."""
+    if _served(x, y, *(() if before is None else (before,))):
+        found, moved, z = look(x, lengths, before, pool=True, floor=floor, add=y)
         assert found is not None
-        assert norms is not None
-        return found, norms
-    if rows is not None:
-        after, before, lengths = (x.index_select(0, rows) for x in (after, before, lengths))
-    return torch_pooled(after, lengths), torch_moves(after, before, lengths)
+        return z, found, moved
+    z = x + y
+    moved = None if before is None else relative(torch_moves(z, before, lengths), floor)
+    return z, torch_pooled(z, lengths), moved
+
+
+def relative(squares: Tensor, floor: float) -> Tensor:
+    """Return the relative change `[B]` that sums of squares `[2, B]` are of: the root of the first,
+    over that of the second and `floor`."""
+    moved, size = squares.sqrt().unbind(0)
+    return moved / (size + floor)
 
 
 def score_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,28 +66,33 @@ struct attention {
     int64_t d_q_at[2], d_k_at[2];
 };
 
-/* One look at the `count` rows `rows` (NULL: the first) of x [rows, steps, size], of which `lengths`
-   (NULL: all) count, contiguous, as is `before`; size a multiple of LANES / 2. What is not wanted is
-   NULL: `pooled` [count, 2 size], `norms` [2, count]. With `targets` [count] the rows are logits, and
-   the norms losses and entropies. native_structs.py holds the same fields in the same order. */
+/* One look at x [count, steps, size], of whose rows `lengths` (NULL: all) steps count, contiguous, as is
+   `before`; size a multiple of LANES / 2. What is not wanted is NULL: `pooled` [count, 2 size], `norms`
+   [2, count], or [count] where there is a `floor`: the root of the first over that of the second and the
+   floor. With `add` [count, steps, size] what is looked at is x plus that, which goes to `sum`. With
+   `targets` [count] the rows are logits, and the norms losses and entropies. native_structs.py holds the same fields in the same order. */
 struct look {
     int64_t count, steps, size, threads;
-    double epsilon;
-    const int64_t *rows, *lengths, *targets;
-    const void *x, *before;
-    void *pooled, *norms;
+    double epsilon, floor;
+    const int64_t *lengths, *targets;
+    const void *x, *before, *add;
+    void *pooled, *norms, *sum;
 };
 
 /* One run of a small network over `count` rows x [sizes[0]]: layer l takes sizes[l] numbers and gives
    sizes[l + 1], of weights [inputs, outputs padded to LANES] and biases as wide; between layers tanh, or
-   ReLU. No layer has more padded outputs than `widest`. native_structs.py holds the same fields in
-   the same order. */
+   ReLU. No layer has more padded outputs than `widest`. Where there is a `which`, rows are put together
+   (see `join`), and y is double. native_structs.py holds the same fields in the same order. */
 struct dense {
     int64_t count, layers, widest, relu;
     const int64_t *sizes;
     const void *const *weights, *const *biases;
     const void *x;
     void *y, *room;
+    int64_t width;
+    double least, most;
+    const double *one, *other;
+    const int64_t *which;
 };
 #define TOGETHER 4 /* rows that native_dense.h works on together */
 
@@ -256,9 +261,53 @@ void adaptive_sleep_look(const struct look *c, int wide, int level)
         run(c, row);
 }
 
+INLINE float log_of(double x, double least) { return (float)log(x < least ? least : x); }
+
+/* Put rows together: the `width` numbers of x; log of `one` and of `other` (NULL: 0 instead of the log),
+   no less than log `least`; and 1 for the one of 1, 2, ... that `which` has, 0 for the others. */
+static void join(const struct dense *c, float *rows)
+{
+    const int64_t inputs = c->sizes[0], width = c->width;
+    for (int64_t row = 0; row < c->count; row++, rows += inputs) {
+        memcpy(rows, (const float *)c->x + row * width, width * sizeof(float));
+        rows[width] = log_of(c->one[row], c->least);
+        rows[width + 1] = c->other ? log_of(c->other[row], c->least) : 0;
+        for (int64_t i = width + 2; i < inputs; i++) rows[i] = c->which[row] == i - width - 1;
+    }
+}
+
+/* e^x of float x within -most..most, as double. */
+static void raise(const float *x, double *y, int64_t size, double most)
+{
+    for (int64_t i = 0; i < size; i++) y[i] = exp(x[i] < -most ? -most : x[i] > most ? most : x[i]);
+}
+
+int adaptive_sleep_dense(const struct dense *given, int wide, int level);
+
+/* `adaptive_sleep_dense` for rows that are put together. */
+static int run_joined(const struct dense *given, int level)
+{
+    struct dense call = *given;
+    const int64_t inputs = call.sizes[0], outputs = call.sizes[call.layers];
+    float *x = malloc(call.count * (inputs + outputs) * sizeof(float) + 1);
+    if (!x)
+        return 1;
+    join(given, x);
+    call.which = NULL;
+    call.x = x;
+    call.y = x + call.count * inputs;
+    int failed = adaptive_sleep_dense(&call, 0, level);
+    if (!failed)
+        raise(call.y, given->y, call.count * outputs, call.most);
+    free(x);
+    return failed;
+}
+
 /* Run a network over every row, on this thread; returns 0, or 1 where memory ran out. */
 int adaptive_sleep_dense(const struct dense *given, int wide, int level)
 {
+    if (given->which)
+        return run_joined(given, level);
     struct dense call = *given, *c = &call;
     if (!(call.room = malloc(2 * TOGETHER * call.widest * sizeof(double))))
         return 1;

@@ -65,21 +65,31 @@ static void NAME(score)(const struct look *c, int64_t row)
     norms[c->count + row] = log_sum - NAME(across)(along) / sum;
 }
 
-/* Look at row `row` of the result, the row that `rows` has there. */
+/* Look at row `row`. */
 static void NAME(look)(const struct look *c, int64_t row)
 {
     if (c->targets) {
         NAME(score)(c, row);
         return;
     }
-    const int64_t D = c->size, from = c->rows ? c->rows[row] : row;
-    const int64_t given = c->lengths ? c->lengths[from] : c->steps;
+    const int64_t D = c->size, from = row * c->steps * D;
+    const int64_t given = c->lengths ? c->lengths[row] : c->steps;
     const int64_t length = given < 0 ? 0 : given > c->steps ? c->steps : given;
-    const R *x = (const R *)c->x + from * c->steps * D;
+    const R *x = (const R *)c->x + from;
+    if (c->add) {
+        const R *add = (const R *)c->add + from;
+        R *sum = (R *)c->sum + from;
+        for (int64_t d = 0; d < c->steps * D; d += VECTOR) AT(sum + d, 0) = GET(x + d, 0) + GET(add + d, 0);
+        x = sum;
+    }
     if (c->norms) {
-        const R *before = (const R *)c->before + from * c->steps * D;
-        R *norms = c->norms;
-        NAME(moves)(x, before, length * D, norms + row, norms + c->count + row);
+        const R *before = (const R *)c->before + from;
+        R *norms = c->norms, moved, now;
+        NAME(moves)(x, before, length * D, &moved, &now);
+        if (c->floor)
+            norms[row] = (R)sqrt(moved) / ((R)sqrt(now) + (R)c->floor);
+        else
+            norms[row] = moved, norms[c->count + row] = now;
     }
     if (c->pooled) {
         R *pooled = (R *)c->pooled + row * 2 * D;

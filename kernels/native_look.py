@@ -17,37 +17,40 @@ from .native_structs import Look
 
 __all__ = ["look", "score", "serves"]
 
+EPSILON = {kind: torch.finfo(kind).eps for kind in (torch.float32, torch.float64)}
+
 
 def look(
     x: Tensor,
     lengths: Tensor | None,
     before: Tensor | None,
-    rows: Tensor | None = None,
     *,
     pool: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Of x `[B, T, D]` within `lengths` `[B]`, or of its `rows` int64 `[n]`: pooled `[n, 2 D]`
-    if wanted, and, where there is a `before`, the sums of squares of x - before and of x,
-    `[2, n]`."""
+    floor: float = 0.0,
+    add: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Of x `[B, T, D]`, or x + `add`, within `lengths` `[B]`: pooled `[B, 2 D]` if wanted; where
+    there is a `before`, the sums of squares of x - before and of x, `[2, B]`, or with a `floor` the
+    root of the first over that of the second and the floor, `[B]`; and x itself."""
     x = x.contiguous()
     count, steps, size = x.shape
-    if rows is not None:
-        rows, count = rows.contiguous(), len(rows)
-    call = Look(count, steps, size, _threads(x), torch.finfo(x.dtype).eps, x=x.data_ptr())
+    call = Look(count, steps, size, _threads(x), EPSILON[x.dtype], floor)
+    call.x, seen = x.data_ptr(), x
     pooled = norms = None
-    if rows is not None:
-        call.rows = rows.data_ptr()
     if lengths is not None:
         lengths = lengths.contiguous()
         call.lengths = lengths.data_ptr()
+    if add is not None:
+        add, seen = add.contiguous(), torch.empty_like(x)
+        call.add, call.sum = add.data_ptr(), seen.data_ptr()
     if before is not None:
-        before, norms = before.contiguous(), x.new_empty(2, count)
+        before, norms = before.contiguous(), x.new_empty(count if floor else (2, count))
         call.before, call.norms = before.data_ptr(), norms.data_ptr()
     if pool:
         pooled = x.new_empty(count, 2 * size)
         call.pooled = pooled.data_ptr()
     _run(call, x.dtype)
-    return pooled, norms
+    return pooled, norms, seen
 
 
 def score(logits: Tensor, targets: Tensor) -> Tensor:

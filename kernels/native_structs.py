@@ -60,10 +60,10 @@ class Look(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("count", "steps", "size", "threads")),
-        ("epsilon", ctypes.c_double),
+        *((name, ctypes.c_double) for name in ("epsilon", "floor")),
         *(
             (name, ctypes.c_void_p)
-            for name in ("rows", "lengths", "targets", "x", "before", "pooled", "norms")
+            for name in ("lengths", "targets", "x", "before", "add", "pooled", "norms", "sum")
         ),
     )
 
@@ -73,5 +73,10 @@ class Network(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("count", "layers", "widest", "relu")),
-        *((name, ctypes.c_void_p) for name in ("sizes", "weights", "biases", "x", "y", "room")),
+        *((name, ctypes.c_void_p) for name in ("sizes", "weights", "biases")),
+        ("x", ctypes.c_char_p),  # an address, or numbers
+        *((name, ctypes.c_void_p) for name in ("y", "room")),
+        ("width", ctypes.c_int64),
+        *((name, ctypes.c_double) for name in ("least", "most")),
+        *((name, ctypes.c_char_p) for name in ("one", "other", "which")),
     )

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adaptive_sleep.streams.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from adaptive_sleep.kernels import Dense
 
 Floats = NDArray[np.float32]
 TOGETHER = 16  # rows of one product, blank ones among them; a multiple of what BLAS takes at a time
@@ -69,17 +72,23 @@ class Network:
         """Numbers that come out."""
         return len(self.biases[-1])
 
-    @property
+    @cached_property
     def flops(self) -> int:
         """FLOPs for one row: its matrix products."""
         return sum(2 * weight.size for weight in self.weights)
 
     def run(self, x: Floats) -> Floats:
         """Return what comes out, float32 `[rows, outputs]`, for x float32 `[rows, inputs]`."""
-        return self.in_numpy(x) if self._compiled is None else self._compiled(x)
+        if self.compiled is None:
+            return self.in_numpy(x)
+        import torch
+
+        given = torch.from_numpy(np.require(x, np.float32, ["C", "W"]))
+        found: Floats = self.compiled(given).numpy()
+        return found
 
     @cached_property
-    def _compiled(self) -> Callable[[Floats], Floats] | None:
+    def compiled(self) -> Dense | None:
         """The network in C, where that was built; made when it first runs, for it loads torch."""
         import torch
 
@@ -88,12 +97,11 @@ class Network:
         if not Dense.serves():
             return None
         layers = ([torch.tensor(x) for x in each] for each in (self.weights, self.biases))
-        made = Dense(*layers, relu=self.activation == "relu")
-        return lambda x: made(torch.from_numpy(np.require(x, np.float32, ["C", "W"]))).numpy()
+        return Dense(*layers, relu=self.activation == "relu")
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what is made when it first runs."""
-        return {name: value for name, value in vars(self).items() if name != "_compiled"}
+        return {name: value for name, value in vars(self).items() if name != "compiled"}
 
     def in_numpy(self, x: Floats) -> Floats:
         """`run` in NumPy."""

@@ -19,6 +19,7 @@ from adaptive_sleep.streams.errors import InputError
 
 EPSILON = 1e-6  # least change that is told apart
 _CHANGES = 2
+_UTMOST = 50.0  # size of a logarithm of a saving that is told apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +71,15 @@ class Gain:
                 f"summary: {summary.shape[1]} wide, but this gain file is for models with "
                 f"{self.width}; fit one to this model (adaptive-sleep fit-gain)"
             )
+        compiled = self.network.compiled
+        if compiled is not None:  # `inputs` and what is below, in one call
+            other = None if hidden_change is None else hidden_change.tobytes()
+            parts = summary.tobytes(), state_change.tobytes(), other, passes.tobytes()
+            saved: FloatArray
+            saved = compiled.joined(self.width, *parts, least=EPSILON, most=_UTMOST).numpy()
+            return saved
         found = self.network.run(inputs(summary, passes, state_change, hidden_change, self.most))
-        saving: FloatArray = np.exp(np.minimum(np.maximum(found.astype(np.float64), -50.0), 50.0))
+        saving: FloatArray = np.exp(np.clip(found.astype(np.float64), -_UTMOST, _UTMOST))
         return saving
 
 

@@ -55,7 +55,8 @@ class PredictedGain:
         once = np.ones(len(signals), dtype=np.int64)
         saving = self._gain.saving(signals.summary, once, signals.state_change)
         bars: FloatArray = self.threshold + signals.price * signals.pass_flops
-        self._bars.update(zip(signals.stream.tolist(), bars.tolist(), strict=True))
+        if self._bars or signals.price.any():
+            self._bars.update(zip(signals.stream.tolist(), bars.tolist(), strict=True))
         return np.minimum(planned(saving, bars), signals.max_passes)
 
     def keep_going(self, progress: SleepProgress) -> BoolArray:
@@ -65,9 +66,15 @@ class PredictedGain:
         saving = self._gain.saving(
             progress.summary, passes, progress.state_change, progress.hidden_change
         )
-        bars = np.array([self._bars.get(it, self.threshold) for it in progress.stream.tolist()])
         here: FloatArray = saving[np.arange(len(passes)), passes - 1]
-        return known & (here >= bars)
+        going: BoolArray = known & (here >= self._asked_of(progress))
+        return going
+
+    def _asked_of(self, progress: SleepProgress) -> FloatArray | float:
+        """What a pass over each window must save: as it was planned."""
+        if not self._bars:  # passes have no price
+            return self.threshold
+        return np.array([self._bars.get(it, self.threshold) for it in progress.stream.tolist()])
 
     def reset(self, seed: int) -> None:
         """Forget the prices; nothing here is random."""

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adaptive_sleep as asl
+from adaptive_sleep.kernels import moves, pooled, relative
 from adaptive_sleep.ledger import costs
+from adaptive_sleep.memory import EPSILON
+from adaptive_sleep.model import Beside
 from adaptive_sleep.normalise import RunningStats
 from adaptive_sleep.sleep import ClosedWindow, sleep_pass
 
@@ -127,8 +130,8 @@ def test_the_summary_pools_the_windows_hidden_states() -> None:
     seen = policy.signals[0]
     for row, name in enumerate(seen.stream):
         parts = []
-        for pooled in (hidden[name].mean(0), hidden[name].max(0).values):
-            parts.append(pooled / pooled.square().mean().sqrt())
+        for pool in (hidden[name].mean(0), hidden[name].max(0).values):
+            parts.append(pool / pool.square().mean().sqrt())
         assert cases.distance(seen.summary[row], torch.cat(parts)) < 1e-5
 
 
@@ -226,9 +229,18 @@ def test_a_pass_measures_what_is_measured_after_it() -> None:
     events = [cases.events(MODEL.config, 5, seed) for seed in range(3)]
     embedded = MODEL.tokens.embed(torch.from_numpy(np.stack([each.tokens for each in events])))
     start = MODEL.run(embedded, torch.tensor([5, 2, 4]), MODEL.fresh(3)).weights
-    done = MODEL.run(embedded, torch.tensor([3, 5, 0]), start, since=start)
+    hidden, lengths = torch.randn_like(embedded), torch.tensor([3, 5, 0])
+    done = MODEL.run(embedded, lengths, start, beside=Beside(start, True, hidden))
     assert torch.equal(done.moved(), done.weights.change_since(start))
     assert done.moved()[2] == 0.0
+    plain = MODEL.run(embedded, lengths, start)
+    assert plain.change is plain.summary is plain.hidden_change is None
+    assert torch.equal(done.hidden, plain.hidden)
+    assert done.summary is not None
+    assert done.hidden_change is not None
+    assert torch.equal(done.summary, pooled(plain.hidden, lengths))
+    squares = moves(plain.hidden, hidden, lengths)
+    assert torch.equal(done.hidden_change, relative(squares, EPSILON))
 
 
 @torch.no_grad()
@@ -243,8 +255,8 @@ def _by_pass(events: asl.Events, passes: int) -> list[tuple[float, float, torch.
         ran = sleep_pass(MODEL, window, hidden, weights)
         new_hidden, new = ran.hidden, ran.weights
         parts = []
-        for pooled in (new_hidden[0].mean(0), new_hidden[0].max(0).values):
-            parts.append(pooled / pooled.square().mean().sqrt())
+        for pool in (new_hidden[0].mean(0), new_hidden[0].max(0).values):
+            parts.append(pool / pool.square().mean().sqrt())
         moved = (new_hidden - hidden).norm() / new_hidden.norm()
         found.append((float(new.change_since(weights)), float(moved), torch.cat(parts)))
         hidden, weights = new_hidden, new

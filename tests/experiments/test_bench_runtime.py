@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptive_sleep import boundary
+from adaptive_sleep import boundary, kernels
 from adaptive_sleep.experiments import (
     bench_runtime,
     bench_runtime_gate,
@@ -24,6 +24,7 @@ from adaptive_sleep.experiments import (
 )
 from adaptive_sleep.experiments.bench_runtime import Contender, deciding, mixed, run_bench, spread
 from adaptive_sleep.experiments.bench_watch import PARTS, Watch, watching
+from adaptive_sleep.experiments.bench_within import Within
 from adaptive_sleep.experiments.bench_workload import (
     Shape,
     even_passes,
@@ -111,12 +112,14 @@ def test_streams_that_disturb_one_another_have_no_ratio(monkeypatch: pytest.Monk
 
 def test_the_gate_looks_at_ragged_windows_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding that leaks into a signal shows only where windows differ in length."""
-    right = boundary.pooled
+    right = kernels.added
 
-    def leaks(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        return right(hidden, torch.full_like(lengths, hidden.shape[1]))
+    def leaks(
+        x: torch.Tensor, y: torch.Tensor, lengths: torch.Tensor, *given: Any, **named: Any
+    ) -> Any:
+        return right(x, y, torch.full_like(lengths, x.shape[1]), *given, **named)
 
-    monkeypatch.setattr(boundary, "pooled", leaks)
+    monkeypatch.setattr("adaptive_sleep.model.added", leaks)
     with pytest.raises(AdaptiveSleepError, match="summary of stream-"):
         bench_runtime_gate.check_gate()
 
@@ -197,6 +200,7 @@ def test_a_share_is_of_its_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
             each.times, each.passes = warm + timed, [9.0] * bench_runtime.WARM + [1.0, 3.0, 2.0]
 
     monkeypatch.setattr(bench_runtime, "in_turn", stub)
+    monkeypatch.setattr(bench_runtime, "within", lambda *_: Within(0.0, 0.0, 0.0))
     for row in deciding(TINY, 3):
         assert row["share"] == row["share_low"] == row["share_high"] == 3 / 8
         assert (row["signals_share"], row["policy_share"]) == (1 / 4, 1 / 8)

@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 from rule_cases import error
 from torch import Tensor
 
-from adaptive_sleep.kernels import looked, looks, moves, native_look, pooled, score_logits
+from adaptive_sleep.kernels import (
+    added,
+    looks,
+    moves,
+    native_look,
+    pooled,
+    relative,
+    score_logits,
+)
 
+FLOOR = 1e-3
 BOUND = {torch.float32: 2e-6, torch.float64: 1e-14}
 
 
@@ -28,17 +37,30 @@ def test_equal_the_torch_forms(size: int, dtype: torch.dtype) -> None:
     assert native_look.serves(size, after, before)
     lengths = torch.tensor([9, 0, 4, 1, 8])
     after[2, 4:] = torch.nan  # what is not within the lengths is not looked at
-    wanted = looks.torch_pooled(after, lengths), looks.torch_moves(after, before, lengths)
-    found = looked(after, before, lengths)
-    for one, other in zip(found, wanted, strict=True):
-        assert error(one, other) < BOUND[dtype]
-    assert torch.equal(found[0], pooled(after, lengths))
-    assert torch.equal(found[1], moves(after, before, lengths))
-    assert not found[0][1].any()  # nothing was there to be pooled
-    for rows in (torch.tensor([4, 0, 2]), torch.tensor([], dtype=torch.int64)):
-        few = looked(after, before, lengths, rows)
-        assert torch.equal(few[0], found[0][rows])
-        assert torch.equal(few[1], found[1][:, rows])
+    assert error(pooled(after, lengths), looks.torch_pooled(after, lengths)) < BOUND[dtype]
+    squares = looks.torch_moves(after, before, lengths)
+    assert error(moves(after, before, lengths), squares) < BOUND[dtype]
+    assert not pooled(after, lengths)[1].any()  # nothing was there to be pooled
+
+
+@pytest.mark.usefixtures("_level", "_poisoned")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [7, 8, 64])
+def test_a_sum_is_looked_at_while_it_is_made(size: int, dtype: torch.dtype) -> None:
+    x, before = drawn((5, 9, size), dtype)
+    y, _ = drawn((5, 9, size), dtype, seed=1)
+    lengths = torch.tensor([9, 0, 4, 1, 8])
+    found, summary, moved = added(x, y, lengths, before, floor=FLOOR)
+    assert moved is not None
+    assert torch.equal(found, x + y)
+    assert torch.equal(summary, pooled(found, lengths))
+    assert torch.equal(moved, relative(moves(found, before, lengths), FLOOR))
+    assert moved[1] == 0.0
+    assert error(moved, relative(looks.torch_moves(found, before, lengths), FLOOR)) < BOUND[dtype]
+    alone = added(x, y, lengths, floor=FLOOR)
+    assert torch.equal(alone[0], found)
+    assert torch.equal(alone[1], summary)
+    assert alone[2] is None
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.sampled_from([8, 16, 40]), st.integers(0, 9))
@@ -52,9 +74,14 @@ def test_moves_are_sums_of_squares(rows: int, steps: int, size: int, seed: int) 
 def test_a_view_is_looked_at_as_it_lies() -> None:
     after, before = drawn((4, 6, 16), torch.float32)
     lengths = torch.full((4,), 3)
-    found = looked(after[:, ::2], before[:, ::2], lengths)
-    wanted = looked(after[:, ::2].contiguous(), before[:, ::2].contiguous(), lengths)
-    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+    views = after[:, ::2], before[:, ::2]
+    found = added(views[0], views[1], lengths, views[1], floor=FLOOR)
+    whole = [view.contiguous() for view in views]
+    wanted = added(whole[0], whole[1], lengths, whole[1], floor=FLOOR)
+    for one, other in zip(found, wanted, strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("size", [7, 16])
@@ -66,16 +93,19 @@ def test_where_a_gradient_is_wanted_torch_works(size: int, monkeypatch: pytest.M
     after, before = drawn((2, 3, size), torch.float64)
     after.requires_grad_(size == 16)
     lengths = torch.tensor([3, 2])
-    summary, squares = looked(after, before, lengths)
-    assert summary.requires_grad == squares.requires_grad == (size == 16)
-    assert torch.equal(summary, pooled(after, lengths))
-    assert torch.equal(squares, moves(after, before, lengths))
+    found, summary, moved = added(after, before, lengths, before, floor=FLOOR)
+    assert moved is not None
+    assert found.requires_grad == summary.requires_grad == moved.requires_grad == (size == 16)
+    assert torch.equal(found, after + before)
+    assert torch.equal(summary, pooled(found, lengths))
+    assert torch.equal(moved, relative(moves(found, before, lengths), FLOOR))
 
 
 @pytest.mark.usefixtures("_level", "_poisoned")
 def test_windows_of_one_number_of_events_need_no_lengths() -> None:
     after, before = drawn((3, 4, 8), torch.float64)
-    summary, squares = native_look.look(after, None, before, pool=True)
+    summary, squares, seen = native_look.look(after, None, before, pool=True)
+    assert seen is after
     whole = torch.full((3,), 4)
     assert summary is not None
     assert squares is not None
