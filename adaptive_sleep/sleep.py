@@ -140,12 +140,13 @@ def consolidate(
     count = 1
     while len(rows):
         count += 1
-        ran = sleep_pass(model, part, hidden, current, measure=True, pool=keep_going is not None)
+        more = passes.index_select(0, rows) > count
+        asked = keep_going is not None and bool(more.any())
+        ran = sleep_pass(model, part, hidden, current, measure=True, pool=asked)
         fresh_hidden, fresh, change = ran.hidden, ran.weights, ran.moved()
         last = last.index_copy(0, rows, change)
         done = done.index_fill(0, rows, count)
-        more = passes.index_select(0, rows) > count
-        if keep_going is not None and bool(more.any()):
+        if keep_going is not None and asked:
             more = _ask(keep_going, rows, count, more, ran)
         stop = torch.nonzero(~more)[:, 0]
         if len(stop):

@@ -35,7 +35,7 @@ class Within:
 
     def of(self, passes: FloatArray, *, asked: bool) -> FloatArray:
         """CPU seconds of steps with so many passes a window, the wake pass among them; `asked`:
-        whether the policy is asked after each further one."""
+        whether the policy is asked after each further one, as if the last were no exception."""
         further = (passes - 1) * self.turned if asked else 0.0
         return passes * self.change + self.summary + further
 
