@@ -40,6 +40,7 @@ from adaptive_sleep.training import parse_passes
 
 EXPERIMENTS = (
     "chain",
+    "chain-long",
     "chain-stream",
     "depo",
     "gsm-symbolic",
