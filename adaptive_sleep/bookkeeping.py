@@ -237,13 +237,13 @@ def trace_rows(
 def told(closing: Closing, decision: Decision, pending: Pending) -> Pending:
     """Which windows have not had their outcome told: those of before, and the ones that close."""
     fresh = dict(settled(closing, pending))
-    for i, stream in enumerate(closing.stream):
-        closed = (int(closing.window[i]), int(decision.passes[i]))
-        fresh[stream] = (*fresh.get(stream, ()), closed)
+    closed = zip(closing.window.tolist(), decision.passes.tolist(), strict=True)
+    for stream, window in zip(closing.stream, closed, strict=True):
+        fresh[stream] = (*fresh.get(stream, ()), window)
     return fresh
 
 
 def settled(closing: Closing, pending: Pending) -> Pending:
     """Which windows still wait for their outcome: a scored window settles all before it."""
-    scored = {s for s, n in zip(closing.stream, closing.scored, strict=True) if n > 0}
+    scored = {s for s, n in zip(closing.stream, closing.scored.tolist(), strict=True) if n > 0}
     return {stream: () if stream in scored else left for stream, left in pending.items()}

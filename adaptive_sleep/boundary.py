@@ -88,9 +88,9 @@ def window_signals(
     return _signals(
         closing,
         limits,
-        closed.change.double().numpy(),
+        closed.change.numpy().astype(np.float64),
         pass_flops(model, closed.lengths, limits.costs),
-        closed.summary.numpy(),
+        closed.summary.numpy().astype(np.float32, copy=False),
     )
 
 
@@ -101,27 +101,29 @@ def _signals(
     more_flops: IntArray,
     summary: NDArray[np.float32],
 ) -> WindowSignals:
-    streams = len(closing.stream)
-    left = full = np.ones(streams)
+    full = np.empty(len(closing.stream))
+    full.fill(1.0)
+    left = full
     if limits.budget_cap is not None:
         cap = max(limits.budget_cap, np.finfo(np.float64).tiny)
         left = np.clip(closing.balance / cap, 0.0, 1.0)
-    return WindowSignals(
+    return owned(
+        WindowSignals,
         stream=np.array(closing.stream, dtype=object),
-        window=closing.window,
-        tokens=closing.tokens,
-        scored=closing.scored,
+        window=closing.window.copy(),
+        tokens=closing.tokens.copy(),
+        scored=closing.scored.copy(),
         uncertainty=closing.spread / np.maximum(closing.predicted, 1),
         surprise=closing.loss / np.maximum(closing.scored, 1),
         cache_pressure=closing.pressure * full,
         state_change=state_change,
-        event_density=closing.density,
-        gap=closing.gap,
-        wake_flops=closing.wake_flops,
+        event_density=closing.density.copy(),
+        gap=closing.gap.copy(),
+        wake_flops=closing.wake_flops.copy(),
         pass_flops=more_flops,
         price=limits.price * full,
-        budget_left=left,
-        max_passes=np.full(streams, limits.max_passes, dtype=np.int64),
+        budget_left=left.copy(),
+        max_passes=(limits.max_passes * full).astype(np.int64),
         summary=summary,
     )
 
@@ -134,10 +136,11 @@ def pass_flops(model: Model, lengths: Tensor, costs: Costs) -> IntArray:
 
 def outcomes(signals: WindowSignals, pending: Pending) -> WindowOutcome:
     """What the scored windows of `signals` tell of the pending windows before them."""
+    told = signals.stream, signals.window, signals.surprise, signals.scored
     rows = [
-        (stream, window, passes, signals.surprise[i], signals.scored[i], signals.window[i] - window)
-        for i, stream in enumerate(signals.stream)
-        if signals.scored[i] > 0
+        (stream, window, passes, loss, scored, now - window)
+        for stream, now, loss, scored in zip(*(each.tolist() for each in told), strict=True)
+        if scored > 0
         for window, passes in pending.get(stream, ())
     ]
     columns = list(zip(*rows, strict=True)) if rows else [()] * 6
@@ -179,6 +182,7 @@ def decide(
     lengths = closed.lengths.numpy()
     costs = limits.costs
     measured = costs.boundary_signals(lengths, closing.predicted)
+    # at most: after the last pass of a batch nobody is asked, and nothing pooled
     after_pass = costs.progress_signals(lengths, model.config.width) if asked else costs.change
     return Decision(
         signals,
@@ -288,7 +292,7 @@ class _Meter:
             planned=self.allowed[rows],
             state_change=report.state_change.astype(np.float64),
             hidden_change=report.hidden_change.astype(np.float64),
-            summary=report.summary,
+            summary=report.summary.astype(np.float32, copy=False),
             flops=(count - 1) * signals.pass_flops[rows],
         )
         answer = keep_going(self.policy, progress)

@@ -320,7 +320,9 @@ def _plain(policy: PolicyLike, path: tuple[Any, ...], value: Any) -> Any:
         return [_plain(policy, (*path, i), item) for i, item in enumerate(value)]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {
-            key: item if type(item) in _EXACT else _plain(policy, (*path, key), item)
+            key: item
+            if type(item) in _EXACT or (type(item) is float and math.isfinite(item))
+            else _plain(policy, (*path, key), item)
             for key, item in value.items()
         }
     place = path[0] + "".join(f"[{key!r}]" for key in path[1:])

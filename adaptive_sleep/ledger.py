@@ -115,7 +115,8 @@ class Costs:
         return self.change + positions * self.pool + predicted * self.spread
 
     def progress_signals(self, positions: IntArray, width: int) -> IntArray:
-        """The signals after one sleep pass: both changes and the summary."""
+        """The signals after one sleep pass that a policy is asked after: both changes and the
+        summary."""
         return self.change + positions * (self.pool + 4 * width)
 
 

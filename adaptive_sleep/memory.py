@@ -80,7 +80,7 @@ class FastWeights:
         Norms are Frobenius norms over all layers and heads together (design, section 4).
         """
         found = [_squares(now, before.matrices[name]) for name, now in self.matrices.items()]
-        return relative(torch.stack(found).sum(0), EPSILON) if found else torch.zeros(0)
+        return relative(*found, floor=EPSILON) if found else torch.zeros(0)
 
     def finite_streams(self) -> Tensor:
         """Boolean `[B]`: which streams hold finite values only."""

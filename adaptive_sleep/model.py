@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from adaptive_sleep.attention import Attention, KVCache, Visibility, empty_cache, view
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.deltanet import DeltaNet
-from adaptive_sleep.kernels import added, relative, rms_norm, squared_relu
+from adaptive_sleep.kernels import added, moves, pooled, relative, rms_norm, squared_relu
 from adaptive_sleep.memory import EPSILON, FastWeights, empty_fast_weights
 from adaptive_sleep.memory_tokens import MemoryTokens
 from adaptive_sleep.series import SeriesFace
@@ -76,9 +76,9 @@ class Block(nn.Module):
 
     def mlp(self, x: Tensor) -> Tensor:
         """x plus its MLP, `[B, T, d]`."""
-        return x + self.within(x)
+        return x + self.update(x)
 
-    def within(self, x: Tensor) -> Tensor:
+    def update(self, x: Tensor) -> Tensor:
         """What the MLP adds to x, `[B, T, d]`."""
         inner = self.up(rms_norm(x, self.mlp_gain))
         return self.drop(self.down(squared_relu(inner)))
@@ -220,21 +220,22 @@ class Model(nn.Module):
             return self._run(embedded, lengths, weights, cache, seen, reach, beside)
         memory, size, carried = self.memory, embedded.shape[1], weights.carried
         assert carried is not None
-        within = None if beside is None else Beside(beside.since)
+        since = None if beside is None else Beside(beside.since)
         if seen == "diagonal":
             x, sizes = memory.before(embedded, lengths, carried)
-            done = self._run(x, sizes, weights, cache, seen, reach, within, memory.count)
+            done = self._run(x, sizes, weights, cache, seen, reach, since, memory.count)
         else:
             x, sizes = memory.around(embedded, lengths, carried)
-            done = self._run(x, sizes, weights, cache, seen, reach, within)
+            done = self._run(x, sizes, weights, cache, seen, reach, since)
             carried = memory.written(done.hidden, lengths, carried)
         keys = {n: memory.inner(t, size) for n, t in done.new.keys.items()}
         values = {n: memory.inner(t, size) for n, t in done.new.values.items()}
         kept, new = replace(done.weights, carried=carried), KVCache(keys, values, lengths)
         hidden, summary, moved = memory.inner(done.hidden, size), None, None
         if beside is not None and beside.pooled:
-            nothing = torch.zeros_like(hidden)
-            hidden, summary, moved = added(hidden, nothing, lengths, beside.hidden, floor=EPSILON)
+            summary = pooled(hidden, lengths)
+            if beside.hidden is not None:
+                moved = relative(moves(hidden, beside.hidden, lengths), floor=EPSILON)
         return Pass(hidden, kept, new, done.change, summary, moved)
 
     def _run(
@@ -255,7 +256,7 @@ class Model(nn.Module):
         padded = None if look.full else lengths
         x, matrices, tails = embedded, dict(weights.matrices), dict(weights.tails)
         keys, values, mass, moved = {}, {}, {}, []
-        summary = turned = None
+        summary = turned = change = None
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             name, normal = str(index), block.normal(x)
@@ -278,10 +279,11 @@ class Model(nn.Module):
                     moved.append(squares)
             x = x + block.drop(y)
             if beside is not None and beside.pooled and index + 1 == len(self.blocks):
-                given = x, block.within(x), lengths, beside.hidden
-                x, summary, turned = added(*given, floor=EPSILON)
+                given = x, block.update(x), lengths, beside.hidden, moved
+                x, summary, turned, change = added(*given, floor=EPSILON)
             else:
                 x = block.mlp(x)
         new = KVCache(keys, values, lengths, None if cache.mass is None else mass)
-        change = relative(torch.stack(moved).sum(0), EPSILON) if moved else None
+        if moved and change is None:
+            change = relative(*moved, floor=EPSILON)
         return Pass(x, FastWeights(matrices, tails), new, change, summary, turned)

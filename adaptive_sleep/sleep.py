@@ -130,7 +130,8 @@ def consolidate(
     """Run passes 2..N over closed windows, N per window; windows that are done leave the batch.
 
     passes: int64 `[B]`, N >= 1 each. `keep_going` is asked after each sleep pass for the windows
-    that have passes left, and can only stop them early. Returns SN with the tails of pass 1.
+    that have passes left, and can only stop them early; then all lies on a CPU. Returns SN with the
+    tails of pass 1.
     """
     weights, last = window.after, window.change
     done = torch.ones_like(passes)
@@ -185,8 +186,10 @@ def _ask(keep_going: KeepGoing, rows: Tensor, count: int, more: Tensor, ran: Pas
     assert ran.summary is not None
     assert ran.hidden_change is not None
     many = more.numpy()
+    among, *seen = (x.numpy() for x in (rows, ran.moved(), ran.hidden_change, ran.summary))
+    if many.all():
+        return torch.from_numpy(keep_going(PassReport(among, count, *seen)))
     (ask,) = many.nonzero()
-    seen = (x.numpy()[ask] for x in (ran.moved(), ran.hidden_change, ran.summary))
     answer = np.zeros(len(many), np.bool_)
-    answer[ask] = keep_going(PassReport(rows.numpy()[ask], count, *seen))
+    answer[ask] = keep_going(PassReport(among[ask], count, *(x[ask] for x in seen)))
     return torch.from_numpy(answer)

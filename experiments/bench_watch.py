@@ -2,8 +2,10 @@
 
 A step without signals would be another step: other caches, other passes. So the calls that measure
 and decide are wrapped while a step runs, and the step goes on as it would. What is measured within
-a kernel, on numbers that it holds already, has no time of its own: `bench_within` finds what it
-costs.
+a kernel, on numbers that it holds already, has no time of its own: `bench_within` finds what that
+costs. Not counted are the entropy of a prediction, within the kernel of its loss, and what the row
+of a window in the trace has too: its counters, and how far a pass moved the fast weights after
+which nobody is asked.
 """
 
 from __future__ import annotations

@@ -48,20 +48,25 @@ def within(shape: Shape, rounds: int) -> Within:
         return torch.randn(size, generator=random)
 
     x, y, before = (drawn(shape.streams, shape.window, width) for _ in range(3))
-    lengths = torch.full((shape.streams,), shape.window)
+    lengths, squares = torch.full((shape.streams,), shape.window), [drawn(2, shape.streams).abs()]
     size = shape.streams, shape.window, HEADS
     q, k = (normalize(drawn(*size, width // 2), dim=-1) for _ in range(2))
     rule = q, k, drawn(*size, width // 2), -drawn(*size).abs(), drawn(*size).sigmoid()
-    start = drawn(shape.streams, HEADS, width // 2, width // 2)
+    start, old = (drawn(shape.streams, HEADS, width // 2, width // 2) for _ in range(2))
 
     def run(*, change: bool) -> object:
-        return gated_delta_rule(*rule, initial_state=start, return_state_change=change)
+        return gated_delta_rule(
+            *rule,
+            initial_state=start,
+            reference_state=old if change else None,
+            return_state_change=change,
+        )
 
     spent = _in_turn(
         [
             lambda: x + y,
-            lambda: added(x, y, lengths, floor=1e-6),
-            lambda: added(x, y, lengths, before, floor=1e-6),
+            lambda: added(x, y, lengths, None, squares, floor=1e-6),
+            lambda: added(x, y, lengths, before, squares, floor=1e-6),
             lambda: run(change=False),
             lambda: run(change=True),
         ],

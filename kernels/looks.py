@@ -7,11 +7,16 @@ forms here say what it computes, and run everywhere else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .native_look import look, score, serves
+from adaptive_sleep.streams.errors import InputError
+
+from .native_look import look, score, serves, settled
+from .native_rows import VECTOR
 
 
 def pooled(hidden: Tensor, lengths: Tensor) -> Tensor:
@@ -28,31 +33,57 @@ def moves(after: Tensor, before: Tensor, lengths: Tensor | None = None) -> Tenso
     """Return the sums of squares of after - before and of after, both `[B, T, D]`, within `lengths`
     `[B]` (None: all), `[2, B]`."""
     if _served(after, before):
-        _, found, _ = look(after, lengths, before, pool=False)
+        _, found, *_ = look(after, lengths, before, pool=False)
         assert found is not None
         return found
     return torch_moves(after, before, lengths)
 
 
 def added(
-    x: Tensor, y: Tensor, lengths: Tensor, before: Tensor | None = None, *, floor: float
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return x + y, all `[B, T, D]`; `pooled` of that within `lengths` `[B]`; and, `[B]`, how far
-    it has moved from `before`, where that is given: `relative(moves(x + y, before, lengths),
-    floor)`, floor > 0. In one reading."""
-    if _served(x, y, *(() if before is None else (before,))):
-        found, moved, z = look(x, lengths, before, pool=True, floor=floor, add=y)
+    x: Tensor,
+    y: Tensor,
+    lengths: Tensor,
+    before: Tensor | None = None,
+    squares: Sequence[Tensor] = (),
+    *,
+    floor: float,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Return x + y, all `[B, T, D]`; `pooled` of that within `lengths` `[B]`; how far it has moved
+    from `before`, `relative(moves(x + y, before, lengths), floor=floor)` `[B]`, where that is
+    given; and `relative(*squares, floor=floor)` `[B]`, where there are any. In one reading.
+
+    Raises InputError for a floor that is not above 0 and for shapes that differ."""
+    if floor <= 0:
+        raise InputError(f"floor={floor}: expected a number above 0")
+    for name, given in (("y", y), ("before", before)):
+        if given is not None and given.shape != x.shape:
+            raise InputError(f"{name}: shape {tuple(given.shape)}, expected {tuple(x.shape)} as x")
+    if _served(x, y, *(() if before is None else (before,)), *squares):
+        found, moved, z, change = look(
+            x, lengths, before, pool=True, floor=floor, add=y, squares=squares
+        )
         assert found is not None
-        return z, found, moved
+        return z, found, moved, change
     z = x + y
-    moved = None if before is None else relative(torch_moves(z, before, lengths), floor)
-    return z, torch_pooled(z, lengths), moved
+    moved = None if before is None else relative(torch_moves(z, before, lengths), floor=floor)
+    change = relative(*squares, floor=floor) if squares else None
+    return z, torch_pooled(z, lengths), moved, change
 
 
-def relative(squares: Tensor, floor: float) -> Tensor:
-    """Return the relative change `[B]` that sums of squares `[2, B]` are of: the root of the first,
-    over that of the second and `floor`."""
-    moved, size = squares.sqrt().unbind(0)
+def relative(*squares: Tensor, floor: float) -> Tensor:
+    """Return the relative change `[B]` that sums of squares, each `[2, B]`, are of together: the
+    root of the first, over that of the second and `floor`."""
+    if _served(*squares, size=VECTOR):
+        return settled(squares, floor)
+    return torch_relative(*squares, floor=floor)
+
+
+def torch_relative(*squares: Tensor, floor: float) -> Tensor:
+    """`relative` in torch."""
+    total = squares[0]
+    for each in squares[1:]:
+        total = total + each
+    moved, size = total.sqrt().unbind(0)
     return moved / (size + floor)
 
 
@@ -74,9 +105,9 @@ def torch_score_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     return loss, -(log_p.exp() * log_p).sum(-1)
 
 
-def _served(*given: Tensor) -> bool:
+def _served(*given: Tensor, size: int = 0) -> bool:
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-    return not wanted and serves(given[0].shape[-1], *given)
+    return not wanted and serves(size or given[0].shape[-1], *given)
 
 
 def torch_pooled(hidden: Tensor, lengths: Tensor) -> Tensor:

@@ -70,13 +70,17 @@ struct attention {
    `before`; size a multiple of LANES / 2. What is not wanted is NULL: `pooled` [count, 2 size], `norms`
    [2, count], or [count] where there is a `floor`: the root of the first over that of the second and the
    floor. With `add` [count, steps, size] what is looked at is x plus that, which goes to `sum`. With
-   `targets` [count] the rows are logits, and the norms losses and entropies. native_structs.py holds the same fields in the same order. */
+   `targets` [count] the rows are logits, and the norms losses and entropies. `squares`: `parts` sums of
+   squares [2, count], of which `change` [count] is made as `relative` has it. native_structs.py holds the same fields in the same order. */
 struct look {
     int64_t count, steps, size, threads;
     double epsilon, floor;
     const int64_t *lengths, *targets;
     const void *x, *before, *add;
     void *pooled, *norms, *sum;
+    int64_t parts;
+    const void *const *squares;
+    void *change;
 };
 
 /* One run of a small network over `count` rows x [sizes[0]]: layer l takes sizes[l] numbers and gives
@@ -245,6 +249,23 @@ void adaptive_sleep_attention(const struct attention *c, int wide, int back, int
         run(c, row);
 }
 
+/* The relative change of each row from all its sums of squares: the root of what moved over that of what
+   there is and the floor. */
+#define RELATIVE(TYPE)                                                                             \
+    static void relative_##TYPE(const struct look *c)                                              \
+    {                                                                                              \
+        for (int64_t row = 0; row < c->count; row++) {                                             \
+            TYPE moved = 0, size = 0;                                                              \
+            for (int64_t part = 0; part < c->parts; part++) {                                      \
+                moved += ((const TYPE *)c->squares[part])[row];                                    \
+                size += ((const TYPE *)c->squares[part])[c->count + row];                          \
+            }                                                                                      \
+            ((TYPE *)c->change)[row] = (TYPE)sqrt(moved) / ((TYPE)sqrt(size) + (TYPE)c->floor);    \
+        }                                                                                          \
+    }
+RELATIVE(float)
+RELATIVE(double)
+
 typedef void (*look_work)(const struct look *, int64_t row);
 
 /* Look at every row. */
@@ -259,6 +280,8 @@ void adaptive_sleep_look(const struct look *c, int wide, int level)
 #pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
     for (int64_t row = 0; row < c->count; row++)
         run(c, row);
+    if (c->parts)
+        wide ? relative_double(c) : relative_float(c);
 }
 
 INLINE float log_of(double x, double least) { return (float)log(x < least ? least : x); }
@@ -277,7 +300,7 @@ static void join(const struct dense *c, float *rows)
 }
 
 /* e^x of float x within -most..most, as double. */
-static void raise(const float *x, double *y, int64_t size, double most)
+static void powers(const float *x, double *y, int64_t size, double most)
 {
     for (int64_t i = 0; i < size; i++) y[i] = exp(x[i] < -most ? -most : x[i] > most ? most : x[i]);
 }
@@ -298,7 +321,7 @@ static int run_joined(const struct dense *given, int level)
     call.y = x + call.count * inputs;
     int failed = adaptive_sleep_dense(&call, 0, level);
     if (!failed)
-        raise(call.y, given->y, call.count * outputs, call.most);
+        powers(call.y, given->y, call.count * outputs, call.most);
     free(x);
     return failed;
 }

@@ -7,6 +7,7 @@ comes here. There are no gradients.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from . import native
 from .native_rows import WORTH_A_THREAD, serves
 from .native_structs import Look
 
-__all__ = ["look", "score", "serves"]
+__all__ = ["look", "score", "serves", "settled"]
 
 EPSILON = {kind: torch.finfo(kind).eps for kind in (torch.float32, torch.float64)}
 
@@ -28,15 +29,19 @@ def look(
     pool: bool,
     floor: float = 0.0,
     add: Tensor | None = None,
-) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    squares: Sequence[Tensor] = (),
+) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
     """Of x `[B, T, D]`, or x + `add`, within `lengths` `[B]`: pooled `[B, 2 D]` if wanted; where
     there is a `before`, the sums of squares of x - before and of x, `[2, B]`, or with a `floor` the
-    root of the first over that of the second and the floor, `[B]`; and x itself."""
+    root of the first over that of the second and the floor, `[B]`; x itself; and that same of all
+    `squares`, each `[2, B]`, together, where there are any."""
     x = x.contiguous()
     count, steps, size = x.shape
     call = Look(count, steps, size, _threads(x), EPSILON[x.dtype], floor)
     call.x, seen = x.data_ptr(), x
-    pooled = norms = None
+    pooled = norms = change = held = None
+    if squares:
+        change, held = _given(call, squares)
     if lengths is not None:
         lengths = lengths.contiguous()
         call.lengths = lengths.data_ptr()
@@ -50,7 +55,26 @@ def look(
         pooled = x.new_empty(count, 2 * size)
         call.pooled = pooled.data_ptr()
     _run(call, x.dtype)
-    return pooled, norms, seen
+    del held
+    return pooled, norms, seen, change
+
+
+def settled(squares: Sequence[Tensor], floor: float) -> Tensor:
+    """The change that `look` makes of `squares`, each `[2, B]`, alone."""
+    call = Look(count=squares[0].shape[1], threads=1, floor=floor)
+    change, held = _given(call, squares)
+    _run(call, change.dtype)
+    del held
+    return change
+
+
+def _given(call: Look, squares: Sequence[Tensor]) -> tuple[Tensor, object]:
+    """Put sums of squares into a call; what comes of them, and what must live until it is made."""
+    held, change = [each.contiguous() for each in squares], squares[0].new_empty(call.count)
+    places = (ctypes.c_void_p * len(held))(*(each.data_ptr() for each in held))
+    call.parts, call.squares = len(held), ctypes.addressof(places)
+    call.change = change.data_ptr()
+    return change, (held, places)
 
 
 def score(logits: Tensor, targets: Tensor) -> Tensor:

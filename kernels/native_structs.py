@@ -65,6 +65,8 @@ class Look(ctypes.Structure):
             (name, ctypes.c_void_p)
             for name in ("lengths", "targets", "x", "before", "add", "pooled", "norms", "sum")
         ),
+        ("parts", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("squares", "change")),
     )
 
 

@@ -93,9 +93,11 @@ class Budgeted(Follower):
 
     def observe(self, outcome: WindowOutcome) -> None:
         """Settle the account of each window, then tell the other."""
-        for row, stream in enumerate(outcome.stream):
-            if stream in self._accounts:
-                self._accounts[stream].settle(int(outcome.window[row]), int(outcome.passes[row]))
+        told = (each.tolist() for each in (outcome.stream, outcome.window, outcome.passes))
+        for stream, window, passes in zip(*told, strict=True):
+            account = self._accounts.get(stream)
+            if account is not None:
+                account.settle(window, passes)
         super().observe(outcome)
 
     def reset(self, seed: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +74,12 @@ class Gain:
             )
         compiled = self.network.compiled
         if compiled is not None:  # `inputs` and what is below, in one call
-            other = None if hidden_change is None else hidden_change.tobytes()
-            parts = summary.tobytes(), state_change.tobytes(), other, passes.tobytes()
+            parts = (
+                _bytes(summary, np.float32),
+                _bytes(state_change, np.float64),
+                None if hidden_change is None else _bytes(hidden_change, np.float64),
+                _bytes(passes, np.int64),
+            )
             saved: FloatArray
             saved = compiled.joined(self.width, *parts, least=EPSILON, most=_UTMOST).numpy()
             return saved
@@ -129,6 +134,10 @@ def savings(loss: FloatArray) -> FloatArray:
     ]
     best: FloatArray = np.maximum(np.stack(found, axis=1), 0.0)
     return best
+
+
+def _bytes(values: NDArray[Any], kind: type[np.generic]) -> bytes:
+    return np.asarray(values, kind).tobytes()
 
 
 def _log(change: FloatArray) -> FloatArray:

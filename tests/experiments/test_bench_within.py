@@ -39,5 +39,9 @@ def test_deciding_is_charged_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_runtime, "within", lambda shape, rounds: Within(0.0, 1e3, 0.0))
     rows = bench_runtime.deciding(SHAPE, 1)
     assert all(row["signals_share"] > 1e3 for row in rows)
+    monkeypatch.setattr(bench_runtime, "within", lambda shape, rounds: Within(0.0, 0.0, 1e3))
+    shares = {row["policy"]: row["signals_share"] for row in bench_runtime.deciding(SHAPE, 1)}
+    asked = {name for name, share in shares.items() if share > 1e3}
+    assert asked == {name for name in shares if name.startswith(("state", "predicted", "budgeted"))}
     monkeypatch.undo()
     assert all(row["share"] < 1 for row in bench_runtime.deciding(SHAPE, 1))

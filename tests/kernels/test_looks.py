@@ -18,6 +18,7 @@ from adaptive_sleep.kernels import (
     relative,
     score_logits,
 )
+from adaptive_sleep.streams.errors import InputError
 
 FLOOR = 1e-3
 BOUND = {torch.float32: 2e-6, torch.float64: 1e-14}
@@ -45,22 +46,28 @@ def test_equal_the_torch_forms(size: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.usefixtures("_level", "_poisoned")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("parts", [0, 1, 3])
 @pytest.mark.parametrize("size", [7, 8, 64])
-def test_a_sum_is_looked_at_while_it_is_made(size: int, dtype: torch.dtype) -> None:
+def test_a_sum_is_looked_at_while_it_is_made(size: int, parts: int, dtype: torch.dtype) -> None:
     x, before = drawn((5, 9, size), dtype)
     y, _ = drawn((5, 9, size), dtype, seed=1)
     lengths = torch.tensor([9, 0, 4, 1, 8])
-    found, summary, moved = added(x, y, lengths, before, floor=FLOOR)
+    squares = [drawn((2, 5), dtype, seed)[0].square() for seed in range(parts)]
+    found, summary, moved, change = added(x, y, lengths, before, squares, floor=FLOOR)
     assert moved is not None
     assert torch.equal(found, x + y)
     assert torch.equal(summary, pooled(found, lengths))
-    assert torch.equal(moved, relative(moves(found, before, lengths), FLOOR))
+    assert torch.equal(moved, relative(moves(found, before, lengths), floor=FLOOR))
     assert moved[1] == 0.0
-    assert error(moved, relative(looks.torch_moves(found, before, lengths), FLOOR)) < BOUND[dtype]
+    slowly = relative(looks.torch_moves(found, before, lengths), floor=FLOOR)
+    assert error(moved, slowly) < BOUND[dtype]
+    assert (change is None) == (parts == 0)
+    if change is not None:
+        assert torch.equal(change, relative(*squares, floor=FLOOR))
     alone = added(x, y, lengths, floor=FLOOR)
     assert torch.equal(alone[0], found)
     assert torch.equal(alone[1], summary)
-    assert alone[2] is None
+    assert alone[2] is alone[3] is None
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.sampled_from([8, 16, 40]), st.integers(0, 9))
@@ -71,13 +78,38 @@ def test_moves_are_sums_of_squares(rows: int, steps: int, size: int, seed: int) 
     assert error(found, wanted) < 1e-13
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_change_is_that_of_all_parts_together(parts: int, dtype: torch.dtype) -> None:
+    squares = [drawn((2, 5), dtype, seed)[0].square() for seed in range(parts)]
+    moved, size = torch.stack(squares).sum(0).sqrt()
+    for form in (relative, looks.torch_relative):
+        assert error(form(*squares, floor=FLOOR), moved / (size + FLOOR)) < BOUND[dtype]
+    assert relative(torch.zeros(2, 3), floor=FLOOR).tolist() == [0.0] * 3
+    assert relative(torch.full((2, 3), torch.nan), floor=FLOOR).isnan().all()
+    assert relative(torch.zeros(2, 0), floor=FLOOR).shape == (0,)
+
+
+def test_what_cannot_be_added_and_looked_at_is_refused() -> None:
+    x, y = drawn((2, 3, 8), torch.float32)
+    lengths = torch.tensor([3, 2])
+    with pytest.raises(InputError, match=r"floor=0\.0: expected a number above 0"):
+        added(x, y, lengths, floor=0.0)
+    with pytest.raises(InputError, match=r"y: shape \(2, 2, 8\), expected \(2, 3, 8\) as x"):
+        added(x, y[:, :2], lengths, floor=FLOOR)
+    with pytest.raises(InputError, match=r"before: shape \(1, 3, 8\), expected \(2, 3, 8\)"):
+        added(x, y, lengths, y[:1], floor=FLOOR)
+
+
 def test_a_view_is_looked_at_as_it_lies() -> None:
     after, before = drawn((4, 6, 16), torch.float32)
     lengths = torch.full((4,), 3)
     views = after[:, ::2], before[:, ::2]
-    found = added(views[0], views[1], lengths, views[1], floor=FLOOR)
+    rows = [drawn((2, 8), torch.float32)[0].square()[:, ::2]]
+    found = added(views[0], views[1], lengths, views[1], rows, floor=FLOOR)
     whole = [view.contiguous() for view in views]
-    wanted = added(whole[0], whole[1], lengths, whole[1], floor=FLOOR)
+    rows = [rows[0].contiguous()]
+    wanted = added(whole[0], whole[1], lengths, whole[1], rows, floor=FLOOR)
     for one, other in zip(found, wanted, strict=True):
         assert one is not None
         assert other is not None
@@ -93,18 +125,18 @@ def test_where_a_gradient_is_wanted_torch_works(size: int, monkeypatch: pytest.M
     after, before = drawn((2, 3, size), torch.float64)
     after.requires_grad_(size == 16)
     lengths = torch.tensor([3, 2])
-    found, summary, moved = added(after, before, lengths, before, floor=FLOOR)
+    found, summary, moved, _ = added(after, before, lengths, before, floor=FLOOR)
     assert moved is not None
     assert found.requires_grad == summary.requires_grad == moved.requires_grad == (size == 16)
     assert torch.equal(found, after + before)
     assert torch.equal(summary, pooled(found, lengths))
-    assert torch.equal(moved, relative(moves(found, before, lengths), FLOOR))
+    assert torch.equal(moved, relative(moves(found, before, lengths), floor=FLOOR))
 
 
 @pytest.mark.usefixtures("_level", "_poisoned")
 def test_windows_of_one_number_of_events_need_no_lengths() -> None:
     after, before = drawn((3, 4, 8), torch.float64)
-    summary, squares, seen = native_look.look(after, None, before, pool=True)
+    summary, squares, seen, _ = native_look.look(after, None, before, pool=True)
     assert seen is after
     whole = torch.full((3,), 4)
     assert summary is not None

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_gains import WIDTH, constant, drawn
 
+from adaptive_sleep.kernels import Dense
 from adaptive_sleep.policies.agent_network import Network
 from adaptive_sleep.policies.gain_file import read_gain, save_gain
 from adaptive_sleep.policies.gain_network import Gain, inputs, savings
@@ -52,6 +53,27 @@ def test_outputs_are_savings_in_units_of_loss() -> None:
     summary = np.zeros((2, WIDTH), np.float32)
     found = constant(wanted).saving(summary, np.array([1, 3]), np.ones(2))
     np.testing.assert_allclose(found, [wanted] * 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("second", [True, False])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_is_asked_is_what_it_was_shown_when_it_learned(
+    monkeypatch: pytest.MonkeyPatch, *, compiled: bool, second: bool
+) -> None:
+    """Training puts rows together in NumPy, a policy asks in C."""
+    if not compiled:
+        monkeypatch.setattr(Dense, "serves", lambda: False)
+    random, gain = np.random.default_rng(0), drawn(0, most=4, hidden=16)
+    summary = random.normal(size=(9, WIDTH)).astype(np.float32)
+    passes, (change, moved) = np.arange(9) % 3 + 1, np.exp(random.normal(size=(2, 9)) * 6)
+    change[0] = 0.0
+    given = summary, passes, change, moved if second else None
+    assert (gain.network.compiled is not None) == compiled
+    wanted = np.exp(gain.network.in_numpy(inputs(*given, 4)).astype(np.float64).clip(-50, 50))
+    assert np.ptp(wanted, axis=0).min() > 0
+    np.testing.assert_allclose(gain.saving(*given), wanted, rtol=1e-4)
+    found = gain.saving(summary, passes.astype(np.int32), change.astype(np.float32), given[3])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
 def test_predictions_without_bounds_stay_finite() -> None:
