@@ -295,6 +295,6 @@ class _Meter:
             summary=report.summary.astype(np.float32, copy=False),
             flops=(count - 1) * signals.pass_flops[rows],
         )
-        answer = keep_going(self.policy, progress)
+        answer = keep_going(self.policy, progress, finite=report.finite)
         self.seconds += time.perf_counter() - start
         return answer

@@ -201,8 +201,10 @@ def _whole_numbers(
     )
 
 
-def keep_going(policy: PolicyLike, progress: SleepProgress) -> BoolArray:
+def keep_going(policy: PolicyLike, progress: SleepProgress, *, finite: bool = False) -> BoolArray:
     """Ask which of the streams still asleep go on, bool `[rows]`; True where it has no opinion.
+
+    `finite`: the progress is known to be, so that nobody need look.
 
     Raises PolicyError for an answer that is neither a bool nor a bool array `[rows]`, and
     AdaptiveSleepError for progress that is not finite.
@@ -210,7 +212,8 @@ def keep_going(policy: PolicyLike, progress: SleepProgress) -> BoolArray:
     method = getattr(policy, "keep_going", None)
     if method is None:
         return np.ones(len(progress), dtype=np.bool_)
-    check_finite(progress)
+    if not finite:
+        check_finite(progress)
     answer = method(progress)
     if isinstance(answer, bool | np.bool_):
         return np.full(len(progress), answer, dtype=np.bool_)

@@ -30,7 +30,8 @@ class Pass:
     `hidden` `[B, T, d]`; `weights`, the fast weights after it; `new`, the keys and values of the
     T new positions (not the past ones), with their `lengths`. What was measured beside, as asked:
     `change`, the relative change of the fast weights `[B]`; `summary`, the mean- and max-pooled
-    hidden states, RMS-normalised, `[B, 2d]`; `hidden_change`, the relative change of these `[B]`.
+    hidden states, RMS-normalised, `[B, 2d]`; `hidden_change`, the relative change of these `[B]`;
+    `finite`: all three are known to be.
     """
 
     hidden: Tensor
@@ -39,6 +40,7 @@ class Pass:
     change: Tensor | None = None
     summary: Tensor | None = None
     hidden_change: Tensor | None = None
+    finite: bool = False
 
     def moved(self) -> Tensor:
         """The change, which was asked for."""
@@ -257,6 +259,7 @@ class Model(nn.Module):
         x, matrices, tails = embedded, dict(weights.matrices), dict(weights.tails)
         keys, values, mass, moved = {}, {}, {}, []
         summary = turned = change = None
+        finite = False
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             name, normal = str(index), block.normal(x)
@@ -280,10 +283,10 @@ class Model(nn.Module):
             x = x + block.drop(y)
             if beside is not None and beside.pooled and index + 1 == len(self.blocks):
                 given = x, block.update(x), lengths, beside.hidden, moved
-                x, summary, turned, change = added(*given, floor=EPSILON)
+                x, summary, turned, change, finite = added(*given, floor=EPSILON)
             else:
                 x = block.mlp(x)
         new = KVCache(keys, values, lengths, None if cache.mass is None else mass)
         if moved and change is None:
             change = relative(*moved, floor=EPSILON)
-        return Pass(x, FastWeights(matrices, tails), new, change, summary, turned)
+        return Pass(x, FastWeights(matrices, tails), new, change, summary, turned, finite)

@@ -63,8 +63,8 @@ class ClosedWindow:
 class PassReport:
     """What one sleep pass did to the windows that have passes left: `[n]`, `summary` `[n, 2d]`.
 
-    `rows`: their indices in the batch; `passes`: done so far; the changes are relative norms. Held
-    as arrays, for whoever decides reads no tensors.
+    `rows`: their indices in the batch; `passes`: done so far; the changes are relative norms;
+    `finite`: all are known to be. Held as arrays, for whoever decides reads no tensors.
     """
 
     rows: NDArray[np.int64]
@@ -72,6 +72,7 @@ class PassReport:
     state_change: NDArray[np.float32]
     hidden_change: NDArray[np.float32]
     summary: NDArray[np.float32]
+    finite: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,8 +189,9 @@ def _ask(keep_going: KeepGoing, rows: Tensor, count: int, more: Tensor, ran: Pas
     many = more.numpy()
     among, *seen = (x.numpy() for x in (rows, ran.moved(), ran.hidden_change, ran.summary))
     if many.all():
-        return torch.from_numpy(keep_going(PassReport(among, count, *seen)))
+        return torch.from_numpy(keep_going(PassReport(among, count, *seen, ran.finite)))
     (ask,) = many.nonzero()
     answer = np.zeros(len(many), np.bool_)
-    answer[ask] = keep_going(PassReport(among[ask], count, *(x[ask] for x in seen)))
+    part = (x[ask] for x in seen)
+    answer[ask] = keep_going(PassReport(among[ask], count, *part, ran.finite))
     return torch.from_numpy(answer)

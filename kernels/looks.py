@@ -8,6 +8,7 @@ forms here say what it computes, and run everywhere else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def pooled(hidden: Tensor, lengths: Tensor) -> Tensor:
     """Return the mean- and max-pooled events of each row of hidden `[B, T, D]` within `lengths`
     `[B]`, each divided by its root mean square, `[B, 2 D]`; zeros for a row without events."""
     if _served(hidden):
-        found, *_ = look(hidden, lengths, None, pool=True)
+        found = look(hidden, lengths, None, pool=True).pooled
         assert found is not None
         return found
     return torch_pooled(hidden, lengths)
@@ -33,10 +34,21 @@ def moves(after: Tensor, before: Tensor, lengths: Tensor | None = None) -> Tenso
     """Return the sums of squares of after - before and of after, both `[B, T, D]`, within `lengths`
     `[B]` (None: all), `[2, B]`."""
     if _served(after, before):
-        _, found, *_ = look(after, lengths, before, pool=False)
+        found = look(after, lengths, before, pool=False).norms
         assert found is not None
         return found
     return torch_moves(after, before, lengths)
+
+
+class Added(NamedTuple):
+    """A sum `[B, T, D]` and what was seen while it was made: `pooled` `[B, 2 D]`, `moved` and
+    `change` `[B]`, where they were asked for; `finite`: all that was seen is known to be finite."""
+
+    sum: Tensor
+    pooled: Tensor
+    moved: Tensor | None
+    change: Tensor | None
+    finite: bool
 
 
 def added(
@@ -47,10 +59,10 @@ def added(
     squares: Sequence[Tensor] = (),
     *,
     floor: float,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> Added:
     """Return x + y, all `[B, T, D]`; `pooled` of that within `lengths` `[B]`; how far it has moved
-    from `before`, `relative(moves(x + y, before, lengths), floor=floor)` `[B]`, where that is
-    given; and `relative(*squares, floor=floor)` `[B]`, where there are any. In one reading.
+    from `before`, `relative(moves(x + y, before, lengths), floor=floor)`, where that is given; and
+    `relative(*squares, floor=floor)`, where there are any. In one reading.
 
     Raises InputError for a floor that is not above 0 and for shapes that differ."""
     if floor <= 0:
@@ -59,15 +71,13 @@ def added(
         if given is not None and given.shape != x.shape:
             raise InputError(f"{name}: shape {tuple(given.shape)}, expected {tuple(x.shape)} as x")
     if _served(x, y, *(() if before is None else (before,)), *squares):
-        found, moved, z, change = look(
-            x, lengths, before, pool=True, floor=floor, add=y, squares=squares
-        )
-        assert found is not None
-        return z, found, moved, change
+        seen = look(x, lengths, before, pool=True, floor=floor, add=y, squares=squares)
+        assert seen.pooled is not None
+        return Added(seen.x, seen.pooled, seen.norms, seen.change, seen.finite)
     z = x + y
     moved = None if before is None else relative(torch_moves(z, before, lengths), floor=floor)
     change = relative(*squares, floor=floor) if squares else None
-    return z, torch_pooled(z, lengths), moved, change
+    return Added(z, torch_pooled(z, lengths), moved, change, finite=False)
 
 
 def relative(*squares: Tensor, floor: float) -> Tensor:

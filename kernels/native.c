@@ -71,7 +71,8 @@ struct attention {
    [2, count], or [count] where there is a `floor`: the root of the first over that of the second and the
    floor. With `add` [count, steps, size] what is looked at is x plus that, which goes to `sum`. With
    `targets` [count] the rows are logits, and the norms losses and entropies. `squares`: `parts` sums of
-   squares [2, count], of which `change` [count] is made as `relative` has it. native_structs.py holds the same fields in the same order. */
+   squares [2, count], of which `change` [count] is made as `relative` has it. `finite` says whether all
+   that came of it is. native_structs.py holds the same fields in the same order. */
 struct look {
     int64_t count, steps, size, threads;
     double epsilon, floor;
@@ -81,6 +82,7 @@ struct look {
     int64_t parts;
     const void *const *squares;
     void *change;
+    int64_t finite;
 };
 
 /* One run of a small network over `count` rows x [sizes[0]]: layer l takes sizes[l] numbers and gives
@@ -266,10 +268,27 @@ void adaptive_sleep_attention(const struct attention *c, int wide, int back, int
 RELATIVE(float)
 RELATIVE(double)
 
+#define FINITE(TYPE)                                                                               \
+    static int finite_##TYPE(const TYPE *x, int64_t size)                                          \
+    {                                                                                              \
+        int off = 0;                                                                               \
+        if (x)                                                                                     \
+            for (int64_t i = 0; i < size; i++) off |= !(x[i] - x[i] == 0);                         \
+        return !off;                                                                               \
+    }                                                                                              \
+    static int all_finite_##TYPE(const struct look *c)                                             \
+    {                                                                                              \
+        return finite_##TYPE(c->pooled, 2 * c->size * c->count) &                                  \
+               finite_##TYPE(c->norms, c->floor ? c->count : 2 * c->count) &                       \
+               finite_##TYPE(c->change, c->count);                                                 \
+    }
+FINITE(float)
+FINITE(double)
+
 typedef void (*look_work)(const struct look *, int64_t row);
 
 /* Look at every row. */
-void adaptive_sleep_look(const struct look *c, int wide, int level)
+void adaptive_sleep_look(struct look *c, int wide, int level)
 {
     look_work run = wide ? look_double_plain : look_float_plain;
 #ifdef HAVE_AVX2
@@ -282,6 +301,7 @@ void adaptive_sleep_look(const struct look *c, int wide, int level)
         run(c, row);
     if (c->parts)
         wide ? relative_double(c) : relative_float(c);
+    c->finite = wide ? all_finite_double(c) : all_finite_float(c);
 }
 
 INLINE float log_of(double x, double least) { return (float)log(x < least ? least : x); }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,16 @@ __all__ = ["look", "score", "serves", "settled"]
 EPSILON = {kind: torch.finfo(kind).eps for kind in (torch.float32, torch.float64)}
 
 
+class Looked(NamedTuple):
+    """What there is to see, what was asked for, and whether all of that is known to be finite."""
+
+    x: Tensor
+    pooled: Tensor | None
+    norms: Tensor | None
+    change: Tensor | None
+    finite: bool
+
+
 def look(
     x: Tensor,
     lengths: Tensor | None,
@@ -30,11 +41,11 @@ def look(
     floor: float = 0.0,
     add: Tensor | None = None,
     squares: Sequence[Tensor] = (),
-) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
+) -> Looked:
     """Of x `[B, T, D]`, or x + `add`, within `lengths` `[B]`: pooled `[B, 2 D]` if wanted; where
-    there is a `before`, the sums of squares of x - before and of x, `[2, B]`, or with a `floor` the
-    root of the first over that of the second and the floor, `[B]`; x itself; and that same of all
-    `squares`, each `[2, B]`, together, where there are any."""
+    there is a `before`, as norms the sums of squares of x - before and of x, `[2, B]`, or with a
+    `floor` the root of the first over that of the second and the floor, `[B]`; and as change that
+    same of all `squares`, each `[2, B]`, together, where there are any."""
     x = x.contiguous()
     count, steps, size = x.shape
     call = Look(count, steps, size, _threads(x), EPSILON[x.dtype], floor)
@@ -56,7 +67,7 @@ def look(
         call.pooled = pooled.data_ptr()
     _run(call, x.dtype)
     del held
-    return pooled, norms, seen, change
+    return Looked(seen, pooled, norms, change, bool(call.finite))
 
 
 def settled(squares: Sequence[Tensor], floor: float) -> Tensor:

@@ -67,6 +67,7 @@ class Look(ctypes.Structure):
         ),
         ("parts", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("squares", "change")),
+        ("finite", ctypes.c_int64),
     )
 
 
