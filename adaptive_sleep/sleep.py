@@ -189,9 +189,9 @@ def _ask(keep_going: KeepGoing, rows: Tensor, count: int, more: Tensor, ran: Pas
     many = more.numpy()
     among, *seen = (x.numpy() for x in (rows, ran.moved(), ran.hidden_change, ran.summary))
     if many.all():
-        return torch.from_numpy(keep_going(PassReport(among, count, *seen, ran.finite)))
+        return torch.from_numpy(keep_going(PassReport(among, count, *seen, finite=ran.finite)))
     (ask,) = many.nonzero()
     answer = np.zeros(len(many), np.bool_)
     part = (x[ask] for x in seen)
-    answer[ask] = keep_going(PassReport(among[ask], count, *part, ran.finite))
+    answer[ask] = keep_going(PassReport(among[ask], count, *part, finite=ran.finite))
     return torch.from_numpy(answer)
