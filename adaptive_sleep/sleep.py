@@ -186,12 +186,12 @@ def _ask(keep_going: KeepGoing, rows: Tensor, count: int, more: Tensor, ran: Pas
     """Report the windows that have passes left and spread the answers over all of `rows`."""
     assert ran.summary is not None
     assert ran.hidden_change is not None
-    many = more.numpy()
-    among, *seen = (x.numpy() for x in (rows, ran.moved(), ran.hidden_change, ran.summary))
+    many, among = more.numpy(), rows.numpy()
+    seen = ran.moved().numpy(), ran.hidden_change.numpy(), ran.summary.numpy()
     if many.all():
-        return torch.from_numpy(keep_going(PassReport(among, count, *seen, finite=ran.finite)))
+        return torch.from_numpy(keep_going(PassReport(among, count, *seen, ran.finite)))
     (ask,) = many.nonzero()
     answer = np.zeros(len(many), np.bool_)
-    part = (x[ask] for x in seen)
-    answer[ask] = keep_going(PassReport(among[ask], count, *part, finite=ran.finite))
+    part = seen[0][ask], seen[1][ask], seen[2][ask]
+    answer[ask] = keep_going(PassReport(among[ask], count, *part, ran.finite))
     return torch.from_numpy(answer)
