@@ -101,9 +101,8 @@ def _signals(
     more_flops: IntArray,
     summary: NDArray[np.float32],
 ) -> WindowSignals:
-    full = np.empty(len(closing.stream))
-    full.fill(1.0)
-    left = full
+    streams = len(closing.stream)
+    left = full = np.ones(streams)
     if limits.budget_cap is not None:
         cap = max(limits.budget_cap, np.finfo(np.float64).tiny)
         left = np.clip(closing.balance / cap, 0.0, 1.0)
@@ -123,7 +122,7 @@ def _signals(
         pass_flops=more_flops,
         price=limits.price * full,
         budget_left=left.copy(),
-        max_passes=(limits.max_passes * full).astype(np.int64),
+        max_passes=np.full(streams, limits.max_passes, dtype=np.int64),
         summary=summary,
     )
 

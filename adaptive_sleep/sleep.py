@@ -186,12 +186,9 @@ def _ask(keep_going: KeepGoing, rows: Tensor, count: int, more: Tensor, ran: Pas
     """Report the windows that have passes left and spread the answers over all of `rows`."""
     assert ran.summary is not None
     assert ran.hidden_change is not None
-    many, among = more.numpy(), rows.numpy()
-    seen = ran.moved().numpy(), ran.hidden_change.numpy(), ran.summary.numpy()
-    if many.all():
-        return torch.from_numpy(keep_going(PassReport(among, count, *seen, ran.finite)))
+    many = more.numpy()
     (ask,) = many.nonzero()
+    seen = ran.moved().numpy()[ask], ran.hidden_change.numpy()[ask], ran.summary.numpy()[ask]
     answer = np.zeros(len(many), np.bool_)
-    part = seen[0][ask], seen[1][ask], seen[2][ask]
-    answer[ask] = keep_going(PassReport(among[ask], count, *part, ran.finite))
+    answer[ask] = keep_going(PassReport(rows.numpy()[ask], count, *seen, ran.finite))
     return torch.from_numpy(answer)

@@ -73,7 +73,7 @@ def added(
     if _served(x, y, *(() if before is None else (before,)), *squares):
         seen = look(x, lengths, before, pool=True, floor=floor, add=y, squares=squares)
         assert seen.pooled is not None
-        return Added(seen.x, seen.pooled, seen.norms, seen.change, seen.finite)
+        return Added(seen.x, seen.pooled, seen.moved, seen.change, seen.finite)
     z = x + y
     moved = None if before is None else relative(torch_moves(z, before, lengths), floor=floor)
     change = relative(*squares, floor=floor) if squares else None

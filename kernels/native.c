@@ -68,17 +68,17 @@ struct attention {
 
 /* One look at x [count, steps, size], of whose rows `lengths` (NULL: all) steps count, contiguous, as is
    `before`; size a multiple of LANES / 2. What is not wanted is NULL: `pooled` [count, 2 size], `norms`
-   [2, count], or [count] where there is a `floor`: the root of the first over that of the second and the
-   floor. With `add` [count, steps, size] what is looked at is x plus that, which goes to `sum`. With
-   `targets` [count] the rows are logits, and the norms losses and entropies. `squares`: `parts` sums of
-   squares [2, count], of which `change` [count] is made as `relative` has it. `finite` says whether all
-   that came of it is. native_structs.py holds the same fields in the same order. */
+   [2, count], and `moved` [count], the relative change that these are of. With `add` [count, steps, size]
+   what is looked at is x plus that, which goes to `sum`. With `targets` [count] the rows are logits, and
+   the norms losses and entropies. `squares`: `parts` sums of squares [2, count]; `change` [count] is that
+   of all together. `finite` says whether all that came of it is. native_structs.py holds the same fields
+   in the same order. */
 struct look {
     int64_t count, steps, size, threads;
     double epsilon, floor;
     const int64_t *lengths, *targets;
     const void *x, *before, *add;
-    void *pooled, *norms, *sum;
+    void *pooled, *norms, *moved, *sum;
     int64_t parts;
     const void *const *squares;
     void *change;
@@ -251,18 +251,19 @@ void adaptive_sleep_attention(const struct attention *c, int wide, int back, int
         run(c, row);
 }
 
-/* The relative change of each row from all its sums of squares: the root of what moved over that of what
-   there is and the floor. */
+/* Relative changes from `parts` sums of squares [2, count]: the root of what moved, added up, over that of
+   what there is and the floor. */
 #define RELATIVE(TYPE)                                                                             \
-    static void relative_##TYPE(const struct look *c)                                              \
+    static void relative_##TYPE(const struct look *c, const void *const *squares, int64_t parts,   \
+                                TYPE *out)                                                         \
     {                                                                                              \
         for (int64_t row = 0; row < c->count; row++) {                                             \
             TYPE moved = 0, size = 0;                                                              \
-            for (int64_t part = 0; part < c->parts; part++) {                                      \
-                moved += ((const TYPE *)c->squares[part])[row];                                    \
-                size += ((const TYPE *)c->squares[part])[c->count + row];                          \
+            for (int64_t part = 0; part < parts; part++) {                                         \
+                moved += ((const TYPE *)squares[part])[row];                                       \
+                size += ((const TYPE *)squares[part])[c->count + row];                             \
             }                                                                                      \
-            ((TYPE *)c->change)[row] = (TYPE)sqrt(moved) / ((TYPE)sqrt(size) + (TYPE)c->floor);    \
+            out[row] = (TYPE)sqrt(moved) / ((TYPE)sqrt(size) + (TYPE)c->floor);                    \
         }                                                                                          \
     }
 RELATIVE(float)
@@ -279,8 +280,7 @@ RELATIVE(double)
     static int all_finite_##TYPE(const struct look *c)                                             \
     {                                                                                              \
         return finite_##TYPE(c->pooled, 2 * c->size * c->count) &                                  \
-               finite_##TYPE(c->norms, c->floor ? c->count : 2 * c->count) &                       \
-               finite_##TYPE(c->change, c->count);                                                 \
+               finite_##TYPE(c->norms, 2 * c->count) & finite_##TYPE(c->change, c->count);         \
     }
 FINITE(float)
 FINITE(double)
@@ -299,8 +299,12 @@ void adaptive_sleep_look(struct look *c, int wide, int level)
 #pragma omp parallel for num_threads(c->threads) if (c->threads > 1)
     for (int64_t row = 0; row < c->count; row++)
         run(c, row);
-    if (c->parts)
-        wide ? relative_double(c) : relative_float(c);
+    const void *const norms = c->norms;
+    if (c->moved)
+        wide ? relative_double(c, &norms, 1, c->moved) : relative_float(c, &norms, 1, c->moved);
+    if (c->change)
+        wide ? relative_double(c, c->squares, c->parts, c->change)
+             : relative_float(c, c->squares, c->parts, c->change);
     c->finite = wide ? all_finite_double(c) : all_finite_float(c);
 }
 

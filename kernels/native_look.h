@@ -84,12 +84,8 @@ static void NAME(look)(const struct look *c, int64_t row)
     }
     if (c->norms) {
         const R *before = (const R *)c->before + from;
-        R *norms = c->norms, moved, now;
-        NAME(moves)(x, before, length * D, &moved, &now);
-        if (c->floor)
-            norms[row] = (R)sqrt(moved) / ((R)sqrt(now) + (R)c->floor);
-        else
-            norms[row] = moved, norms[c->count + row] = now;
+        R *norms = c->norms;
+        NAME(moves)(x, before, length * D, norms + row, norms + c->count + row);
     }
     if (c->pooled) {
         R *pooled = (R *)c->pooled + row * 2 * D;

@@ -28,6 +28,7 @@ class Looked(NamedTuple):
     x: Tensor
     pooled: Tensor | None
     norms: Tensor | None
+    moved: Tensor | None
     change: Tensor | None
     finite: bool
 
@@ -43,14 +44,14 @@ def look(
     squares: Sequence[Tensor] = (),
 ) -> Looked:
     """Of x `[B, T, D]`, or x + `add`, within `lengths` `[B]`: pooled `[B, 2 D]` if wanted; where
-    there is a `before`, as norms the sums of squares of x - before and of x, `[2, B]`, or with a
-    `floor` the root of the first over that of the second and the floor, `[B]`; and as change that
-    same of all `squares`, each `[2, B]`, together, where there are any."""
+    there is a `before`, as norms the sums of squares of x - before and of x, `[2, B]`; with a
+    `floor`, as moved the relative change that these are of, the root of the first over that of the
+    second and the floor, `[B]`, and as change that of all `squares`, each `[2, B]`, together."""
     x = x.contiguous()
     count, steps, size = x.shape
     call = Look(count, steps, size, _threads(x), EPSILON[x.dtype], floor)
     call.x, seen = x.data_ptr(), x
-    pooled = norms = change = held = None
+    pooled = norms = moved = change = held = None
     if squares:
         change, held = _given(call, squares)
     if lengths is not None:
@@ -60,14 +61,17 @@ def look(
         add, seen = add.contiguous(), torch.empty_like(x)
         call.add, call.sum = add.data_ptr(), seen.data_ptr()
     if before is not None:
-        before, norms = before.contiguous(), x.new_empty(count if floor else (2, count))
+        before, norms = before.contiguous(), x.new_empty(2, count)
         call.before, call.norms = before.data_ptr(), norms.data_ptr()
+        if floor:
+            moved = x.new_empty(count)
+            call.moved = moved.data_ptr()
     if pool:
         pooled = x.new_empty(count, 2 * size)
         call.pooled = pooled.data_ptr()
     _run(call, x.dtype)
     del held
-    return Looked(seen, pooled, norms, change, bool(call.finite))
+    return Looked(seen, pooled, norms, moved, change, bool(call.finite))
 
 
 def settled(squares: Sequence[Tensor], floor: float) -> Tensor:

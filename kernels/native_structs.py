@@ -61,10 +61,8 @@ class Look(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("count", "steps", "size", "threads")),
         *((name, ctypes.c_double) for name in ("epsilon", "floor")),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("lengths", "targets", "x", "before", "add", "pooled", "norms", "sum")
-        ),
+        *((name, ctypes.c_void_p) for name in ("lengths", "targets", "x", "before", "add")),
+        *((name, ctypes.c_void_p) for name in ("pooled", "norms", "moved", "sum")),
         ("parts", ctypes.c_int64),
         *((name, ctypes.c_void_p) for name in ("squares", "change")),
         ("finite", ctypes.c_int64),

@@ -61,18 +61,14 @@ class PredictedGain:
 
     def keep_going(self, progress: SleepProgress) -> BoolArray:
         """Return where going on still pays; never beyond the passes that it was fitted on."""
-        done, most = progress.passes, self._gain.most
-        first = int(done[0]) if len(done) else most
-        if first < most and (done == first).all():  # a batch that sleeps together
-            return self._saving(progress, done)[:, first - 1] >= self._asked_of(progress)
-        saving = self._saving(progress, np.minimum(done, most - 1))
-        here: FloatArray = saving[np.arange(len(done)), np.minimum(done, most - 1) - 1]
-        going: BoolArray = (done < most) & (here >= self._asked_of(progress))
+        known = progress.passes < self._gain.most
+        passes = np.minimum(progress.passes, self._gain.most - 1)
+        saving = self._gain.saving(
+            progress.summary, passes, progress.state_change, progress.hidden_change
+        )
+        here: FloatArray = saving[np.arange(len(passes)), passes - 1]
+        going: BoolArray = known & (here >= self._asked_of(progress))
         return going
-
-    def _saving(self, progress: SleepProgress, passes: IntArray) -> FloatArray:
-        given = progress.state_change, progress.hidden_change
-        return self._gain.saving(progress.summary, passes, *given)
 
     def _asked_of(self, progress: SleepProgress) -> FloatArray | float:
         """What a pass over each window must save: as it was planned."""

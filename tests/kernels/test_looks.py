@@ -155,8 +155,9 @@ def test_where_a_gradient_is_wanted_torch_works(size: int, monkeypatch: pytest.M
 @pytest.mark.usefixtures("_level", "_poisoned")
 def test_windows_of_one_number_of_events_need_no_lengths() -> None:
     after, before = drawn((3, 4, 8), torch.float64)
-    seen, summary, squares, _, finite = native_look.look(after, None, before, pool=True)
+    seen, summary, squares, moved, change, finite = native_look.look(after, None, before, pool=True)
     assert seen is after
+    assert moved is change is None
     assert finite
     whole = torch.full((3,), 4)
     assert summary is not None
