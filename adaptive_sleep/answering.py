@@ -7,6 +7,7 @@ is in `task_training`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -166,9 +167,10 @@ def go_on(
     """Read a batch of samples from `start` on; the `Answers`, and what is carried on at the end.
 
     There is one for each window of questions, or, with `every`, for it after each pass over the
-    window before, pass n being asked for rung n where the batch has rungs. Later windows
-    go on from the last pass. Questions that stand alone leave what attention holds, as they leave
-    the fast weights. `recompute` as in `fall_asleep`.
+    window before, pass n being asked for rung n where the batch has rungs; fillers between the two
+    are then read once after each of those passes. Later windows go on from the last pass. Questions
+    that stand alone leave what attention holds, as they leave the fast weights. `recompute` as in
+    `fall_asleep`.
     """
     states, holds, held, found = [start.weights], start.holds, start.held, []
     for window, asked in enumerate(batch.asked()):
@@ -177,6 +179,13 @@ def go_on(
         )
         values = _on(model, batch.values[window]) if batch.values else None
         rows, places = torch.nonzero(_on(model, asked), as_tuple=True)
+        if batch.fillers and batch.fillers[window]:
+            often, each = (1, states) if every else (passes, states[-1:])
+            states, held = _filled(
+                model, words, valid, each, often, holds, values=values, held=held,
+                recompute=recompute,
+            )  # fmt: skip
+            continue
         if not len(rows):
             last = states[-1]
             states, cache = fall_asleep(
@@ -200,3 +209,34 @@ def go_on(
         if not batch.diagonal[window]:
             held = holds.after(held, done.new)
     return found, Carried(states[-1], holds, held)
+
+
+def _filled(
+    model: Model,
+    words: Tensor,
+    lengths: Tensor,
+    states: Sequence[FastWeights],
+    passes: int,
+    holds: Holding,
+    *,
+    values: Tensor | None,
+    held: KVCache | None,
+    recompute: bool,
+) -> tuple[list[FastWeights], KVCache | None]:
+    """Each of the `states` after `passes` passes over a filler window, and what attention then
+    holds. Streams that lack the window (of length 0) stay as they are."""
+    rows = torch.nonzero(lengths)[:, 0]
+    if not len(rows):
+        return list(states), held
+    words, lengths = words[rows], lengths[rows]
+    values = None if values is None else values[rows]
+    before = held and held.select(rows)
+    found = []
+    for weights in states:
+        after, cache = fall_asleep(
+            model, words, lengths, weights.select(rows), passes, values=values, held=before,
+            reach=holds.reach, recompute=recompute,
+        )  # fmt: skip
+        found.append(weights.put(rows, after[-1]))
+    kept = holds.after(before, cache)
+    return found, held if held is None or kept is None else held.put(rows, kept)

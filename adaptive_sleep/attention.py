@@ -53,6 +53,23 @@ class KVCache:
             self.brought,
         )
 
+    def put(self, rows: Tensor, other: KVCache) -> KVCache:
+        """A copy in which the streams `rows` are replaced by those of `other`, in order."""
+
+        def merged(mine: Tensor, theirs: Tensor) -> Tensor:
+            short = theirs.shape[1] - mine.shape[1]
+            mine, theirs = _padded(mine, short), _padded(theirs, -short)
+            return mine.index_copy(0, rows, theirs)
+
+        mass = self.mass and {n: merged(t, (other.mass or {})[n]) for n, t in self.mass.items()}
+        return KVCache(
+            {n: merged(t, other.keys[n]) for n, t in self.keys.items()},
+            {n: merged(t, other.values[n]) for n, t in self.values.items()},
+            self.lengths.index_copy(0, rows, other.lengths),
+            mass,
+            self.brought,
+        )
+
     def detach(self) -> KVCache:
         """The same values, cut from the gradient graph."""
         return KVCache(
@@ -110,6 +127,13 @@ class KVCache:
             values[name] = self.values[name].gather(1, wide)
             kept[name] = mass.gather(1, index)
         return KVCache(keys, values, held, kept)
+
+
+def _padded(held: Tensor, more: int) -> Tensor:
+    """`[B, L, ...]` with `more` empty positions behind, if that is above 0."""
+    if more <= 0:
+        return held
+    return torch.cat([held, held.new_zeros(len(held), more, *held.shape[2:])], 1)
 
 
 def empty_cache(config: ModelConfig, streams: int, device: torch.device = CPU) -> KVCache:

@@ -28,8 +28,8 @@ def forward_flops(
     held: float = 0.0,
 ) -> float:
     """FLOPs of a batch, forward, with `passes` passes over each window that is slept on; with
-    `every` its questions are answered after each of them. `held`: events that attention holds of
-    what came before, on average over the streams."""
+    `every` its questions are answered, and fillers before them read, after each of them. `held`:
+    events that attention holds of what came before, on average over the streams."""
     price, causal, total = costs(config), config.sleep_attention == "causal", 0.0
     past = np.full(len(batch), round(held))
     for window, asked in enumerate(batch.asked()):
@@ -41,8 +41,10 @@ def forward_flops(
             total += often * float(ask(lengths, asked.sum(1), *pairs).sum())
             grown = 0 if batch.diagonal[window] else lengths
         else:
-            total += float(price.whole(lengths, *pairs, causal=causal).sum())
-            total += (passes - 1) * float(price.sleep_pass(lengths, causal=causal).sum())
+            filler = every and batch.fillers and batch.fillers[window]  # read after each pass
+            read, more = (passes, 0) if filler else (1, passes - 1)
+            total += read * float(price.whole(lengths, *pairs, causal=causal).sum())
+            total += more * float(price.sleep_pass(lengths, causal=causal).sum())
             grown = lengths
         past = np.minimum(past + grown, holds.kept)
     return total

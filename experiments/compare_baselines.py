@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import polars as pl
+
 from adaptive_sleep.experiments.baselines.registry import find_baseline
 from adaptive_sleep.experiments.baselines.setup import (
     AWAKE,
@@ -20,6 +22,7 @@ from adaptive_sleep.experiments.baselines.setup import (
 )
 from adaptive_sleep.experiments.compare_bench import Bench, ledger_of, point
 from adaptive_sleep.experiments.compare_models import taught, training_recipe
+from adaptive_sleep.experiments.compare_reach import by_reach, divided, reaches
 from adaptive_sleep.experiments.compare_rows import Kind, SeedRow
 from adaptive_sleep.experiments.compare_streams import Source, pieces
 from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry
@@ -47,7 +50,8 @@ class Market:
     """Where compute is spent: `validation` and `test` of one trained seed, `few` streams of the
     validation part that are as long (of a recording as many rows as the test has, from the first
     on: only lengths matter there), the training recipe that baselines change (in as many steps as
-    the model took, few in a quick comparison), and what the training of the model took."""
+    the model took, few in a quick comparison), what the training of the model took, and of a task
+    the `reaches` of its questions on the test stream."""
 
     validation: Bench
     test: Bench
@@ -56,6 +60,7 @@ class Market:
     taken: Training
     seed: int
     quick: bool
+    reaches: pl.DataFrame | None = None
 
     @property
     def comparison(self) -> Comparison:
@@ -88,7 +93,7 @@ def market(validation: Bench, test: Bench, seed: int, *, quick: bool) -> Market:
     assert comparison.task is not None
     parts = max(1, comparison.task.streams // FEW)
     few, *_ = pieces(comparison, validation.folder.parent / "streams", seed, parts, quick=quick)
-    return Market(validation, test, few, training, taken, seed, quick)
+    return Market(validation, test, few, training, taken, seed, quick, reaches(test.source))
 
 
 def matched_rows(
@@ -99,19 +104,21 @@ def matched_rows(
     recipe, found, without = here.comparison, dict[str, SeedRow](), dict[str, str]()
     base = here.measure(plain(here.training)).flops_per_event
     for factor in recipe.targets[: 1 if here.quick else None]:
+        rows: dict[str, SeedRow] = {}
         for entry in recipe.policies:
             row = _policy(here, entry, files, factor * base)
             name = f"{entry.name}@{factor:g}"
             if row is None:
                 without[name] = f"every point of its grid costs more than {factor:g} times"
             else:
-                found[name] = replace(row, target=factor)
+                rows[name] = replace(row, target=factor)
         for baseline in recipe.baselines:
             try:
                 for name, row in _baseline(here, baseline, factor * base):
-                    found[f"{name}@{factor:g}"] = replace(row, target=factor)
+                    rows[f"{name}@{factor:g}"] = replace(row, target=factor)
             except UnmatchedError as error:
                 without[f"{baseline.name}@{factor:g}"] = str(error)
+        found |= divided(rows)
     return found, without
 
 
@@ -131,7 +138,7 @@ def _policy(
         return None
     _, score, spec = chosen
     run = here.test.run(f"{entry.name}-{_short(target)}", spec)
-    row = _row(run, "matched", entry.spec, online=entry.online)
+    row = _row(here, run, "matched", entry.spec, online=entry.online)
     row = replace(row, policy=format_spec(resolve(spec)), validation_score=score)
     return _taught(row, here.taken.tokens, here.taken.flops)
 
@@ -193,7 +200,7 @@ def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
         here.test, model=model, folder=folder, eviction=setup.eviction, keep=setup.keep,
         most=MOST_PASSES,
     )  # fmt: skip
-    row = _row(bench.run("test", setup.policy), "baseline", f"{name}({knob})")
+    row = _row(here, bench.run("test", setup.policy), "baseline", f"{name}({knob})")
     return _taught(replace(row, knob=knob), tokens, flops)
 
 
@@ -202,7 +209,7 @@ def _taught(row: SeedRow, tokens: int, flops: float) -> SeedRow:
     return replace(row, training_flops=flops, training_tokens=tokens)
 
 
-def _row(run: Run, kind: Kind, written: str, *, online: bool = True) -> SeedRow:
+def _row(here: Market, run: Run, kind: Kind, written: str, *, online: bool = True) -> SeedRow:
     """The figures of one run on the test stream."""
     summary, ledger, (_, score) = run.summary, ledger_of(run), point(run)
     assert summary is not None
@@ -219,6 +226,7 @@ def _row(run: Run, kind: Kind, written: str, *, online: bool = True) -> SeedRow:
         resident_bytes=ledger.peak_resident_bytes,
         wake_flops_per_event=ledger.wake / events,
         seconds_per_event=summary.seconds / events,
+        by_reach=None if here.reaches is None else by_reach(run, here.reaches),
     )
 
 

@@ -16,6 +16,7 @@ from adaptive_sleep.experiments.reproduce import interval
 
 Kind = Literal["fixed", "policy", "shuffled", "oracle", "table", "matched", "baseline"]
 Point = tuple[float, float]  # sleep FLOPs per event, score
+ByReach = tuple[tuple[int, int, int], ...]  # reach, windows all right, windows asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,9 @@ class SeedRow:
     `optimistic`: what chose the passes is in the score. Of rows at matched cost (kinds "matched", a
     policy, and "baseline"): `target`, times the plain hybrid's FLOPs per event; the `knob` of a
     baseline; what its model was trained on, tokens each counted once; the FLOPs of wake passes
-    alone, which a prediction waits for; and wall-clock seconds.
+    alone, which a prediction waits for; wall-clock seconds; and, of a task, the windows all right
+    `by_reach` of their questions (`compare_reach`), so the score within and beyond the
+    `largest_window`, in events, of the baseline larger_window at that target.
     """
 
     kind: Kind
@@ -71,6 +74,10 @@ class SeedRow:
     training_flops: float | None = None
     wake_flops_per_event: float | None = None
     seconds_per_event: float | None = None
+    by_reach: ByReach | None = None
+    largest_window: int | None = None
+    score_within: float | None = None
+    score_beyond: float | None = None
 
 
 def rising_hull(points: Sequence[Point]) -> list[int]:
@@ -125,7 +132,9 @@ _MATCHED = (
     "training_flops",
     "wake_flops_per_event",
     "seconds_per_event",
+    "largest_window",
 )
+_REACHED = ("score_within", "score_beyond")  # with intervals
 _DIFFERENCES: Mapping[str, Callable[[SeedRow], float | None]] = {
     "difference_to_fixed": lambda row: _less(row.score, row.fixed_score),
     "difference_to_shuffled": lambda row: _less(row.score, row.shuffled_score),
@@ -171,6 +180,9 @@ def _row(name: str, rows: Mapping[int, SeedRow], most: int) -> dict[str, Any]:
         for key in _MATCHED:
             values = [getattr(row, key) for row in rows.values()]
             found[key] = values[0] if len(set(values)) == 1 else _mean(values)
+        for key in _REACHED:
+            values = [getattr(row, key) for row in rows.values()]
+            found[key], found[f"{key}_interval"] = _mean(values), _interval(values)
     for key in _MEANS:
         values = [getattr(row, key) for row in rows.values()]
         found[key] = _mean(values)
@@ -189,7 +201,7 @@ def _own(row: SeedRow, most: int) -> dict[str, Any]:
     """What one seed found, without what is the same for the row."""
     left_out = {"kind", "written", "online", "control_of", "optimistic"}
     if row.target is None:
-        left_out |= set(_MATCHED)
+        left_out |= {*_MATCHED, *_REACHED, "by_reach"}
     own = {key: value for key, value in asdict(row).items() if key not in left_out}
     for key, of in _DIFFERENCES.items():
         own[f"{key}{most}" if key == "difference_to_fixed" else key] = of(row)

@@ -40,26 +40,42 @@ def short_table(found: Mapping[str, Any]) -> str:
 
 def matched_table(found: Mapping[str, Any], target: float) -> str:
     """One line for each policy and baseline at a target of what `compare` found, by score: means
-    over seeds with their 95 % t-intervals, the least and the most of a seed, and FLOPs per event in
-    units of the plain hybrid's, fixed(1) of the model that sleeps."""
+    over seeds with their 95 % t-intervals, the least and the most of a seed, FLOPs per event in
+    units of the plain hybrid's, fixed(1) of the model that sleeps, and, where some questions lie
+    beyond the largest window at that target, the score within and beyond it."""
     plain = next(row for row in found["rows"] if row["name"] == "fixed-1")["flops_per_event"]
     head = ("at cost", "knob", "score", "least to most", "FLOPs an event", "of them wake")
-    lines = [head, ("---",) * len(head)]
     here = [row for row in found["rows"] if row.get("target") == target]
+    parts = [
+        name
+        for name in ("within", "beyond")
+        if any(row.get(f"score_{name}") is not None for row in here)
+    ]
+    head = (*head, *parts) if len(parts) > 1 else head  # of the largest window among them
+    lines = [head, ("---",) * len(head)]
     for row in sorted(here, key=lambda row: -float(row["score"])):
-        ends, name = row["score_interval"], row["name"].rpartition("@")[0]
+        name = row["name"].rpartition("@")[0]
         values = [value["score"] for value in row["seeds_values"].values()]
         lines.append(
             (
                 f"**`{name}`**" if row["kind"] == "matched" else name,
                 "" if row["knob"] is None else f"{row['knob']:g}",
-                f"{row['score']:.3f}" + (f" ±{ends[1] - row['score']:.3f}" if ends else ""),
+                _with_half(row, "score"),
                 f"{min(values):.3f} to {max(values):.3f}",
                 f"{row['flops_per_event'] / plain:.2f}x",
                 f"{row['wake_flops_per_event'] / plain:.2f}x",
+                *(_with_half(row, f"score_{name}") for name in head[6:]),
             )
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _with_half(row: Mapping[str, Any], name: str) -> str:
+    """A mean with half of its interval, if it has one."""
+    if row[name] is None:
+        return ""
+    ends = row[f"{name}_interval"]
+    return f"{row[name]:.3f}" + (f" ±{ends[1] - row[name]:.3f}" if ends else "")
 
 
 def _difference(row: Mapping[str, Any], value: str, ends: str) -> str:

@@ -41,9 +41,27 @@ def _best(rows: Sequence[Row], target: float) -> list[str]:
         f"{row['name']} {_score(row):.4f} for {_cost(row):,.0f} FLOPs an event"
         for row in (ours, other)
     )
-    return [
+    said = [
         f"Most at {target:g} times the plain hybrid, of policies and of baselines: "
         f"{', '.join(shown)}; difference {_gap(ours, other)}."
+    ]
+    return said + [line for part in ("within", "beyond") for line in _part(here, part)]
+
+
+def _part(rows: Sequence[Row], part: str) -> list[str]:
+    """The best policy and the best baseline within or beyond the largest window of a target, where
+    some questions lie on either side of it."""
+    if any(row.get(f"score_{each}") is None for row in rows for each in ("within", "beyond")):
+        return []
+    key = f"score_{part}"
+    ours, other = (
+        max((row for row in rows if row["kind"] == kind), key=lambda row: float(row[key]))
+        for kind in ("matched", "baseline")
+    )
+    shown = (f"{row['name']} {row[key]:.4f}" for row in (ours, other))
+    return [
+        f"Of questions {part} the largest window there ({ours['largest_window']:g} events): "
+        f"{', '.join(shown)}; difference {_gap(ours, other, key)}."
     ]
 
 
@@ -84,15 +102,15 @@ def _sentence(ours: Row, other: Row, how: str) -> str:
     return f"{ours['name']}: score {_gap(ours, other)} to {other['name']}, {how}{room}."
 
 
-def _gap(ours: Row, other: Row) -> str:
+def _gap(ours: Row, other: Row, key: str = "score") -> str:
     """The mean difference of two rows over seeds, and its interval."""
-    differences = _differences(ours, other)
+    differences = _differences(ours, other, key)
     return f"{signed(float(np.mean(differences)))}{spread(interval(differences))}"
 
 
-def _differences(ours: Row, other: Row) -> list[float]:
+def _differences(ours: Row, other: Row, key: str = "score") -> list[float]:
     own, their = ours["seeds_values"], other["seeds_values"]
-    return [own[seed]["score"] - their[seed]["score"] for seed in own]
+    return [own[seed][key] - their[seed][key] for seed in own]
 
 
 def _plain(name: str) -> str:

@@ -57,6 +57,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     training_flops: float | None = None
     wake_flops_per_event: float | None = None
     seconds_per_event: float | None = None
+    largest_window: float | None = None
+    score_within: float | None = None
+    score_within_interval: Ends | None = None
+    score_beyond: float | None = None
+    score_beyond_interval: Ends | None = None
     seeds_values: dict[int, dict[str, Any]] = {}
 
     @property
@@ -253,7 +258,7 @@ def rows_frame(rows: Sequence[Row], **marks: Sequence[Any]) -> pl.DataFrame:
 
 def _flat(row: Row) -> Iterator[tuple[str, Any]]:
     for name, value in msgspec.structs.asdict(row).items():
-        if name == "score_interval" or name.endswith("_interval"):
+        if name.endswith("_interval"):
             low, high = value or (None, None)
             yield from ((f"{name}_low", low), (f"{name}_high", high))
         elif name != "seeds_values":

@@ -50,9 +50,9 @@ def _columns(most: int) -> list[Column]:
     ]  # fmt: skip
 
 
-def _matched_columns() -> list[Column]:
+def _matched_columns(rows: Sequence[Row]) -> list[Column]:
     """What is shown of rows at matched cost."""
-    return [
+    columns: list[Column] = [
         ("row", "Its name, and the target", lambda row: Cell(row.name)),
         ("target", "Times the FLOPs per event of the plain hybrid",
          lambda row: number(row.target, "g")),
@@ -72,6 +72,15 @@ def _matched_columns() -> list[Column]:
                           else f"{1e3 * row.seconds_per_event:.3g} ms", row.seconds_per_event)),
         ("policy", "What was run", lambda row: Cell(shortened(row.policy))),
     ]  # fmt: skip
+    if any(row.score_beyond is not None for row in rows):
+        where = "of the questions that the largest window at that target"
+        columns[3:3] = [
+            ("within", f"Score {where} reaches",
+             lambda row: number(row.score_within, ".4f", row.score_within_interval)),
+            ("beyond", f"Score {where} does not reach",
+             lambda row: number(row.score_beyond, ".4f", row.score_beyond_interval)),
+        ]  # fmt: skip
+    return columns
 
 
 def _quantity(value: float | None) -> Cell:
@@ -107,7 +116,7 @@ def tables_of(
 
     found = {"rows": table("rows", result.others, _columns(most))}
     if result.matched:
-        found["matched"] = table("matched", result.matched, _matched_columns())
+        found["matched"] = table("matched", result.matched, _matched_columns(result.matched))
     if result.changes:
         found["changes"] = _changes_table(result, colours)
     if result.signals:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .delays import checked_delays, delayed, draw_delays
 from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
 from .task import (
     IntArray,
@@ -41,7 +42,9 @@ class Chain:
     a sample asks for the node rungs[n - 1] hops on, or the end if that is nearer. With `least`, a
     sample of the part "train" leaves nodes out of its paths: each batch draws how many nodes it
     has, `least` to `nodes` (`draw_size`), since what is to be found among few is learned sooner;
-    its difficulty is that of the whole. Raises InputError for bad parameters.
+    its difficulty is that of the whole. With `delays`, as many filler windows as one of them, drawn
+    for each sample, stand before the questions, as long as those before them; their tokens are
+    (blank, anything). Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "chain"
@@ -53,6 +56,7 @@ class Chain:
     alone: bool = False
     rungs: Sequence[int] = ()
     least: int = 0
+    delays: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         check_whole("chain", "nodes", self.nodes, 4, 64)  # what the tables stay small for
@@ -61,6 +65,7 @@ class Chain:
         check_switch("chain", "alone", self.alone)
         if self.least:
             check_whole("chain", "least", self.least, 2 * self.windows, self.nodes)
+        object.__setattr__(self, "delays", checked_delays("chain", self.delays))
         least, most = self._bounds()
         object.__setattr__(self, "rungs", checked_rungs("chain", self.rungs, most))
         for name in ("shortest", "longest"):
@@ -92,7 +97,7 @@ class Chain:
             fields=(self.nodes + 1, self.nodes + 1),
             answers=self.nodes,
             window=self.nodes,
-            windows=self.windows + 1,
+            windows=self.windows + max(self.delays, default=0) + 1,
             difficulties=tuple(range(first, last + 1)),
         )
 
@@ -131,7 +136,10 @@ class Chain:
             return taken(taken(node, np.minimum(place + hops, end)), asked)
 
         rungs = [reached(level) for level in self.rungs]
-        return asked_last([*windows, questions], reached(size), hops, rungs)
+        batch = asked_last([*windows, questions], reached(size), hops, rungs)
+        shape = count, max(self.delays, default=0), size // self.windows
+        fillers = self.space.pack(0, random.integers(self.nodes + 1, size=shape))
+        return delayed(batch, draw_delays(random, count, self.delays), fillers)
 
     def _paths(
         self, size: int, random: np.random.Generator, hops: IntArray

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from ..errors import InputError
+from .delays import checked_delays, delayed, draw_delays
 from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
 from .task import (
     IntArray,
@@ -40,7 +41,9 @@ class Hops:
     successor, so that every node has a place there. With `rungs`, rung n of a sample asks for the
     node min(k, rungs[n - 1]) hops on. With `least`, a cycle of the part "train" leaves nodes out:
     each batch draws how many nodes it has, `least` to `nodes` (`draw_size`), since what is to be
-    found among few is learned sooner. Raises InputError for bad parameters.
+    found among few is learned sooner. With `delays`, as many filler windows as one of them, drawn
+    for each sample, stand before the questions, as long as those that share the edges out; their
+    tokens are (blank, anything, blank). Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "hops"
@@ -51,11 +54,13 @@ class Hops:
     absent: bool = False
     rungs: Sequence[int] = ()
     least: int = 0
+    delays: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         check_whole("hops", "nodes", self.nodes, 4, 4096)
         check_whole("hops", "max_hops", self.max_hops, 1, self.nodes - 1)
         check_switch("hops", "absent", self.absent)
+        object.__setattr__(self, "delays", checked_delays("hops", self.delays))
         object.__setattr__(self, "rungs", checked_rungs("hops", self.rungs, self.max_hops))
         if self.windows not in (1, 2, 4):
             raise InputError(f"hops: windows={self.windows!r}: expected 1, 2 or 4")
@@ -73,7 +78,7 @@ class Hops:
             fields=(self.nodes + 1, self.nodes + 1, self.max_hops + 1),
             answers=self.nodes,
             window=max(listed + 1, self.nodes),
-            windows=self.windows + 1,
+            windows=self.windows + max(self.delays, default=0) + 1,
             difficulties=tuple(range(1, self.max_hops + 1)),
         )
 
@@ -100,7 +105,10 @@ class Hops:
             return taken(cycle, (place + hops[:, None]) % size)
 
         rungs = [reached(np.minimum(k, level)) for level in self.rungs]
-        return asked_last([*windows, questions], reached(k), k, rungs)
+        batch = asked_last([*windows, questions], reached(k), k, rungs)
+        shape = count, max(self.delays, default=0), size // self.windows
+        fillers = self.space.pack(0, random.integers(self.nodes + 1, size=shape), 0)
+        return delayed(batch, draw_delays(random, count, self.delays), fillers)
 
     def _cycles(
         self, size: int, random: np.random.Generator, k: IntArray

@@ -118,8 +118,10 @@ def _shape(space: TaskSpace) -> tuple[tuple[int, ...], int, int, str, int]:
 
 def in_order(rows: Sequence[IntArray], batches: Sequence[TaskBatch]) -> TaskBatch:
     """Put the samples of each batch at its rows; windows are padded to the longest."""
-    if len({batch.diagonal for batch in batches}) > 1:
-        raise InputError("parts: all tasks ask in the same windows, all diagonal or none")
+    if len({(batch.diagonal, batch.fillers) for batch in batches}) > 1:
+        raise InputError(
+            "parts: all tasks ask in the same windows, all diagonal or none, after the same fillers"
+        )
     windows = range(len(batches[0].tokens))
     unasked = -1 if batches[0].targets[0].dtype.kind == "i" else np.nan
     return TaskBatch(
@@ -130,6 +132,7 @@ def in_order(rows: Sequence[IntArray], batches: Sequence[TaskBatch]) -> TaskBatc
         lengths=tuple(_merged(rows, [batch.lengths[w] for batch in batches], 0) for w in windows),
         difficulty=_merged(rows, [batch.difficulty for batch in batches], 0),
         diagonal=batches[0].diagonal,
+        fillers=batches[0].fillers,
         values=tuple(
             _merged(rows, [batch.values[w] for batch in batches], np.nan)
             for w in range(len(batches[0].values))

@@ -51,6 +51,7 @@ def in_turn(*batches: TaskBatch) -> TaskBatch:
         lengths=sum((b.lengths for b in batches), ()),
         difficulty=batches[0].difficulty,
         diagonal=sum((b.diagonal for b in batches), ()),
+        fillers=sum((b.fillers for b in batches), ()),
     )
 
 
@@ -58,6 +59,8 @@ def windows(batch: TaskBatch, row: int) -> list[asl.Events]:
     """The windows of one sample: events 1 ms apart, windows 1 s."""
     found, start = [], cases.SECOND
     for window in events(batch, row):
+        if not len(window.tokens):  # a filler that the sample lacks
+            continue
         time = start + MILLISECOND * np.arange(len(window.tokens), dtype=np.int64)
         found.append(asl.Events(time, tokens=window.tokens, targets=window.targets))
         start = int(time[-1]) + cases.SECOND

@@ -24,6 +24,8 @@ CASES = [
     ("chain", {"nodes": 32, "windows": 4}),
     ("chain", {"nodes": 13, "paths": 3, "alone": True}),
     ("chain", {"nodes": 9, "paths": 3, "shortest": 2, "longest": 4, "windows": 3}),
+    ("chain", {"nodes": 8, "paths": 2, "windows": 2, "delays": [0, 3, 1]}),
+    ("hops", {"nodes": 8, "max_hops": 7, "delays": [2]}),
     ("rule110", {}),
     ("rule110", {"width": 12, "windows": 2, "max_depth": 9}),
     ("lead_lag", {}),
@@ -89,10 +91,13 @@ def test_a_batch_is_as_its_space_says(task):
     assert not any(batch.diagonal[:-1])
     assert batch.diagonal[-1] == (space.questions == "alone")
     assert set(batch.difficulty.tolist()) <= set(space.difficulties)
-    for tokens, targets, lengths in zip(batch.tokens, batch.targets, batch.lengths, strict=True):
+    fillers = batch.fillers or (False,) * space.windows
+    for tokens, targets, lengths, filler in zip(
+        batch.tokens, batch.targets, batch.lengths, fillers, strict=True
+    ):
         assert tokens.dtype == targets.dtype == lengths.dtype == np.int64
         assert tokens.shape == targets.shape == (count, lengths.max())
-        assert 1 <= lengths.min() <= lengths.max() <= space.window
+        assert (not filler) <= lengths.min() <= lengths.max() <= space.window
         beyond = np.arange(tokens.shape[1]) >= lengths[:, None]
         assert not tokens[beyond].any()
         assert (targets[beyond] == -1).all()

@@ -17,6 +17,7 @@ from adaptive_sleep.streams.tasks.task import events
 CASES = [
     ("chain", {"nodes": 8, "paths": 2, "windows": 2}),
     ("hops", {}),
+    ("chain", {"nodes": 8, "paths": 2, "delays": [0, 1, 3]}),
     ("distractors", {}),
     ("depo-small", {}),
     ("gsm_symbolic", {"windows": 2}),
@@ -39,7 +40,7 @@ def cut(recording, length, most=8192):
 
 
 @pytest.mark.parametrize("streams", [1, 3, 9])
-@pytest.mark.parametrize(("name", "params"), CASES, ids=[name for name, _ in CASES])
+@pytest.mark.parametrize(("name", "params"), CASES, ids=str)
 def test_it_is_cut_into_the_windows_of_its_samples(name, params, streams, tmp_path: Path):
     task = make_task(name, **params)
     recording = record(task, tmp_path / "r", samples=7, seed=5, part="test", streams=streams)

@@ -126,6 +126,8 @@ def test_the_nearest_right_name_is_proposed():
         ("chain", {"longest": 13}, r"the longest path has 3\.\.12 edges"),
         ("chain", {"shortest": 8, "longest": 7}, "shortest=8 is above longest=7"),
         ("chain", {"windows": 5}, "a divisor of nodes=16"),
+        ("chain", {"delays": [0, -1]}, r"delays=-1: expected an integer in 0\.\."),
+        ("hops", {"delays": 4}, r"delays=4: expected a list of windows, e\.g\. \[0, 4\]"),
         ("rule110", {"width": 7}, r"width=7: expected an integer in 8\.\."),
         ("rule110", {"max_depth": 0}, "max_depth=0"),
         ("lead_lag", {"channels": 3}, r"channels=3: expected an integer in 4\.\."),

@@ -1,0 +1,58 @@
+"""Delays: windows that hold nothing of a sample, between what it says and what it asks.
+
+So what a question needs may lie further back than attention reaches, whatever window it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import InputError
+from .task import IntArray, TaskBatch, check_whole
+
+MOST_DELAY = 4096  # windows
+
+
+def checked_delays(task: str, delays: Sequence[int]) -> tuple[int, ...]:
+    """Return the delays of `task`, in windows, as a tuple. Raises InputError unless they are whole
+    numbers from 0."""
+    if not isinstance(delays, list | tuple):
+        raise InputError(f"{task}: delays={delays!r}: expected a list of windows, e.g. [0, 4]")
+    for value in delays:
+        check_whole(task, "delays", value, 0, MOST_DELAY)
+    return tuple(delays)
+
+
+def draw_delays(random: np.random.Generator, count: int, delays: Sequence[int]) -> IntArray:
+    """Return `[count]` delays, each of those given as likely (one that is given twice is twice as
+    likely); 0, without a draw, where none is given."""
+    if not delays:
+        return np.zeros(count, np.int64)
+    return np.array(delays, np.int64)[random.integers(len(delays), size=count)]
+
+
+def delayed(batch: TaskBatch, many: IntArray, fillers: IntArray) -> TaskBatch:
+    """The batch with filler windows before its last one.
+
+    `fillers` `[B, W, L]` are their tokens, of which sample i has the first `many[i]` windows and
+    the others empty. A batch without any (W = 0) is returned as it is.
+    """
+    windows = fillers.shape[1]
+    if not windows:
+        return batch
+    blank = -1 if batch.targets[-1].dtype.kind == "i" else np.nan
+    unasked = np.full(fillers[:, 0].shape, blank, batch.targets[-1].dtype)
+    there = np.arange(windows) < many[:, None]
+    tokens = np.where(there[:, :, None], fillers, 0)
+    lengths = there * np.int64(fillers.shape[2])
+    return replace(
+        batch,
+        tokens=(*batch.tokens[:-1], *np.moveaxis(tokens, 1, 0), batch.tokens[-1]),
+        targets=(*batch.targets[:-1], *[unasked] * windows, batch.targets[-1]),
+        lengths=(*batch.lengths[:-1], *np.moveaxis(lengths, 1, 0), batch.lengths[-1]),
+        diagonal=(*batch.diagonal[:-1], *[False] * windows, batch.diagonal[-1]),
+        fillers=(*[False] * (len(batch.tokens) - 1), *[True] * windows, False),
+    )

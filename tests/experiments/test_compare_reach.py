@@ -1,0 +1,176 @@
+"""What is answered within and beyond the largest window at the same cost, told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adaptive_sleep.experiments.compare import compare
+from adaptive_sleep.experiments.compare_reach import divided, reaches
+from adaptive_sleep.experiments.compare_rows import ByReach, SeedRow, make_rows
+from adaptive_sleep.experiments.compare_streams import Source
+from adaptive_sleep.experiments.compare_table import matched_table
+from adaptive_sleep.experiments.matched_reading import read_matched
+from adaptive_sleep.experiments.report_comparison_data import read_result
+from adaptive_sleep.learning import read_task_recipe
+from adaptive_sleep.streams.tasks.recorded import record
+from adaptive_sleep.streams.tasks.registry import make_task
+from adaptive_sleep.streams.tasks.task import events
+from adaptive_sleep.task_training import learn
+
+TRAINING = """
+[task]
+name = "chain"
+nodes = 6
+paths = 2
+delays = [0, 6]
+[model]
+width = 16
+heads = 2
+key_dim = 8
+value_dim = 8
+conv = 0
+positions = "learned"
+[training]
+steps = 20
+batch = 4
+passes = "2"
+carry_over = 0.5
+validation = 2
+[test]
+passes = [1]
+samples = 4
+"""
+RECIPE = """
+max_passes = 3
+control_seeds = [0]
+targets = [1.1]
+[models]
+recipe = "{folder}/training.toml"
+seeds = [0]
+quick = "{folder}/m.safetensors"
+[task]
+name = "chain"
+parameters = {{ nodes = 6, paths = 2, delays = [0, 6] }}
+streams = 8
+quick_samples = 64
+[[policies]]
+name = "lot"
+spec = "random(mean=1.0, most=3)"
+[[baselines]]
+name = "fixed"
+[[baselines]]
+name = "larger_window"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("chain", {"nodes": 8, "paths": 2, "windows": 2, "delays": [0, 1, 3]}),
+        ("hops", {"nodes": 6, "max_hops": 3}),
+    ],
+    ids=["chain", "hops"],
+)
+def test_the_reach_of_a_question_is_all_of_its_sample(
+    name: str, params: dict[str, Any], tmp_path: Path
+) -> None:
+    task = make_task(name, **params)
+    record(task, tmp_path / "r", samples=9, seed=5, part="test", streams=2)
+    batch = task.sample(np.random.default_rng(5), 9, part="test")
+    found = reaches(Source(str(tmp_path / "r"))).sort("stream", "first_time")
+    wanted = [
+        (f"s{stream}", sum(len(window.tokens) for window in events(batch, row)))
+        for stream in (0, 1)
+        for row in range(stream, 9, 2)
+        for _ in range(len(events(batch, row)[-1].tokens))
+    ]
+    assert found.select("stream", "reach").rows() == wanted
+
+
+def row(name: str, told: ByReach | None, knob: int | None = None) -> tuple[str, SeedRow]:
+    kind = "matched" if knob is None else "baseline"
+    return f"{name}@1.5", SeedRow(
+        kind=kind, policy="p", written="p", online=True, score=0.5, mean_passes=1.0,  # type: ignore[arg-type]
+        sleep_flops_per_event=0.0, flops_per_event=100.0, resident_bytes=1, target=1.5,
+        knob=knob, by_reach=told, wake_flops_per_event=100.0,
+    )  # fmt: skip
+
+
+def test_scores_are_divided_at_the_largest_window() -> None:
+    told = ((10, 8, 10), (30, 3, 4), (31, 1, 10), (90, 0, 10))
+    rows = dict(
+        [
+            row("ours", told),
+            row("larger_window-below", ((10, 1, 1),), 20),
+            row("larger_window-above", None, 30),
+            row("deeper", told, 99),
+        ]
+    )
+    found = divided(rows)
+    assert {one.largest_window for one in found.values()} == {30, None}
+    for name in ("ours@1.5", "deeper@1.5"):
+        assert found[name].score_within == pytest.approx(11 / 14)
+        assert found[name].score_beyond == pytest.approx(1 / 20)
+    below = found["larger_window-below@1.5"]
+    assert (below.score_within, below.score_beyond) == (1.0, None)
+    assert found["larger_window-above@1.5"].score_within is None
+    del rows["larger_window-below@1.5"], rows["larger_window-above@1.5"]
+    assert divided(rows) == rows
+
+
+def test_both_parts_are_shown_and_said() -> None:
+    seeds = {
+        seed: divided(
+            dict(
+                [
+                    row("ours", ((10, 8, 10), (40, 9 - seed, 10))),
+                    row("larger_window", ((10, 10, 10), (40, 1, 10)), 30),
+                ]
+            )
+        )
+        for seed in (0, 1)
+    }
+    rows = make_rows(seeds, 4)
+    assert [one["score_beyond"] for one in rows] == [pytest.approx(0.85), pytest.approx(0.1)]
+    assert rows[0]["seeds_values"]["1"]["by_reach"] == ((10, 8, 10), (40, 8, 10))
+    _, within, beyond, *_ = read_matched(rows)
+    assert within.startswith(
+        "Of questions within the largest window there (30 events): ours@1.5 0.8000, "
+        "larger_window@1.5 1.0000; difference -0.2000 ("
+    )
+    assert beyond.startswith(
+        "Of questions beyond the largest window there (30 events): ours@1.5 0.8"
+    )
+    assert "difference +0.7500 (" in beyond
+    plain = {"name": "fixed-1", "flops_per_event": 100.0}
+    lines = matched_table({"rows": [plain, *rows]}, 1.5).splitlines()
+    assert lines[0].endswith("| of them wake | within | beyond |")
+    assert lines[2].endswith("| 1.00x | 0.800 ±0.000 | 0.850 ±0.635 |")
+
+
+@pytest.mark.timeout(400)  # where other work has the cores
+def test_a_comparison_tells_them_apart(tmp_path: Path) -> None:
+    (tmp_path / "training.toml").write_text(TRAINING)
+    (tmp_path / "late.toml").write_text(RECIPE.format(folder=tmp_path))
+    learned = learn(read_task_recipe(tmp_path / "training.toml"), tmp_path / "model")
+    learned.path.rename(tmp_path / "m.safetensors")
+    found = compare(tmp_path / "late.toml", tmp_path / "out", quick=True, jobs=1)
+    rows = [one for one in found["rows"] if one.get("target") is not None]
+    window = max(one["knob"] for one in rows if one["name"].startswith("larger_window"))
+    assert 12 <= window < 48  # questions of samples without fillers are within, others are not
+    for one in rows:
+        assert one["largest_window"] == window
+        (own,) = one["seeds_values"].values()
+        assert [reach for reach, _, _ in own["by_reach"]] == [12, 48]
+        assert sum(asked for _, _, asked in own["by_reach"]) == 64
+        right = sum(right for _, right, _ in own["by_reach"])
+        assert one["score"] == pytest.approx(right / 64)
+        assert one["score_within"] is not None
+        assert one["score_beyond"] is not None
+    assert sum("beyond the largest window" in line for line in found["reading"]) == 1
+    assert (tmp_path / "out" / "late.html").is_file()
+    assert read_result(tmp_path / "out" / "late.json").matched[0].score_beyond is not None
