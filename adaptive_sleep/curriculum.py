@@ -24,9 +24,10 @@ SHORTEST = 50  # steps of a stage
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRecipe:
-    """How to train on a task. Rates are per step; shares are of all steps."""
+    """How to train on a task. Rates are per step; shares are of `steps`."""
 
     steps: int = 4000  # at the most, with stages: it ends `decay` after the last one is learned
+    longest: int = 0  # with stages: so many at the most instead (0: `steps`), since seeds differ
     batch: int = 64  # samples side by side
     passes: str = "1-4"  # N per batch: drawn from a range, or one number
     ramp: float = 0.0  # share over which the highest N grows from the lowest
@@ -49,6 +50,11 @@ class LearningRecipe:
     validate_every: int = 500
     validation: int = 64  # samples per difficulty
 
+    @property
+    def most(self) -> int:
+        """The steps that training takes at the most."""
+        return self.longest or self.steps
+
 
 def check_training(training: LearningRecipe) -> None:
     """Raise InputError, naming the field, for what cannot be trained."""
@@ -63,6 +69,10 @@ def check_training(training: LearningRecipe) -> None:
     _, most = parse_passes(training.passes)
     if training.stages and training.loss != "every":
         raise InputError(f"[training] loss={training.loss!r}: stages ask every pass; use 'every'")
+    if training.longest and not (training.stages and training.longest >= training.steps):
+        raise InputError(
+            f"[training] longest={training.longest}: for stages, at least steps={training.steps}"
+        )
     if training.stages and training.ramp:
         raise InputError(
             f"[training] ramp={training.ramp}: stages say how the passes grow; leave it out"
@@ -130,11 +140,11 @@ class Place:
         if self.stage + 1 < len(training.stages):
             return Place(self.stage + 1)
         end = step + 1 + math.ceil(training.decay * training.steps)
-        return Place(self.stage, steps, running, min(end, training.steps))
+        return Place(self.stage, steps, running, min(end, training.most))
 
     def ends(self, training: LearningRecipe) -> int:
         """The steps of the whole training, as far as is known."""
-        return self.end or training.steps
+        return self.end or training.most
 
 
 class Drawn(NamedTuple):

@@ -175,6 +175,8 @@ def _described(recipe: TaskRecipe) -> dict[str, Any]:
     written = asdict(recipe)
     if recipe.keep is None:
         del written["keep"]
+    if not recipe.training.longest:
+        del written["training"]["longest"]
     return written
 
 

@@ -76,7 +76,7 @@ def reproduce(
         options: dict[str, Any] = {"seeds": range(seeds), "jobs": jobs, "changes": changes or ()}
         options["kinds"] = _kinds(kinds, work.KINDS)
         if quick:
-            steps = [f"training.steps={QUICK_STEPS}"]
+            steps = [f"training.steps={QUICK_STEPS}", "training.longest=0"]
             options |= {
                 "seeds": (0,),
                 "kinds": work.KINDS[:2],

@@ -75,7 +75,9 @@ def variant(recipe: TaskRecipe, kind: str, steps: int = 0, flops: float = 0.0) -
     on as many tokens, or in as many FLOPs as the training of the model took."""
     if kind == "model":
         return recipe
-    training = replace(recipe.training, passes="1", ramp=0.0, loss="last", stages=(), steps=steps)
+    training = replace(
+        recipe.training, passes="1", ramp=0.0, loss="last", stages=(), longest=0, steps=steps
+    )
     if kind == "control_compute":
         each = step_flops(replace(recipe, training=training))
         training = replace(training, steps=max(1, round(flops / each)))

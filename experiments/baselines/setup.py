@@ -82,7 +82,7 @@ def plain(recipe: AnyRecipe) -> Setup:
     """The plain hybrid of a recipe: one pass over each window, in training too."""
     if isinstance(recipe, Recipe):
         return Setup(replace(recipe, training=replace(recipe.training, passes="1")))
-    training = replace(recipe.training, passes="1", ramp=0.0, loss="last", stages=())
+    training = replace(recipe.training, passes="1", ramp=0.0, loss="last", stages=(), longest=0)
     return Setup(replace(recipe, training=training))
 
 

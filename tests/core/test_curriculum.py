@@ -103,6 +103,18 @@ def test_training_ends_a_while_after_the_last_stage_is_learned() -> None:
     assert late.end == 1000
 
 
+def test_stages_may_take_longer_and_nothing_else_changes() -> None:
+    training = LearningRecipe(steps=1000, decay=0.2, loss="every", stages=STAGES)
+    longer = dataclasses.replace(training, longest=3000)
+    check_training(longer)
+    assert Place(1).ends(longer) == 3000
+    for step in (300, 900, 2500):
+        end = Place(2, SHORTEST, 0.0).after(longer, step, 0.0).end
+        assert end == step + 201  # `decay` is a share of `steps`
+        assert rate_factor(longer, step, end) == 1.0
+    assert Place(2, SHORTEST, 0.0).after(longer, 2900, 0.0).end == 3000
+
+
 def test_weights_of_difficulties() -> None:
     training, task = LearningRecipe(steps=100), make_task("hops", nodes=8, max_hops=4)
     first, last = (difficulty_weights(training, task, step) for step in (0, 100))
@@ -121,6 +133,11 @@ def test_weights_of_difficulties() -> None:
         ({"stages": STAGES, "loss": "every", "ramp": 0.5}, r"ramp=0.5: stages say how"),
         ({"stages": ((1, 2, 3, 4, 5),), "loss": "every"}, r"\[1, 2, 3, 4, 5\] is for 5 passes; 1"),
         ({"stages": ((),), "loss": "every"}, r"\[\] is for 0 passes"),
+        ({"longest": 5000}, r"longest=5000: for stages, at least steps=4000"),
+        (
+            {"longest": 3000, "stages": STAGES, "loss": "every"},
+            r"longest=3000: for stages, at least steps=4000",
+        ),
         ({"learned": 0.0}, r"learned=0.0: a loss above 0"),
         ({"decay": 1.5}, r"decay=1.5: a share from 0 to 1"),
         ({"batch": 0}, r"batch=0: at least 1"),

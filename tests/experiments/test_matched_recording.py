@@ -197,7 +197,8 @@ def test_what_cannot_be_trained_on_a_recording_is_refused(
 
 
 @pytest.mark.parametrize(
-    "name", ["matched_chain", "matched_chain_all", "matched_hops", "matched_recording"]
+    "name",
+    ["matched_chain", "matched_chain_all", "matched_hops", "matched_late", "matched_recording"],
 )
 def test_the_shipped_recipes_can_be_read(name: str) -> None:
     recipe = read_comparison(find_recipe(name))
