@@ -25,7 +25,6 @@ def reaches(where: Source) -> pl.DataFrame:
 
     A sample ends with its questions, and the next event of the stream begins another.
     """
-    over = {"partition_by": "stream", "order_by": "time"}
     asked = pl.col(TARGET).is_not_nan() & pl.col(TARGET).is_not_null()
     return (
         where.open()
@@ -36,7 +35,7 @@ def reaches(where: Source) -> pl.DataFrame:
         .with_columns(
             (pl.col("asked").shift(1, fill_value=False) & ~pl.col("asked"))
             .cum_sum()
-            .over(**over)
+            .over("stream", order_by="time")
             .alias("sample")
         )
         .with_columns(pl.len().over("stream", "sample").alias("reach"))

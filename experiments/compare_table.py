@@ -44,7 +44,14 @@ def matched_table(found: Mapping[str, Any], target: float) -> str:
     units of the plain hybrid's, fixed(1) of the model that sleeps, and, where some questions lie
     beyond the largest window at that target, the score within and beyond it."""
     plain = next(row for row in found["rows"] if row["name"] == "fixed-1")["flops_per_event"]
-    head = ("at cost", "knob", "score", "least to most", "FLOPs an event", "of them wake")
+    head: tuple[str, ...] = (
+        "at cost",
+        "knob",
+        "score",
+        "least to most",
+        "FLOPs an event",
+        "of them wake",
+    )
     here = [row for row in found["rows"] if row.get("target") == target]
     parts = [
         name
@@ -64,7 +71,7 @@ def matched_table(found: Mapping[str, Any], target: float) -> str:
                 f"{min(values):.3f} to {max(values):.3f}",
                 f"{row['flops_per_event'] / plain:.2f}x",
                 f"{row['wake_flops_per_event'] / plain:.2f}x",
-                *(_with_half(row, f"score_{name}") for name in head[6:]),
+                *(_with_half(row, f"score_{part}") for part in head[6:]),
             )
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .task import IntArray, TaskBatch, check_whole
+from .task import IntArray, Targets, TaskBatch, check_whole
 
 MOST_DELAY = 4096  # windows
 
@@ -44,7 +45,8 @@ def delayed(batch: TaskBatch, many: IntArray, fillers: IntArray) -> TaskBatch:
     if not windows:
         return batch
     blank = -1 if batch.targets[-1].dtype.kind == "i" else np.nan
-    unasked = np.full(fillers[:, 0].shape, blank, batch.targets[-1].dtype)
+    kind: Any = batch.targets[-1].dtype
+    unasked: Targets = np.full(fillers[:, 0].shape, blank, kind)
     there = np.arange(windows) < many[:, None]
     tokens = np.where(there[:, :, None], fillers, 0)
     lengths = there * np.int64(fillers.shape[2])
