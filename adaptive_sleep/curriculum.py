@@ -28,6 +28,7 @@ class LearningRecipe:
 
     steps: int = 4000  # at the most, with stages: it ends `decay` after the last one is learned
     longest: int = 0  # with stages: so many at the most instead (0: `steps`), since seeds differ
+    whole: bool = False  # with stages: none are left out, however early the last one is learned
     batch: int = 64  # samples side by side
     passes: str = "1-4"  # N per batch: drawn from a range, or one number
     ramp: float = 0.0  # share over which the highest N grows from the lowest
@@ -85,6 +86,14 @@ def check_training(training: LearningRecipe) -> None:
             )
 
 
+def in_one_pass(training: LearningRecipe) -> LearningRecipe:
+    """The same stages asked of one pass, which stands for all: each for the last of its rungs."""
+    stages = tuple(stage[-1:] for stage in training.stages)
+    return dataclasses.replace(
+        training, passes="1", ramp=0.0, loss="every", stages=stages, longest=0, whole=True
+    )
+
+
 def staged(task: Task, training: LearningRecipe) -> list[Task]:
     """The task of each stage, which asks for its rungs; without stages the task alone.
 
@@ -140,7 +149,8 @@ class Place:
         if self.stage + 1 < len(training.stages):
             return Place(self.stage + 1)
         end = step + 1 + math.ceil(training.decay * training.steps)
-        return Place(self.stage, steps, running, min(end, training.most))
+        end = training.most if training.whole else min(end, training.most)
+        return Place(self.stage, steps, running, end)
 
     def ends(self, training: LearningRecipe) -> int:
         """The steps of the whole training, as far as is known."""

@@ -175,8 +175,9 @@ def _described(recipe: TaskRecipe) -> dict[str, Any]:
     written = asdict(recipe)
     if recipe.keep is None:
         del written["keep"]
-    if not recipe.training.longest:
-        del written["training"]["longest"]
+    for name in ("longest", "whole"):
+        if not written["training"][name]:
+            del written["training"][name]
     return written
 
 

@@ -21,6 +21,8 @@ import numpy as np
 from scipy import stats
 
 from adaptive_sleep.checkpoint import load_model
+from adaptive_sleep.config import decode
+from adaptive_sleep.curriculum import in_one_pass
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.jobs import Given, one_thread, side_by_side
 from adaptive_sleep.experiments.training_cost import step_flops
@@ -54,7 +56,8 @@ EXPERIMENTS = (
     "sliding-window",
 )
 SEEDS = (0, 1, 2, 3, 4)
-KINDS = ("model", "control", "control_compute")
+STAGED = "control_staged"  # of a recipe in stages
+KINDS = ("model", "control", "control_compute", STAGED)
 Report = Callable[[float, float | None, str], None]
 
 
@@ -72,9 +75,12 @@ def recipe_of(name: str, changes: Sequence[str] = ()) -> TaskRecipe:
 
 def variant(recipe: TaskRecipe, kind: str, steps: int = 0, flops: float = 0.0) -> TaskRecipe:
     """The recipe of the model, or of a control at N = 1: in as many `steps` as the model took, so
-    on as many tokens, or in as many FLOPs as the training of the model took."""
+    on as many tokens, or in as many FLOPs as the training of the model took; or in as many steps
+    and in the stages of the model, asked of its one pass."""
     if kind == "model":
         return recipe
+    if kind == STAGED:
+        return replace(recipe, training=replace(in_one_pass(recipe.training), steps=steps))
     training = replace(
         recipe.training, passes="1", ramp=0.0, loss="last", stages=(), longest=0, steps=steps
     )
@@ -123,9 +129,13 @@ def reproduce(
     """Train and test every seed and control of an experiment in folders under `out`; killed, it
     goes on where it was. `changes` are made to the recipe; `jobs` processes of one thread each.
 
-    Returns what `summary` does. Raises InputError.
+    Returns what `summary` does. Where "model" is not among the `kinds`, the result that was kept of
+    this recipe with new controls beside its models. Raises InputError.
     """
     recipe = recipe_of(name, changes)
+    kinds = [kind for kind in kinds if kind != STAGED or recipe.training.stages]
+    if "model" not in kinds:
+        return _beside_kept(name, recipe, Path(out), seeds, kinds, jobs, on_progress)
     folder, begun = Path(out), time.perf_counter()
     found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
     # in stages, a model says only in the end how many steps it took
@@ -171,16 +181,53 @@ def summary(
         "commit": commit(),
         "recipe": json.loads(json.dumps(asdict(recipe))),  # with what it leaves to defaults
     }
-    for kind in KINDS[1:]:
-        if kind in found:
-            jobs = found[kind]
-            result[kind] = {
-                **averaged({seed: job["accuracy"] for seed, job in jobs.items()}),
-                "tokens": max(job["tokens"] for job in jobs.values()),
-                "seconds": float(np.mean([job["seconds"] for job in jobs.values()])),
-                "steps": {seed: jobs[seed]["steps"] for seed in sorted(jobs)},
-            }
+    result |= {kind: _of_control(found[kind]) for kind in KINDS[1:] if kind in found}
     return with_gains(result)
+
+
+def _of_control(jobs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a result says of a control."""
+    return {
+        **averaged({seed: job["accuracy"] for seed, job in jobs.items()}),
+        "tokens": max(job["tokens"] for job in jobs.values()),
+        "seconds": float(np.mean([job["seconds"] for job in jobs.values()])),
+        "steps": {seed: jobs[seed]["steps"] for seed in sorted(jobs)},
+    }
+
+
+def _beside_kept(
+    name: str,
+    recipe: TaskRecipe,
+    folder: Path,
+    seeds: Sequence[int],
+    kinds: Sequence[str],
+    jobs: int | None,
+    on_progress: Report | None,
+) -> dict[str, Any]:
+    """The kept result of an experiment with controls trained in as many steps as it says of its
+    models; each of them says its own commit. Raises InputError."""
+    kept = kept_result(name)
+    if "recipe" not in kept or decode(TaskRecipe, kept["recipe"]) != recipe:
+        raise InputError(f"reproduce {name}: the kept result is of another recipe; train the model")
+    missing = [str(seed) for seed in seeds if str(seed) not in kept.get("steps", {})]
+    if missing or "control_compute" in kinds:
+        raise InputError(
+            f"reproduce {name}: kinds={','.join(kinds)} without 'model': the kept result tells "
+            f"{'nothing of seed ' + missing[0] if missing else 'no FLOPs'}; train the model too"
+        )
+    steps = {seed: kept["steps"][str(seed)] for seed in seeds}
+    work = {
+        (kind, seed): (variant(recipe, kind, many), str(folder / f"seed-{seed}" / kind), seed)
+        for kind in kinds
+        for seed, many in steps.items()
+    }
+    found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
+    for count, (key, done) in enumerate(side_by_side(train_and_test, work, jobs), 1):
+        found[key[0]][key[1]] = done
+        if on_progress is not None:
+            on_progress(count, len(work), f"{key[0]}, seed {key[1]}")
+    told = {kind: {**_of_control(done), "commit": commit()} for kind, done in found.items()}
+    return with_gains(json.loads(json.dumps({**kept, **told})))
 
 
 def with_gains(result: dict[str, Any]) -> dict[str, Any]:

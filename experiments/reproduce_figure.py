@@ -39,10 +39,11 @@ def draw(result: Mapping[str, Any]) -> go.Figure:
     names = {
         "control": "trained at N = 1, as many tokens",
         "control_compute": "trained at N = 1, as much compute",
+        "control_staged": "trained at N = 1, as many tokens, in the same stages",
     }
     for number, (kind, words) in enumerate(names.items()):
         if result.get(kind):
-            look = {"color": "#c2410c", "width": 2, "dash": ("dash", "dot")[number]}
+            look = {"color": "#c2410c", "width": 2, "dash": ("dash", "dot", "dashdot")[number]}
             _line(figure, words, result[kind], next(iter(result[kind]["accuracy"])), look)
     seeds = len(result["seeds"])
     measure = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from adaptive_sleep.curriculum import (
     difficulty_weights,
     draw,
     drawn_passes,
+    in_one_pass,
     staged,
 )
 from adaptive_sleep.learning import TaskRecipe, config_of, rate_factor, task_of
@@ -105,7 +107,7 @@ def test_training_ends_a_while_after_the_last_stage_is_learned() -> None:
 
 def test_stages_may_take_longer_and_nothing_else_changes() -> None:
     training = LearningRecipe(steps=1000, decay=0.2, loss="every", stages=STAGES)
-    longer = dataclasses.replace(training, longest=3000)
+    longer = replace(training, longest=3000)
     check_training(longer)
     assert Place(1).ends(longer) == 3000
     for step in (300, 900, 2500):
@@ -113,6 +115,17 @@ def test_stages_may_take_longer_and_nothing_else_changes() -> None:
         assert end == step + 201  # `decay` is a share of `steps`
         assert rate_factor(longer, step, end) == 1.0
     assert Place(2, SHORTEST, 0.0).after(longer, 2900, 0.0).end == 3000
+    assert Place(2, SHORTEST, 0.0).after(replace(training, whole=True), 300, 0.0).end == 1000
+
+
+def test_one_pass_may_be_asked_for_what_the_last_of_several_is() -> None:
+    training = LearningRecipe(loss="every", stages=STAGES, longest=9000, power=(1.0, -1.0))
+    one = in_one_pass(training)
+    check_training(one)
+    assert (one.passes, one.stages, one.longest, one.whole) == ("1", ((1,), (2,), (3,)), 0, True)
+    task = make_task("hops", nodes=8, max_hops=4)
+    assert [t.rungs for t in staged(task, one)] == [(1,), (2,), (3,)]
+    assert difficulty_weights(one, task, 0, 1) == difficulty_weights(training, task, 0, 1)
 
 
 def test_weights_of_difficulties() -> None:

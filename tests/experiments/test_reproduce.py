@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adaptive_sleep.curriculum import check_training
 from adaptive_sleep.experiments import reproduce as work
 from adaptive_sleep.experiments.cli import main
 from adaptive_sleep.experiments.reproduce_figure import draw
@@ -110,6 +111,39 @@ def test_controls_sleep_not_and_one_has_as_much_compute(
     assert longer.training.steps == pytest.approx(1000, rel=0.02)  # other batches are looked at
     assert found["steps"] == found["control"]["steps"] == {0: 4, 1: 4}
     assert min(found["control_compute"]["steps"].values()) > 4
+    assert "control_staged" not in found  # it has no stages
+
+
+def test_a_control_is_taught_in_the_stages_of_the_model(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TINY.replace("steps = 4\n", 'steps = 60\nloss = "every"\nstages = [[1], [1, 2]]\n')
+    path = tmp_path / "staged.toml"
+    path.write_text(text.replace("validate_every = 4", "validate_every = 60\nlearned = 50.0"))
+    training = work.variant(work.recipe_of(str(path)), "control_staged", 55).training
+    check_training(training)
+    assert (training.passes, training.stages, training.steps) == ("1", ((1,), (2,)), 55)
+    options: dict[str, Any] = {"seeds": (0,), "jobs": 1}
+    first = work.reproduce(str(path), tmp_path / "one", kinds=("model", "control"), **options)
+    assert "control_staged" not in first
+    kept = json.loads(json.dumps(first))
+    monkeypatch.setattr(work, "kept_result", lambda name: kept)
+    found = work.reproduce(str(path), tmp_path / "two", kinds=("control_staged",), **options)
+    staged = found.pop("control_staged")
+    assert found == kept
+    assert staged["steps"] == kept["steps"]  # though both stages were learned before
+    assert staged["commit"]
+    for d, gain in staged["gain"].items():
+        mine, other = found["by_seed"]["0"]["2"][d], staged["by_seed"]["0"]["1"][d]
+        assert gain == pytest.approx(mine - other)
+    for kinds, more, said in (
+        (("control_compute",), {}, "tells no FLOPs; train the model too"),
+        (("control_staged",), {"seeds": (0, 3)}, "nothing of seed 3"),
+        (("control_staged",), {"changes": ("training.clip=2.0",)}, "is of another recipe"),
+    ):
+        with pytest.raises(InputError, match=said):
+            work.reproduce(str(path), tmp_path / "no", kinds=kinds, **{**options, **more})
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_run_that_is_done_is_taken_up_and_says_the_same(
@@ -165,7 +199,7 @@ def test_a_recipe_can_be_changed(recipe: Path) -> None:
         (["chain", "--set", "training.stops=3"], "did you mean 'steps'"),
         (["chain", "--set", "model.carry=keep"], "'restart' or 'accumulate'"),
         (["chain", "--kinds", "modle"], "did you mean 'model'"),
-        (["chain", "--kinds", "control"], "must be among them"),
+        (["chain", "--kinds", "control"], "train the model"),
         (["chain", "--quick", "--from-results"], "give one of"),
         (["nowhere.toml"], "no such file"),
     ],
