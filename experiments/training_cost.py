@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adaptive_sleep.checkpoint import describe_model
-from adaptive_sleep.curriculum import draw
+from adaptive_sleep.curriculum import draw, staged
 from adaptive_sleep.eviction import holding
 from adaptive_sleep.learning import TaskRecipe, config_of, task_of
 from adaptive_sleep.reading_cost import GRADIENT, forward_flops, sequence_flops
@@ -45,18 +45,21 @@ def step_flops(recipe: TaskRecipe | Recipe) -> float:
     drawn as it draws them, with what attention holds of earlier samples taken at its mean; of a
     recording, what is expected.
 
-    Raises InputError for a recipe in stages: how long each takes shows in training alone.
+    Raises InputError for a recipe in stages of more and more passes: how long each takes shows in
+    training alone.
     """
     if isinstance(recipe, Recipe):
         return _recorded_step_flops(recipe)
     training, config = recipe.training, config_of(recipe)
-    if training.stages:
+    if len({len(stage) for stage in training.stages}) > 1:
         raise InputError("[training] stages: what they will cost cannot be told beforehand")
     holds = holding(config, recipe.eviction, recipe.keep)
     spread = np.linspace(0, training.steps - 1, min(DRAWN, training.steps)).astype(int)
-    task, found = task_of(recipe), []
+    tasks, found = staged(task_of(recipe), training), []
     for step in spread.tolist():
-        batch, passes, every = draw(task, training, np.random.default_rng([0, step]), step)
+        stage = step * len(tasks) // training.steps
+        random = np.random.default_rng([0, step])
+        batch, passes, every = draw(tasks[stage], training, random, step, stage)
         held = _held(recipe, batch, holds.kept)
         found.append(forward_flops(config, holds, batch, passes, every=every, held=held))
     return GRADIENT * float(np.mean(found))

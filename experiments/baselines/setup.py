@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adaptive_sleep.config import Eviction, ModelConfig
+from adaptive_sleep.curriculum import in_one_pass
 from adaptive_sleep.learning import TaskRecipe, config_of
 from adaptive_sleep.settings import RuntimeSettings
 from adaptive_sleep.streams.errors import InputError
@@ -79,11 +80,14 @@ class Baseline:
 
 
 def plain(recipe: AnyRecipe) -> Setup:
-    """The plain hybrid of a recipe: one pass over each window, in training too."""
+    """The plain hybrid of a recipe: one pass over each window, in training too. Where the recipe
+    teaches in stages, it is taught in the same ones, for as many steps."""
     if isinstance(recipe, Recipe):
         return Setup(replace(recipe, training=replace(recipe.training, passes="1")))
-    training = replace(recipe.training, passes="1", ramp=0.0, loss="last", stages=(), longest=0)
-    return Setup(replace(recipe, training=training))
+    training = recipe.training
+    if training.stages:
+        return Setup(replace(recipe, training=in_one_pass(training)))
+    return Setup(replace(recipe, training=replace(training, passes="1", ramp=0.0, loss="last")))
 
 
 def reshaped(recipe: AnyRecipe, changes: Mapping[str, Any]) -> Setup:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from adaptive_sleep.checkpoint import load_model, save_model
+from adaptive_sleep.experiments.baselines.setup import plain
 from adaptive_sleep.experiments.compare import compare
 from adaptive_sleep.experiments.compare_baselines import QUICK_STEPS, affordable
 from adaptive_sleep.experiments.compare_rows import SeedRow, make_rows
@@ -17,7 +18,7 @@ from adaptive_sleep.experiments.comparing import read_comparison
 from adaptive_sleep.experiments.matched_reading import read_matched
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.experiments.training_cost import step_flops, training_of
-from adaptive_sleep.learning import config_of, read_task_recipe
+from adaptive_sleep.learning import TaskRecipe, config_of, read_task_recipe
 from adaptive_sleep.ledger import costs
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
@@ -259,8 +260,14 @@ def test_training_costs_what_its_passes_cost(place: Path) -> None:
 def test_what_a_training_will_cost_is_not_told_of_stages(place: Path, tmp_path: Path) -> None:
     recipe = read_task_recipe(place / "training.toml")
     stages = replace(recipe.training, loss="every", stages=((1,), (1, 2)))
+    staged = replace(recipe, training=stages)
     with pytest.raises(InputError, match="stages: what they will cost"):
-        step_flops(replace(recipe, training=stages))
+        step_flops(staged)
+    taught = plain(staged).recipe  # one pass in every stage
+    assert isinstance(taught, TaskRecipe)
+    assert taught.training.stages == ((1,), (2,))
+    once = replace(recipe, training=replace(recipe.training, passes="1"))
+    assert step_flops(taught) == step_flops(once)
     bare = save_model(Model(config_of(recipe)), tmp_path / "m.safetensors", provenance={})
     with pytest.raises(InputError, match="does not say what its training took"):
         training_of(str(bare))
