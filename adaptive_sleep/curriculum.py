@@ -39,6 +39,7 @@ class LearningRecipe:
     stages: tuple[tuple[int, ...], ...] = ()
     learned: float = 0.1  # nats a question, or squared error
     carry_over: float = 0.0  # share of samples that begin with what the step before left behind
+    carry_from: int = 0  # with stages: the first one (from 0) in which they do
     power: tuple[float, float] = (1.0, 0.3)  # d is drawn by d^-p (from 0: (1 + d)^-p), p from .. to
     matrix_rate: float = 0.02  # Muon, for the matrices of blocks
     rate: float = 2e-3  # AdamW, for all else
@@ -73,6 +74,11 @@ def check_training(training: LearningRecipe) -> None:
     if training.longest and not (training.stages and training.longest >= training.steps):
         raise InputError(
             f"[training] longest={training.longest}: for stages, at least steps={training.steps}"
+        )
+    if not 0 <= training.carry_from < max(len(training.stages), 1):
+        raise InputError(
+            f"[training] carry_from={training.carry_from}: one of {len(training.stages)} stages, "
+            "from 0"
         )
     if training.stages and training.ramp:
         raise InputError(

@@ -116,6 +116,8 @@ def learn(
     left: Carried | None = None
     while loop.step < loop.place.ends(training):
         stage = loop.place.stage
+        if stage < training.carry_from:
+            left = None
         loss, last, tokens, flops, left = gradient(
             model,
             tasks[stage],
@@ -175,7 +177,7 @@ def _described(recipe: TaskRecipe) -> dict[str, Any]:
     written = asdict(recipe)
     if recipe.keep is None:
         del written["keep"]
-    for name in ("longest", "whole"):
+    for name in ("longest", "whole", "carry_from"):
         if not written["training"][name]:
             del written["training"][name]
     return written
