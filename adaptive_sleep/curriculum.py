@@ -93,10 +93,17 @@ def check_training(training: LearningRecipe) -> None:
 
 
 def in_one_pass(training: LearningRecipe) -> LearningRecipe:
-    """The same stages asked of one pass, which stands for all: each for the last of its rungs."""
+    """The same stages asked of one pass, which stands for all: each for the last of its rungs; for
+    all steps, and carried over from the first on, since it may never come to the last."""
     stages = tuple(stage[-1:] for stage in training.stages)
+    once = without_stages(training)
+    return dataclasses.replace(once, loss="every", stages=stages, whole=True)
+
+
+def without_stages(training: LearningRecipe) -> LearningRecipe:
+    """The same at one pass, all asked of it from the first step on."""
     return dataclasses.replace(
-        training, passes="1", ramp=0.0, loss="every", stages=stages, longest=0, whole=True
+        training, passes="1", ramp=0.0, loss="last", stages=(), longest=0, carry_from=0
     )
 
 

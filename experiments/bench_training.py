@@ -49,7 +49,9 @@ Step = Callable[[int], object]  # one whole training step, by number
 
 def unstaged(training: LearningRecipe) -> LearningRecipe:
     """The training after its stages, if it has any: how long those last is not known beforehand."""
-    return replace(training, stages=(), longest=0, loss="last") if training.stages else training
+    if not training.stages:
+        return training
+    return replace(training, stages=(), longest=0, carry_from=0, loss="last")
 
 
 def drawn_at(task: Task, training: LearningRecipe, seed: int, step: int) -> Drawn:

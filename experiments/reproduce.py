@@ -22,7 +22,7 @@ from scipy import stats
 
 from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.config import decode
-from adaptive_sleep.curriculum import in_one_pass
+from adaptive_sleep.curriculum import in_one_pass, without_stages
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.jobs import Given, one_thread, side_by_side
 from adaptive_sleep.experiments.training_cost import step_flops
@@ -81,9 +81,7 @@ def variant(recipe: TaskRecipe, kind: str, steps: int = 0, flops: float = 0.0) -
         return recipe
     if kind == STAGED:
         return replace(recipe, training=replace(in_one_pass(recipe.training), steps=steps))
-    training = replace(
-        recipe.training, passes="1", ramp=0.0, loss="last", stages=(), longest=0, steps=steps
-    )
+    training = replace(without_stages(recipe.training), steps=steps)
     if kind == "control_compute":
         each = step_flops(replace(recipe, training=training))
         training = replace(training, steps=max(1, round(flops / each)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adaptive_sleep.config import Eviction, ModelConfig
-from adaptive_sleep.curriculum import in_one_pass
+from adaptive_sleep.curriculum import in_one_pass, without_stages
 from adaptive_sleep.learning import TaskRecipe, config_of
 from adaptive_sleep.settings import RuntimeSettings
 from adaptive_sleep.streams.errors import InputError
@@ -84,10 +84,8 @@ def plain(recipe: AnyRecipe) -> Setup:
     teaches in stages, it is taught in the same ones, for as many steps."""
     if isinstance(recipe, Recipe):
         return Setup(replace(recipe, training=replace(recipe.training, passes="1")))
-    training = recipe.training
-    if training.stages:
-        return Setup(replace(recipe, training=in_one_pass(training)))
-    return Setup(replace(recipe, training=replace(training, passes="1", ramp=0.0, loss="last")))
+    once = in_one_pass if recipe.training.stages else without_stages
+    return Setup(replace(recipe, training=once(recipe.training)))
 
 
 def reshaped(recipe: AnyRecipe, changes: Mapping[str, Any]) -> Setup:

@@ -25,8 +25,9 @@ from adaptive_sleep.curriculum import (
     drawn_passes,
     in_one_pass,
     staged,
+    without_stages,
 )
-from adaptive_sleep.learning import TaskRecipe, config_of, rate_factor, task_of
+from adaptive_sleep.learning import TaskRecipe, config_of, gradient, rate_factor, task_of
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.registry import make_task
@@ -119,10 +120,16 @@ def test_stages_may_take_longer_and_nothing_else_changes() -> None:
 
 
 def test_one_pass_may_be_asked_for_what_the_last_of_several_is() -> None:
-    training = LearningRecipe(loss="every", stages=STAGES, longest=9000, power=(1.0, -1.0))
+    training = LearningRecipe(
+        loss="every", stages=STAGES, longest=9000, power=(1.0, -1.0), carry_over=0.5, carry_from=2
+    )
     one = in_one_pass(training)
     check_training(one)
     assert (one.passes, one.stages, one.longest, one.whole) == ("1", ((1,), (2,), (3,)), 0, True)
+    assert (one.carry_over, one.carry_from) == (0.5, 0)
+    bare = without_stages(training)
+    check_training(bare)
+    assert (bare.passes, bare.stages, bare.loss, bare.carry_from) == ("1", (), "last", 0)
     task = make_task("hops", nodes=8, max_hops=4)
     assert [t.rungs for t in staged(task, one)] == [(1,), (2,), (3,)]
     assert difficulty_weights(one, task, 0, 1) == difficulty_weights(training, task, 0, 1)
@@ -147,6 +154,8 @@ def test_weights_of_difficulties() -> None:
         ({"stages": ((1, 2, 3, 4, 5),), "loss": "every"}, r"\[1, 2, 3, 4, 5\] is for 5 passes; 1"),
         ({"stages": ((),), "loss": "every"}, r"\[\] is for 0 passes"),
         ({"longest": 5000}, r"longest=5000: for stages, at least steps=4000"),
+        ({"carry_from": 1}, r"carry_from=1: one of 0 stages, from 0"),
+        ({"carry_from": 3, "stages": STAGES, "loss": "every"}, r"carry_from=3: one of 3 stages"),
         (
             {"longest": 3000, "stages": STAGES, "loss": "every"},
             r"longest=3000: for stages, at least steps=4000",
@@ -254,3 +263,29 @@ def test_a_run_that_is_taken_up_goes_on_in_its_stage(tmp_path: Path) -> None:
     assert (again.tokens, again.flops) == (whole.tokens, whole.flops)
     assert isinstance(again.log, pl.DataFrame)
     assert task_of(recipe).space.difficulties == (1, 2, 3)
+
+
+def test_samples_are_carried_over_from_a_stage_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = decode(
+        TaskRecipe,
+        {
+            "task": {"name": "hops", "nodes": 4, "max_hops": 2},
+            "model": {"width": 16, "heads": 1, "key_dim": 8, "value_dim": 8, "conv": 0,
+                      "positions": "learned", "sleep_attention": "bidirectional"},
+            "training": {"steps": 110, "batch": 4, "validate_every": 200, "validation": 2,
+                         "passes": "1-2", "loss": "every", "stages": [[1], [1, 2]],
+                         "learned": 50.0, "decay": 0.01, "carry_over": 0.5, "carry_from": 1},
+            "test": {"passes": [1], "samples": 2, "measure": "question"},
+        },
+    )  # fmt: skip
+    seen: list[tuple[int, bool]] = []
+
+    def watched(*given: Any, stage: int, **more: Any) -> Any:
+        seen.append((stage, given[6] is not None))
+        return gradient(*given, stage=stage, **more)
+
+    monkeypatch.setattr("adaptive_sleep.task_training.gradient", watched)
+    learn(recipe, tmp_path / "run")
+    assert set(seen) == {(0, False), (1, True)}
