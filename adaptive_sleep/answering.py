@@ -7,7 +7,6 @@ is in `task_training`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,7 +171,7 @@ def go_on(
     that stand alone leave what attention holds, as they leave the fast weights. `recompute` as in
     `fall_asleep`.
     """
-    states, holds, held, found = [start.weights], start.holds, start.held, []
+    states, holds, found = [start], start.holds, []
     for window, asked in enumerate(batch.asked()):
         words, valid, targets = (
             _on(model, x[window]) for x in (batch.tokens, batch.lengths, batch.targets)
@@ -181,62 +180,59 @@ def go_on(
         rows, places = torch.nonzero(_on(model, asked), as_tuple=True)
         if batch.fillers and batch.fillers[window]:
             often, each = (1, states) if every else (passes, states[-1:])
-            states, held = _filled(
-                model, words, valid, each, often, holds, values=values, held=held,
-                recompute=recompute,
-            )  # fmt: skip
+            states = [
+                _filled(model, words, valid, state, often, values=values, recompute=recompute)
+                for state in each
+            ]
             continue
+        last = states[-1]
         if not len(rows):
-            last = states[-1]
-            states, cache = fall_asleep(
-                model, words, valid, last, passes, values=values, held=held, reach=holds.reach,
-                recompute=recompute,
+            after, cache = fall_asleep(
+                model, words, valid, last.weights, passes, values=values, held=last.held,
+                reach=holds.reach, recompute=recompute,
             )  # fmt: skip
-            held = holds.after(held, cache)
+            held = holds.after(last.held, cache)
+            states = [Carried(weights, holds, held) for weights in after]
             continue
         embedded = model.placed(model.tokens.embed(words, values), torch.zeros_like(valid))
         seen: Visibility = "diagonal" if batch.diagonal[window] else "causal"
         rungs = batch.rungs if every else ()
-        for number, weights in enumerate(states if every else states[-1:], 1):
-            done = ask(model, embedded, valid, weights, held, seen=seen, reach=holds.reach)
+        for number, state in enumerate(states if every else [last], 1):
+            done = ask(
+                model, embedded, valid, state.weights, state.held, seen=seen, reach=holds.reach
+            )
             logits = model.tokens.logits(done.hidden[rows, places])
             if number > len(rungs):
                 found.append(Answers(logits, targets[rows, places], rows))
                 continue
             wanted = _on(model, rungs[number - 1])
             found.append(Answers(logits, wanted[rows, places], rows).asked())
-        states = [done.weights]
-        if not batch.diagonal[window]:
-            held = holds.after(held, done.new)
-    return found, Carried(states[-1], holds, held)
+        held = last.held if batch.diagonal[window] else holds.after(last.held, done.new)
+        states = [Carried(done.weights, holds, held)]
+    return found, states[-1]
 
 
 def _filled(
     model: Model,
     words: Tensor,
     lengths: Tensor,
-    states: Sequence[FastWeights],
+    start: Carried,
     passes: int,
-    holds: Holding,
     *,
     values: Tensor | None,
-    held: KVCache | None,
     recompute: bool,
-) -> tuple[list[FastWeights], KVCache | None]:
-    """Each of the `states` after `passes` passes over a filler window, and what attention then
-    holds. Streams that lack the window (of length 0) stay as they are."""
-    rows = torch.nonzero(lengths)[:, 0]
+) -> Carried:
+    """What streams carry after `passes` passes over a filler window; those that lack it (of length
+    0) stay as they are."""
+    rows, holds = torch.nonzero(lengths)[:, 0], start.holds
     if not len(rows):
-        return list(states), held
-    words, lengths = words[rows], lengths[rows]
+        return start
     values = None if values is None else values[rows]
-    before = held and held.select(rows)
-    found = []
-    for weights in states:
-        after, cache = fall_asleep(
-            model, words, lengths, weights.select(rows), passes, values=values, held=before,
-            reach=holds.reach, recompute=recompute,
-        )  # fmt: skip
-        found.append(weights.put(rows, after[-1]))
-    kept = holds.after(before, cache)
-    return found, held if held is None or kept is None else held.put(rows, kept)
+    before = start.held and start.held.select(rows)
+    after, cache = fall_asleep(
+        model, words[rows], lengths[rows], start.weights.select(rows), passes, values=values,
+        held=before, reach=holds.reach, recompute=recompute,
+    )  # fmt: skip
+    weights, kept = start.weights.put(rows, after[-1]), holds.after(before, cache)
+    held = start.held and kept and start.held.put(rows, kept)
+    return Carried(weights, holds, held)

@@ -38,6 +38,7 @@ class LearningRecipe:
     # its last pass falls below `learned`
     stages: tuple[tuple[int, ...], ...] = ()
     learned: float = 0.1  # nats a question, or squared error
+    patience: float = 0.0  # share after which a stage ends though it is not learned (0: never)
     carry_over: float = 0.0  # share of samples that begin with what the step before left behind
     carry_from: int = 0  # with stages: the first one (from 0) in which they do
     power: tuple[float, float] = (1.0, 0.3)  # d is drawn by d^-p (from 0: (1 + d)^-p), p from .. to
@@ -63,7 +64,7 @@ def check_training(training: LearningRecipe) -> None:
     for name in ("steps", "batch", "validate_every", "validation"):
         if getattr(training, name) < 1:
             raise InputError(f"[training] {name}={getattr(training, name)}: at least 1")
-    for name in ("ramp", "decay", "carry_over"):
+    for name in ("ramp", "decay", "carry_over", "patience"):
         if not 0.0 <= getattr(training, name) <= 1.0:
             raise InputError(f"[training] {name}={getattr(training, name)}: a share from 0 to 1")
     if not training.learned > 0.0:
@@ -75,6 +76,11 @@ def check_training(training: LearningRecipe) -> None:
         raise InputError(
             f"[training] longest={training.longest}: for stages, at least steps={training.steps}"
         )
+    for name in ("whole", "patience"):
+        if getattr(training, name) and not training.stages:
+            raise InputError(
+                f"[training] {name}={getattr(training, name)}: for stages; leave it out"
+            )
     if not 0 <= training.carry_from < max(len(training.stages), 1):
         raise InputError(
             f"[training] carry_from={training.carry_from}: one of {len(training.stages)} stages, "
@@ -94,17 +100,23 @@ def check_training(training: LearningRecipe) -> None:
 
 def in_one_pass(training: LearningRecipe) -> LearningRecipe:
     """The same stages asked of one pass, which stands for all: each for the last of its rungs; for
-    all steps, and carried over from the first on, since it may never come to the last."""
+    all steps, and carried over from the first on.
+
+    One pass may never learn what the last of several does: a stage ends after its share of the
+    steps at the latest, so that the whole task is seen.
+    """
     stages = tuple(stage[-1:] for stage in training.stages)
     once = without_stages(training)
-    return dataclasses.replace(once, loss="every", stages=stages, whole=True)
+    patience = 1.0 / len(stages)
+    return dataclasses.replace(once, loss="every", stages=stages, whole=True, patience=patience)
 
 
 def without_stages(training: LearningRecipe) -> LearningRecipe:
     """The same at one pass, all asked of it from the first step on."""
     return dataclasses.replace(
-        training, passes="1", ramp=0.0, loss="last", stages=(), longest=0, carry_from=0
-    )
+        training, passes="1", ramp=0.0, loss="last", stages=(), longest=0, whole=False,
+        carry_from=0, patience=0.0,
+    )  # fmt: skip
 
 
 def staged(task: Task, training: LearningRecipe) -> list[Task]:
@@ -157,9 +169,11 @@ class Place:
             return self
         steps = self.steps + 1
         running = KEPT * self.loss + (1 - KEPT) * loss if self.steps else loss
-        if steps < SHORTEST or running >= training.learned:
+        last = self.stage + 1 == len(training.stages)
+        tired = 0 < training.patience * training.steps <= steps and not last
+        if not tired and (steps < SHORTEST or running >= training.learned):
             return Place(self.stage, steps, running)
-        if self.stage + 1 < len(training.stages):
+        if not last:
             return Place(self.stage + 1)
         end = step + 1 + math.ceil(training.decay * training.steps)
         end = training.most if training.whole else min(end, training.most)

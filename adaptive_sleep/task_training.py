@@ -177,7 +177,7 @@ def _described(recipe: TaskRecipe) -> dict[str, Any]:
     written = asdict(recipe)
     if recipe.keep is None:
         del written["keep"]
-    for name in ("longest", "whole", "carry_from"):
+    for name in ("longest", "whole", "carry_from", "patience"):
         if not written["training"][name]:
             del written["training"][name]
     return written

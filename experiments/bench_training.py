@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adaptive_sleep.curriculum import Drawn, LearningRecipe, draw
+from adaptive_sleep.curriculum import Drawn, LearningRecipe, draw, without_stages
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.jobs import one_thread
 from adaptive_sleep.experiments.plain_step import RULES, Form, PlainHybrid, PlainOptimiser
@@ -51,7 +51,7 @@ def unstaged(training: LearningRecipe) -> LearningRecipe:
     """The training after its stages, if it has any: how long those last is not known beforehand."""
     if not training.stages:
         return training
-    return replace(training, stages=(), longest=0, carry_from=0, loss="last")
+    return replace(without_stages(training), passes=training.passes)
 
 
 def drawn_at(task: Task, training: LearningRecipe, seed: int, step: int) -> Drawn:

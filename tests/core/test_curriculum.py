@@ -119,6 +119,18 @@ def test_stages_may_take_longer_and_nothing_else_changes() -> None:
     assert Place(2, SHORTEST, 0.0).after(replace(training, whole=True), 300, 0.0).end == 1000
 
 
+def test_a_stage_ends_unlearned_where_patience_does() -> None:
+    training = LearningRecipe(steps=1000, patience=0.25, loss="every", stages=STAGES, whole=True)
+    check_training(training)
+    place, seen = Place(), []
+    for step in range(1000):
+        place = place.after(training, step, 9.0)
+        seen.append(place.stage)
+    assert [seen.count(stage) for stage in range(3)] == [249, 250, 501]  # the last is never left
+    assert not place.end
+    assert place.ends(training) == 1000
+
+
 def test_one_pass_may_be_asked_for_what_the_last_of_several_is() -> None:
     training = LearningRecipe(
         loss="every", stages=STAGES, longest=9000, power=(1.0, -1.0), carry_over=0.5, carry_from=2
@@ -126,7 +138,7 @@ def test_one_pass_may_be_asked_for_what_the_last_of_several_is() -> None:
     one = in_one_pass(training)
     check_training(one)
     assert (one.passes, one.stages, one.longest, one.whole) == ("1", ((1,), (2,), (3,)), 0, True)
-    assert (one.carry_over, one.carry_from) == (0.5, 0)
+    assert (one.carry_over, one.carry_from, one.patience) == (0.5, 0, 1 / 3)
     bare = without_stages(training)
     check_training(bare)
     assert (bare.passes, bare.stages, bare.loss, bare.carry_from) == ("1", (), "last", 0)
@@ -155,6 +167,9 @@ def test_weights_of_difficulties() -> None:
         ({"stages": ((),), "loss": "every"}, r"\[\] is for 0 passes"),
         ({"longest": 5000}, r"longest=5000: for stages, at least steps=4000"),
         ({"carry_from": 1}, r"carry_from=1: one of 0 stages, from 0"),
+        ({"whole": True}, r"whole=True: for stages; leave it out"),
+        ({"patience": 0.5}, r"patience=0.5: for stages; leave it out"),
+        ({"patience": 1.5}, r"patience=1.5: a share from 0 to 1"),
         ({"carry_from": 3, "stages": STAGES, "loss": "every"}, r"carry_from=3: one of 3 stages"),
         (
             {"longest": 3000, "stages": STAGES, "loss": "every"},

@@ -75,17 +75,23 @@ def test_a_runtime_answers_as_a_batch_does(kept: dict[str, Any]) -> None:
             assert int(state["cached"]) == int(left.held.lengths[row])
 
 
-def test_a_question_of_each_pass_is_asked_behind_fillers_that_are_read_once() -> None:
+@pytest.mark.parametrize("kept", KEPT, ids=str)
+def test_a_question_of_each_pass_is_asked_behind_fillers_that_are_read_once(
+    kept: dict[str, Any],
+) -> None:
     batch = drawn()
     first, *_ = batch.tokens
     words, lengths = torch.from_numpy(first), torch.from_numpy(batch.lengths[0])
     with torch.no_grad():
-        found, left = go_on(MODEL, batch, 3, unread(MODEL, 6), every=True)
-        start = unread(MODEL, 6)
-        slept, _ = fall_asleep(MODEL, words, lengths, start.weights, 3)
-        rest = only(batch, slice(1, None))
+        start = unread(MODEL, 6, **kept)
+        found, left = go_on(MODEL, batch, 3, start, every=True)
+        holds = start.holds
+        slept, cache = fall_asleep(
+            MODEL, words, lengths, start.weights, 3, held=start.held, reach=holds.reach
+        )
+        held, rest = holds.after(start.held, cache), only(batch, slice(1, None))
         for one, weights in zip(found, slept, strict=True):
-            (wanted,), after = go_on(MODEL, rest, 1, Carried(weights, start.holds))
+            (wanted,), after = go_on(MODEL, rest, 1, Carried(weights, holds, held))
             torch.testing.assert_close(one.logits, wanted.logits)
     torch.testing.assert_close(dict(left.weights), dict(after.weights))
 
@@ -131,6 +137,14 @@ def test_a_step_charges_what_it_reads(every: bool) -> None:
     assert step.flops == 3 * (told + filler + (3 if every else 1) * asked_once)
 
 
-def test_a_share_of_a_batch_keeps_its_fillers() -> None:
-    batch = drawn()
-    assert Share(1, 2).of(batch).fillers == batch.fillers
+@pytest.mark.parametrize("changes", [{"conv": 4}, {"memory_tokens": 3}], ids=str)
+@pytest.mark.parametrize("every", [False, True], ids=["last", "every"])
+def test_shares_of_a_batch_answer_as_the_whole_does(changes: dict[str, int], every: bool) -> None:
+    """Each sample also where others have fillers that it lacks, with all that a stream carries."""
+    model, batch = asked.model_for(TASK, **changes), drawn()
+    with torch.no_grad():
+        whole, _ = go_on(model, batch, 2, unread(model, 6), every=every)
+        for rank in range(6):
+            part, _ = go_on(model, Share(rank, 6).of(batch), 2, unread(model, 1), every=every)
+            for one, all_ in zip(part, whole, strict=True):
+                torch.testing.assert_close(one.logits, all_.logits[all_.rows == rank])
