@@ -51,7 +51,7 @@ class Market:
     validation part that are as long (of a recording as many rows as the test has, from the first
     on: only lengths matter there), the training recipe that baselines change (in as many steps as
     the model took, few in a quick comparison), what the training of the model took, and of a task
-    the `reaches` of its questions on the test stream."""
+    whose questions stand alone their `reaches` on the test stream."""
 
     validation: Bench
     test: Bench
@@ -93,7 +93,9 @@ def market(validation: Bench, test: Bench, seed: int, *, quick: bool) -> Market:
     assert comparison.task is not None
     parts = max(1, comparison.task.streams // FEW)
     few, *_ = pieces(comparison, validation.folder.parent / "streams", seed, parts, quick=quick)
-    return Market(validation, test, few, training, taken, seed, quick, reaches(test.source))
+    alone = comparison.made_task().space.questions == "alone"  # a text asks where it will
+    known = reaches(test.source) if alone else None
+    return Market(validation, test, few, training, taken, seed, quick, known)
 
 
 def matched_rows(

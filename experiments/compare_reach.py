@@ -23,7 +23,8 @@ WINDOW = "larger_window"  # the baseline whose knob is how many events attention
 def reaches(where: Source) -> pl.DataFrame:
     """The reach of every event that is asked in a recorded task: `stream`, `first_time`, `reach`.
 
-    A sample ends with its questions, and the next event of the stream begins another.
+    Its questions must stand alone: so a sample ends with them, and the next event of the stream
+    begins another.
     """
     asked = pl.col(TARGET).is_not_nan() & pl.col(TARGET).is_not_null()
     return (

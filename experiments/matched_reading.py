@@ -45,24 +45,29 @@ def _best(rows: Sequence[Row], target: float) -> list[str]:
         f"Most at {target:g} times the plain hybrid, of policies and of baselines: "
         f"{', '.join(shown)}; difference {_gap(ours, other)}."
     ]
-    return said + [line for part in ("within", "beyond") for line in _part(here, part)]
+    if not any(own.get("by_reach") for row in here for own in row["seeds_values"].values()):
+        return said  # a recording, or kept by an earlier version
+    if any(row.get(f"score_{part}") is None for row in here for part in ("within", "beyond")):
+        return [
+            *said,
+            "Within and beyond the largest window there nothing is told apart: not in every model "
+            "do questions lie on both sides of it.",
+        ]
+    return said + [_part(here, part) for part in ("within", "beyond")]
 
 
-def _part(rows: Sequence[Row], part: str) -> list[str]:
-    """The best policy and the best baseline within or beyond the largest window of a target, where
-    some questions lie on either side of it."""
-    if any(row.get(f"score_{each}") is None for row in rows for each in ("within", "beyond")):
-        return []
+def _part(rows: Sequence[Row], part: str) -> str:
+    """The best policy and the best baseline within or beyond the largest window of a target."""
     key = f"score_{part}"
     ours, other = (
         max((row for row in rows if row["kind"] == kind), key=lambda row: float(row[key]))
         for kind in ("matched", "baseline")
     )
     shown = (f"{row['name']} {row[key]:.4f}" for row in (ours, other))
-    return [
+    return (
         f"Of questions {part} the largest window there ({ours['largest_window']:g} events): "
         f"{', '.join(shown)}; difference {_gap(ours, other, key)}."
-    ]
+    )
 
 
 def _against(ours: Row, name: str, theirs: Sequence[Row]) -> str:

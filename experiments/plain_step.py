@@ -230,6 +230,8 @@ class PlainHybrid(nn.Module):
     def loss(self, batch: TaskBatch, passes: int, *, every: bool) -> Tensor:
         """Mean loss of a batch read with `passes` passes, nats a question; `every` asks after each
         of them, pass n for rung n where the batch has rungs."""
+        if batch.fillers:
+            raise InputError("task: delays are not in the plain step; leave them out")
         config = self.config
         shape = (len(batch), config.fast_heads, config.key_dim, config.value_dim)
         states: list[Tensor | None] = [

@@ -131,9 +131,9 @@ def reproduce(
     this recipe with new controls beside its models. Raises InputError.
     """
     recipe = recipe_of(name, changes)
-    kinds = [kind for kind in kinds if kind != STAGED or recipe.training.stages]
     if "model" not in kinds:
         return _beside_kept(name, recipe, Path(out), seeds, kinds, jobs, on_progress)
+    kinds = [kind for kind in kinds if kind != STAGED or recipe.training.stages]
     folder, begun = Path(out), time.perf_counter()
     found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
     # in stages, a model says only in the end how many steps it took
@@ -163,8 +163,8 @@ def summary(
     name: str, recipe: TaskRecipe, found: Mapping[str, Mapping[int, Mapping[str, Any]]], wall: float
 ) -> dict[str, Any]:
     """What was found, with stable keys: `accuracy` and `interval` by N and difficulty (means and
-    95 % t-intervals over seeds), the same under `control` and `control_compute`, with what sleep
-    gained on them (`with_gains`), every seed's own, its steps, and where it comes from."""
+    95 % t-intervals over seeds), the same under each control's kind, with what sleep gained on them
+    (`with_gains`), every seed's own, its steps, and where it comes from."""
     main = found["model"]
     model = Model(config_of(recipe))
     result: dict[str, Any] = {
@@ -181,6 +181,27 @@ def summary(
     }
     result |= {kind: _of_control(found[kind]) for kind in KINDS[1:] if kind in found}
     return with_gains(result)
+
+
+def _told_steps(
+    name: str, recipe: TaskRecipe, seeds: Sequence[int], kinds: Sequence[str]
+) -> dict[str, Any]:
+    """The kept result, which tells the steps of controls of these kinds. Raises InputError."""
+    asked = f"reproduce {name}: kinds={','.join(kinds)} without 'model'"
+    if STAGED in kinds and not recipe.training.stages:
+        raise InputError(f"{asked}: {STAGED!r} is for recipes in stages; one of {', '.join(KINDS)}")
+    try:
+        kept = kept_result(name)
+        same = "recipe" in kept and decode(TaskRecipe, kept["recipe"]) == recipe
+    except InputError as error:
+        raise InputError(f"{asked}: no result of this recipe is kept ({error}); add it") from None
+    if not same:
+        raise InputError(f"{asked}: the kept result is of another recipe; add it")
+    missing = [str(seed) for seed in seeds if str(seed) not in kept.get("steps", {})]
+    if missing or "control_compute" in kinds:
+        told = f"nothing of seed {missing[0]}" if missing else "no FLOPs"
+        raise InputError(f"{asked}: the kept result tells {told}; add it")
+    return kept
 
 
 def _of_control(jobs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -204,15 +225,7 @@ def _beside_kept(
 ) -> dict[str, Any]:
     """The kept result of an experiment with controls trained in as many steps as it says of its
     models; each of them says its own commit. Raises InputError."""
-    kept = kept_result(name)
-    if "recipe" not in kept or decode(TaskRecipe, kept["recipe"]) != recipe:
-        raise InputError(f"reproduce {name}: the kept result is of another recipe; train the model")
-    missing = [str(seed) for seed in seeds if str(seed) not in kept.get("steps", {})]
-    if missing or "control_compute" in kinds:
-        raise InputError(
-            f"reproduce {name}: kinds={','.join(kinds)} without 'model': the kept result tells "
-            f"{'nothing of seed ' + missing[0] if missing else 'no FLOPs'}; train the model too"
-        )
+    kept = _told_steps(name, recipe, seeds, kinds)
     steps = {seed: kept["steps"][str(seed)] for seed in seeds}
     work = {
         (kind, seed): (variant(recipe, kind, many), str(folder / f"seed-{seed}" / kind), seed)

@@ -45,8 +45,9 @@ def step_flops(recipe: TaskRecipe | Recipe) -> float:
     drawn as it draws them, with what attention holds of earlier samples taken at its mean; of a
     recording, what is expected.
 
-    Raises InputError for a recipe in stages of more and more passes: how long each takes shows in
-    training alone.
+    Stages of one number of passes each are taken to be equally long, which matters only where the
+    length of a sample depends on its difficulty. Raises InputError where passes differ from stage
+    to stage: how long each takes shows in training alone.
     """
     if isinstance(recipe, Recipe):
         return _recorded_step_flops(recipe)

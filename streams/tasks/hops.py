@@ -42,8 +42,8 @@ class Hops:
     node min(k, rungs[n - 1]) hops on. With `least`, a cycle of the part "train" leaves nodes out:
     each batch draws how many nodes it has, `least` to `nodes` (`draw_size`), since what is to be
     found among few is learned sooner. With `delays`, as many filler windows as one of them, drawn
-    for each sample, stand before the questions, as long as those that share the edges out; their
-    tokens are (blank, anything, blank). Raises InputError for bad parameters.
+    for each sample, stand before the questions, of nodes / windows events each; their tokens are
+    (blank, anything, blank). Raises InputError for bad parameters.
     """
 
     name: ClassVar[str] = "hops"

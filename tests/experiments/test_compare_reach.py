@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adaptive_sleep.eviction import holding
+from adaptive_sleep.experiments.baselines.registry import find_baseline
+from adaptive_sleep.experiments.baselines.setup import plain
 from adaptive_sleep.experiments.compare import compare
+from adaptive_sleep.experiments.compare_models import training_recipe
 from adaptive_sleep.experiments.compare_reach import divided, reaches
 from adaptive_sleep.experiments.compare_rows import ByReach, SeedRow, make_rows
 from adaptive_sleep.experiments.compare_streams import Source
 from adaptive_sleep.experiments.compare_table import matched_table
+from adaptive_sleep.experiments.comparing import read_comparison
+from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.matched_reading import read_matched
 from adaptive_sleep.experiments.report_comparison_data import read_result
-from adaptive_sleep.learning import read_task_recipe
+from adaptive_sleep.learning import TaskRecipe, read_task_recipe
+from adaptive_sleep.reading_cost import forward_flops
 from adaptive_sleep.streams.tasks.recorded import record
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import events
@@ -150,6 +157,37 @@ def test_both_parts_are_shown_and_said() -> None:
     lines = matched_table({"rows": [plain, *rows]}, 1.5).splitlines()
     assert lines[0].endswith("| of them wake | within | beyond |")
     assert lines[2].endswith("| 1.00x | 0.800 ±0.000 | 0.850 ±0.635 |")
+
+
+def test_it_is_said_where_nothing_can_be_told_apart() -> None:
+    rows = make_rows(
+        {0: divided(dict([row("ours", ((10, 1, 2),)), row("larger_window", None, 30)]))}, 4
+    )
+    assert rows[0]["score_beyond"] is None
+    assert sum("nothing is told apart" in line for line in read_matched(rows)) == 1
+    rows = make_rows({0: dict([row("ours", None), row("larger_window", None, 30)])}, 4)
+    assert not any("nothing is told apart" in line for line in read_matched(rows))
+
+
+def test_matched_late_asks_beyond_what_its_target_buys() -> None:
+    """By the formulas: attention that holds the longest sample costs more, on full streams."""
+    comparison = read_comparison(find_recipe("matched_late"))
+    assert comparison.task is not None
+    task = make_task(comparison.task.name, **comparison.task.parameters)
+    batch = task.sample(np.random.default_rng(0), 64, part="validation")
+    longest = int(np.sum(batch.lengths, axis=0).max())
+    assert longest == 14 * 18
+    recipe = training_recipe(comparison.models.recipe)
+    assert isinstance(recipe, TaskRecipe)
+    assert recipe.task["delays"] == comparison.task.parameters["delays"]
+
+    def cost(knob: int | None) -> float:
+        made = plain(recipe) if knob is None else find_baseline("larger_window").setup(recipe, knob)
+        holds = holding(made.config, made.eviction, made.keep)
+        return forward_flops(made.config, holds, batch, 1, held=float(knob or 0))
+
+    assert cost(longest // 2) > comparison.targets[-1] * cost(None)
+    assert cost(4 * 18) < comparison.targets[0] * cost(None)  # so that one filler is within
 
 
 @pytest.mark.timeout(400)  # where other work has the cores

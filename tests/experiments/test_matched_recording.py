@@ -202,7 +202,7 @@ def test_what_cannot_be_trained_on_a_recording_is_refused(
 )
 def test_the_shipped_recipes_can_be_read(name: str) -> None:
     recipe = read_comparison(find_recipe(name))
-    assert 1.5 in recipe.targets
+    assert (1.25 if name == "matched_late" else 1.5) in recipe.targets
     assert {"wider_state", "deeper", "fixed"} <= {each.name for each in recipe.baselines}
 
 

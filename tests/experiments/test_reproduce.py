@@ -137,7 +137,7 @@ def test_a_control_is_taught_in_the_stages_of_the_model(
         mine, other = found["by_seed"]["0"]["2"][d], staged["by_seed"]["0"]["1"][d]
         assert gain == pytest.approx(mine - other)
     for kinds, more, said in (
-        (("control_compute",), {}, "tells no FLOPs; train the model too"),
+        (("control_compute",), {}, "tells no FLOPs; add it"),
         (("control_staged",), {"seeds": (0, 3)}, "nothing of seed 3"),
         (("control_staged",), {"changes": ("training.clip=2.0",)}, "is of another recipe"),
     ):
@@ -199,7 +199,10 @@ def test_a_recipe_can_be_changed(recipe: Path) -> None:
         (["chain", "--set", "training.stops=3"], "did you mean 'steps'"),
         (["chain", "--set", "model.carry=keep"], "'restart' or 'accumulate'"),
         (["chain", "--kinds", "modle"], "did you mean 'model'"),
-        (["chain", "--kinds", "control"], "train the model"),
+        (["chain", "--kinds", "control"], "nothing of seed 0; add it"),
+        (["sliding-window", "--kinds", "control_staged"], "is for recipes in stages"),
+        (["lead-lag", "--kinds", "control"], "no result of this recipe is kept"),
+        (["gsm-worded", "--kinds", "control"], "no result of this recipe is kept"),
         (["chain", "--quick", "--from-results"], "give one of"),
         (["nowhere.toml"], "no such file"),
     ],
