@@ -50,8 +50,8 @@ def _best(rows: Sequence[Row], target: float) -> list[str]:
     if any(row.get(f"score_{part}") is None for row in here for part in ("within", "beyond")):
         return [
             *said,
-            "Within and beyond the largest window there nothing is told apart: not in every model "
-            "do questions lie on both sides of it.",
+            "Within and beyond the largest window there nothing is told apart: questions do not "
+            "lie on both sides of it for every model.",
         ]
     return said + [_part(here, part) for part in ("within", "beyond")]
 
