@@ -142,8 +142,8 @@ def _print(found: dict[str, Any]) -> None:
     parts = {f"N={n}": (found["accuracy"][n], found["interval"][n]) for n in found["accuracy"]}
     if found.get("gain"):
         parts["gain on N=1"] = found["gain"], found["gain_interval"]
-    for kind in ("control", "control_compute", "control_staged"):
-        if control := found.get(kind):
+    for kind, control in found.items():
+        if kind.startswith("control") and control:
             name, n = kind.replace("_", " "), next(iter(control["accuracy"]))  # made for N = 1
             parts[name] = control["accuracy"][n], control["interval"][n]
             parts[f"gain on {name}"] = control["gain"], control["gain_interval"]

@@ -44,21 +44,10 @@ def matched_table(found: Mapping[str, Any], target: float) -> str:
     units of the plain hybrid's, fixed(1) of the model that sleeps, and, where some questions lie
     beyond the largest window at that target, the score within and beyond it."""
     plain = next(row for row in found["rows"] if row["name"] == "fixed-1")["flops_per_event"]
-    head: tuple[str, ...] = (
-        "at cost",
-        "knob",
-        "score",
-        "least to most",
-        "FLOPs an event",
-        "of them wake",
-    )
     here = [row for row in found["rows"] if row.get("target") == target]
-    parts = [
-        name
-        for name in ("within", "beyond")
-        if any(row.get(f"score_{name}") is not None for row in here)
-    ]
-    head = (*head, *parts) if len(parts) > 1 else head  # of the largest window among them
+    apart = any(row.get("score_beyond") is not None for row in here)
+    parts = ("within", "beyond") if apart else ()
+    head = ("at cost", "knob", "score", "least to most", "FLOPs an event", "of them wake", *parts)
     lines = [head, ("---",) * len(head)]
     for row in sorted(here, key=lambda row: -float(row["score"])):
         name = row["name"].rpartition("@")[0]
@@ -71,7 +60,7 @@ def matched_table(found: Mapping[str, Any], target: float) -> str:
                 f"{min(values):.3f} to {max(values):.3f}",
                 f"{row['flops_per_event'] / plain:.2f}x",
                 f"{row['wake_flops_per_event'] / plain:.2f}x",
-                *(_with_half(row, f"score_{part}") for part in head[6:]),
+                *(_with_half(row, f"score_{part}") for part in parts),
             )
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

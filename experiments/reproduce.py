@@ -128,17 +128,16 @@ def reproduce(
     goes on where it was. `changes` are made to the recipe; `jobs` processes of one thread each.
 
     Returns what `summary` does. Where "model" is not among the `kinds`, the result that was kept of
-    this recipe with new controls beside its models. Raises InputError.
+    this recipe with new controls, each of which says its own commit. Raises InputError.
     """
     recipe = recipe_of(name, changes)
-    if "model" not in kinds:
-        return _beside_kept(name, recipe, Path(out), seeds, kinds, jobs, on_progress)
+    kept = None if "model" in kinds else _told_steps(name, recipe, seeds, kinds)
     kinds = [kind for kind in kinds if kind != STAGED or recipe.training.stages]
     folder, begun = Path(out), time.perf_counter()
     found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
     # in stages, a model says only in the end how many steps it took
     known = ("model",) if recipe.training.stages else ("model", "control")
-    first = [kind for kind in kinds if kind in known]
+    first = [kind for kind in kinds if kept or kind in known]
 
     def job(kind: str, seed: int, steps: int, flops: float = 0.0) -> Given:
         return variant(recipe, kind, steps, flops), str(folder / f"seed-{seed}" / kind), seed
@@ -149,13 +148,15 @@ def reproduce(
         rest = [kind for kind in kinds if kind not in first]
         return {(kind, key[1]): job(kind, key[1], done["steps"], done["flops"]) for kind in rest}
 
-    work = {
-        (kind, seed): job(kind, seed, recipe.training.steps) for kind in first for seed in seeds
-    }
+    steps = {s: kept["steps"][str(s)] if kept else recipe.training.steps for s in seeds}
+    work = {(kind, seed): job(kind, seed, steps[seed]) for kind in first for seed in seeds}
     for count, (key, done) in enumerate(side_by_side(train_and_test, work, jobs, then=then), 1):
         found[key[0]][key[1]] = done
         if on_progress is not None:
             on_progress(count, len(kinds) * len(seeds), f"{key[0]}, seed {key[1]}")
+    if kept:
+        told = {kind: {**_of_control(done), "commit": commit()} for kind, done in found.items()}
+        return with_gains(json.loads(json.dumps({**kept, **told})))
     return summary(name, recipe, found, time.perf_counter() - begun)
 
 
@@ -212,33 +213,6 @@ def _of_control(jobs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         "seconds": float(np.mean([job["seconds"] for job in jobs.values()])),
         "steps": {seed: jobs[seed]["steps"] for seed in sorted(jobs)},
     }
-
-
-def _beside_kept(
-    name: str,
-    recipe: TaskRecipe,
-    folder: Path,
-    seeds: Sequence[int],
-    kinds: Sequence[str],
-    jobs: int | None,
-    on_progress: Report | None,
-) -> dict[str, Any]:
-    """The kept result of an experiment with controls trained in as many steps as it says of its
-    models; each of them says its own commit. Raises InputError."""
-    kept = _told_steps(name, recipe, seeds, kinds)
-    steps = {seed: kept["steps"][str(seed)] for seed in seeds}
-    work = {
-        (kind, seed): (variant(recipe, kind, many), str(folder / f"seed-{seed}" / kind), seed)
-        for kind in kinds
-        for seed, many in steps.items()
-    }
-    found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
-    for count, (key, done) in enumerate(side_by_side(train_and_test, work, jobs), 1):
-        found[key[0]][key[1]] = done
-        if on_progress is not None:
-            on_progress(count, len(work), f"{key[0]}, seed {key[1]}")
-    told = {kind: {**_of_control(done), "commit": commit()} for kind, done in found.items()}
-    return with_gains(json.loads(json.dumps({**kept, **told})))
 
 
 def with_gains(result: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .delays import checked_delays, delayed, draw_delays
+from .delays import checked_delays, delayed
 from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
 from .task import (
     IntArray,
@@ -137,9 +137,11 @@ class Chain:
 
         rungs = [reached(level) for level in self.rungs]
         batch = asked_last([*windows, questions], reached(size), hops, rungs)
-        shape = count, max(self.delays, default=0), size // self.windows
-        fillers = self.space.pack(0, random.integers(self.nodes + 1, size=shape))
-        return delayed(batch, draw_delays(random, count, self.delays), fillers)
+
+        def fillers(shape: tuple[int, ...]) -> IntArray:
+            return self.space.pack(0, random.integers(self.nodes + 1, size=shape))
+
+        return delayed(batch, random, self.delays, size // self.windows, fillers)
 
     def _paths(
         self, size: int, random: np.random.Generator, hops: IntArray

@@ -5,7 +5,7 @@ So what a question needs may lie further back than attention reaches, whatever w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,29 +27,28 @@ def checked_delays(task: str, delays: Sequence[int]) -> tuple[int, ...]:
     return tuple(delays)
 
 
-def draw_delays(random: np.random.Generator, count: int, delays: Sequence[int]) -> IntArray:
-    """Return `[count]` delays, each of those given as likely (one that is given twice is twice as
-    likely); 0, without a draw, where none is given."""
-    if not delays:
-        return np.zeros(count, np.int64)
-    return np.array(delays, np.int64)[random.integers(len(delays), size=count)]
-
-
-def delayed(batch: TaskBatch, many: IntArray, fillers: IntArray) -> TaskBatch:
-    """The batch with filler windows before its last one.
-
-    `fillers` `[B, W, L]` are their tokens, of which sample i has the first `many[i]` windows and
-    the others empty. A batch without any (W = 0) is returned as it is.
+def delayed(
+    batch: TaskBatch,
+    random: np.random.Generator,
+    delays: Sequence[int],
+    length: int,
+    draw: Callable[[tuple[int, ...]], IntArray],
+) -> TaskBatch:
+    """The batch with filler windows of `length` events before its last window: each sample has as
+    many as one of the `delays`, all alike likely (one that is given twice is twice as likely), and
+    its others are empty. `draw` gives tokens of a shape. Without delays nothing is drawn.
     """
-    windows = fillers.shape[1]
+    windows = max(delays, default=0)
     if not windows:
         return batch
+    fillers = draw((len(batch), windows, length))
+    many = np.array(delays, np.int64)[random.integers(len(delays), size=len(batch))]
     blank = -1 if batch.targets[-1].dtype.kind == "i" else np.nan
     kind: Any = batch.targets[-1].dtype
-    unasked: Targets = np.full(fillers[:, 0].shape, blank, kind)
+    unasked: Targets = np.full((len(batch), length), blank, kind)
     there = np.arange(windows) < many[:, None]
     tokens = np.where(there[:, :, None], fillers, 0)
-    lengths = there * np.int64(fillers.shape[2])
+    lengths = there * np.int64(length)
     return replace(
         batch,
         tokens=(*batch.tokens[:-1], *np.moveaxis(tokens, 1, 0), batch.tokens[-1]),

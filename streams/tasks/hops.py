@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from ..errors import InputError
-from .delays import checked_delays, delayed, draw_delays
+from .delays import checked_delays, delayed
 from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
 from .task import (
     IntArray,
@@ -106,9 +106,11 @@ class Hops:
 
         rungs = [reached(np.minimum(k, level)) for level in self.rungs]
         batch = asked_last([*windows, questions], reached(k), k, rungs)
-        shape = count, max(self.delays, default=0), size // self.windows
-        fillers = self.space.pack(0, random.integers(self.nodes + 1, size=shape), 0)
-        return delayed(batch, draw_delays(random, count, self.delays), fillers)
+
+        def fillers(shape: tuple[int, ...]) -> IntArray:
+            return self.space.pack(0, random.integers(self.nodes + 1, size=shape), 0)
+
+        return delayed(batch, random, self.delays, size // self.windows, fillers)
 
     def _cycles(
         self, size: int, random: np.random.Generator, k: IntArray

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matched_cases import RECIPE, TRAINING
 
 from adaptive_sleep.eviction import holding
 from adaptive_sleep.experiments.baselines.registry import find_baseline
@@ -28,43 +29,17 @@ from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import events
 from adaptive_sleep.task_training import learn
 
-TRAINING = """
-[task]
-name = "chain"
-nodes = 6
-paths = 2
-delays = [0, 6]
-[model]
-width = 16
-heads = 2
-key_dim = 8
-value_dim = 8
-conv = 0
-positions = "learned"
-[training]
-steps = 20
-batch = 4
-passes = "2"
-carry_over = 0.5
-validation = 2
-[test]
-passes = [1]
-samples = 4
-"""
-RECIPE = """
-max_passes = 3
-control_seeds = [0]
-targets = [1.1]
-[models]
-recipe = "{folder}/training.toml"
-seeds = [0]
-quick = "{folder}/m.safetensors"
-[task]
-name = "chain"
-parameters = {{ nodes = 6, paths = 2, delays = [0, 6] }}
-streams = 8
-quick_samples = 64
-[[policies]]
+DELAYED = "delays = [0, 6]"
+LATE = TRAINING.replace("paths = 2\n", f"paths = 2\n{DELAYED}\n")
+COMPARISON = (
+    (
+        RECIPE.split("[[policies]]", maxsplit=1)[0]
+        .replace("[1.1, 1.6]", "[1.1]")
+        .replace("paths = 2 }}", f"paths = 2, {DELAYED} }}}}")
+        .replace("streams = 2\n", "streams = 8\n")
+        .replace("quick_samples = 16", "quick_samples = 64")
+    )
+    + """[[policies]]
 name = "lot"
 spec = "random(mean=1.0, most=3)"
 [[baselines]]
@@ -72,6 +47,7 @@ name = "fixed"
 [[baselines]]
 name = "larger_window"
 """
+)
 
 
 @pytest.mark.parametrize(
@@ -192,8 +168,8 @@ def test_matched_late_asks_beyond_what_its_target_buys() -> None:
 
 @pytest.mark.timeout(400)  # where other work has the cores
 def test_a_comparison_tells_them_apart(tmp_path: Path) -> None:
-    (tmp_path / "training.toml").write_text(TRAINING)
-    (tmp_path / "late.toml").write_text(RECIPE.format(folder=tmp_path))
+    (tmp_path / "training.toml").write_text(LATE)
+    (tmp_path / "late.toml").write_text(COMPARISON.format(folder=tmp_path))
     learned = learn(read_task_recipe(tmp_path / "training.toml"), tmp_path / "model")
     learned.path.rename(tmp_path / "m.safetensors")
     found = compare(tmp_path / "late.toml", tmp_path / "out", quick=True, jobs=1)

@@ -1,0 +1,49 @@
+"""For tests of comparisons at matched cost: a tiny task to train on, and a comparison of it."""
+
+TRAINING = """
+[task]
+name = "chain"
+nodes = 6
+paths = 2
+[model]
+width = 16
+heads = 2
+key_dim = 8
+value_dim = 8
+conv = 0
+positions = "learned"
+[training]
+steps = 30
+batch = 4
+passes = "2"
+carry_over = 0.5
+validation = 2
+[test]
+passes = [1]
+samples = 4
+"""
+RECIPE = """
+max_passes = 3
+control_seeds = [0]
+targets = [1.1, 1.6]
+[models]
+recipe = "{folder}/training.toml"
+seeds = [0]
+quick = "{folder}/m.safetensors"
+[task]
+name = "chain"
+parameters = {{ nodes = 6, paths = 2 }}
+streams = 2
+quick_samples = 16
+[[policies]]
+name = "lot"
+spec = "random(mean={{mean}}, most=3)"
+grid = {{ mean = [1.0, 1.1, 2.9] }}
+[[baselines]]
+name = "fixed"
+[[baselines]]
+name = "compressed_kv"
+equal_compute = true
+[[baselines]]
+name = "wake_loops"
+"""
