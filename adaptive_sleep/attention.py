@@ -5,7 +5,7 @@ Keys are cached unrotated, so that rotary positions can count from the oldest he
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -162,6 +162,15 @@ class View:
     full: bool = False
     all: bool = False
     alone: bool = False
+    turns: list[Tensor] = field(default_factory=list)
+
+    def turned(self, frequencies: Tensor) -> list[Tensor]:
+        """Cosines and sines `[B, L + T, 1, F]` at the keys' positions, for `frequencies` `[F]`, the
+        same in all layers: worked out by the first that asks."""
+        if not self.turns:
+            angle = (self.key_positions[:, :, None] * frequencies)[:, :, None, :]
+            self.turns.extend((angle.cos(), angle.sin()))
+        return self.turns
 
 
 def view(
@@ -271,20 +280,16 @@ class Attention(nn.Module):
         self, packed: Tensor, look: View, past_keys: Tensor, past_values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries `[B, T, H, D]`, and the keys and values `[B, L + T, H, D]` of past and new."""
+        past = past_keys.shape[1]
         q, k, v = packed.unbind(2)
-        keys = torch.cat([past_keys, k], 1) if past_keys.shape[1] else k
-        values = torch.cat([past_values, v], 1) if past_values.shape[1] else v
         if self.rotary:
-            q = self._rotate(q, look.query_positions)
-            keys = self._rotate(keys, look.key_positions)
-        return q, keys, values
-
-    def _rotate(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Rotary position embedding of x `[B, L, H, D]` at `positions` `[B, L]` (halves layout)."""
-        angle = (positions[:, :, None] * self.frequencies)[:, :, None, :]
-        cos, sin = angle.cos(), angle.sin()
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+            cos, sin = look.turned(self.frequencies)
+            turned = _rotate(packed[:, :, :2], cos[:, past:, None], sin[:, past:, None])
+            q, k = turned.unbind(2)
+            past_keys = _rotate(past_keys, cos[:, :past], sin[:, :past])
+        if not past:
+            return q, k, v
+        return q, torch.cat([past_keys, k], 1), torch.cat([past_values, v], 1)
 
     def _biased(self, look: View) -> Tensor:
         """The learned bias per head and offset, minus infinity where a key is not seen."""
@@ -293,3 +298,9 @@ class Attention(nn.Module):
         index = (offset + self.reach - 1).clamp(0, 2 * self.reach - 2)
         bias = self.bias[:, index].transpose(0, 1)
         return bias.masked_fill(~look.mask[:, None], float("-inf"))
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding of x `[..., D]` by angles `[..., D / 2]` (halves layout)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
