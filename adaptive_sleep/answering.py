@@ -168,8 +168,8 @@ def go_on(
     There is one for each window of questions, or, with `every`, for it after each pass over the
     window before, pass n being asked for rung n where the batch has rungs; fillers between the two
     are then read once after each of those passes. Later windows go on from the last pass. Questions
-    that stand alone leave what attention holds, as they leave the fast weights. `recompute` as in
-    `fall_asleep`.
+    that stand alone leave all as it was: what attention holds, the fast weights, and after which
+    pass questions behind them are asked. `recompute` as in `fall_asleep`.
     """
     states, holds, found = [start], start.holds, []
     for window, asked in enumerate(batch.asked()):
@@ -207,8 +207,8 @@ def go_on(
                 continue
             wanted = _on(model, rungs[number - 1])
             found.append(Answers(logits, wanted[rows, places], rows).asked())
-        held = last.held if batch.diagonal[window] else holds.after(last.held, done.new)
-        states = [Carried(done.weights, holds, held)]
+        if not batch.diagonal[window]:
+            states = [Carried(done.weights, holds, holds.after(last.held, done.new))]
     return found, states[-1]
 
 

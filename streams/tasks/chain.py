@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .delays import checked_delays, delayed
+from .delays import MOST_ASKS, asked_again, checked_delays, delayed
 from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
 from .task import (
     IntArray,
@@ -44,7 +44,8 @@ class Chain:
     has, `least` to `nodes` (`draw_size`), since what is to be found among few is learned sooner;
     its difficulty is that of the whole. With `delays`, as many filler windows as one of them, drawn
     for each sample, stand before the questions, as long as those before them; their tokens are
-    (blank, anything). Raises InputError for bad parameters.
+    (blank, anything). The questions are put `asks` times, in as many windows. Raises InputError for
+    bad parameters.
     """
 
     name: ClassVar[str] = "chain"
@@ -57,6 +58,7 @@ class Chain:
     rungs: Sequence[int] = ()
     least: int = 0
     delays: Sequence[int] = ()
+    asks: int = 1
 
     def __post_init__(self) -> None:
         check_whole("chain", "nodes", self.nodes, 4, 64)  # what the tables stay small for
@@ -66,6 +68,7 @@ class Chain:
         if self.least:
             check_whole("chain", "least", self.least, 2 * self.windows, self.nodes)
         object.__setattr__(self, "delays", checked_delays("chain", self.delays))
+        check_whole("chain", "asks", self.asks, 1, MOST_ASKS)
         least, most = self._bounds()
         object.__setattr__(self, "rungs", checked_rungs("chain", self.rungs, most))
         for name in ("shortest", "longest"):
@@ -97,7 +100,7 @@ class Chain:
             fields=(self.nodes + 1, self.nodes + 1),
             answers=self.nodes,
             window=self.nodes,
-            windows=self.windows + max(self.delays, default=0) + 1,
+            windows=self.windows + max(self.delays, default=0) + self.asks,
             difficulties=tuple(range(first, last + 1)),
         )
 
@@ -141,7 +144,8 @@ class Chain:
         def fillers(shape: tuple[int, ...]) -> IntArray:
             return self.space.pack(0, random.integers(self.nodes + 1, size=shape))
 
-        return delayed(batch, random, self.delays, size // self.windows, fillers)
+        late = delayed(batch, random, self.delays, size // self.windows, fillers)
+        return asked_again(late, self.asks)
 
     def _paths(
         self, size: int, random: np.random.Generator, hops: IntArray

@@ -1,6 +1,8 @@
-"""Delays: windows that hold nothing of a sample, between what it says and what it asks.
+"""When a sample is asked: behind windows that hold nothing of it, and more than once.
 
-So what a question needs may lie further back than attention reaches, whatever window it holds.
+So what a question needs may lie further back than attention reaches, whatever window it holds; and
+what was read once may be of use often, which is where work at a boundary pays and work at a
+question is done again.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from ..errors import InputError
 from .task import IntArray, Targets, TaskBatch, check_whole
 
 MOST_DELAY = 4096  # windows
+MOST_ASKS = 4096
 
 
 def checked_delays(task: str, delays: Sequence[int]) -> tuple[int, ...]:
@@ -56,4 +59,20 @@ def delayed(
         lengths=(*batch.lengths[:-1], *np.moveaxis(lengths, 1, 0), batch.lengths[-1]),
         diagonal=(*batch.diagonal[:-1], *[False] * windows, batch.diagonal[-1]),
         fillers=(*[False] * (len(batch.tokens) - 1), *[True] * windows, False),
+    )
+
+
+def asked_again(batch: TaskBatch, asks: int) -> TaskBatch:
+    """The batch with its last window `asks` times. Its questions must stand alone."""
+    more = asks - 1
+    if not more:
+        return batch
+    fillers = batch.fillers and (*batch.fillers, *[False] * more)
+    return replace(
+        batch,
+        tokens=(*batch.tokens, *batch.tokens[-1:] * more),
+        targets=(*batch.targets, *batch.targets[-1:] * more),
+        lengths=(*batch.lengths, *batch.lengths[-1:] * more),
+        diagonal=(*batch.diagonal, *batch.diagonal[-1:] * more),
+        fillers=fillers,
     )

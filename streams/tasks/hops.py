@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from ..errors import InputError
-from .delays import checked_delays, delayed
+from .delays import MOST_ASKS, asked_again, checked_delays, delayed
 from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
 from .task import (
     IntArray,
@@ -43,7 +43,8 @@ class Hops:
     each batch draws how many nodes it has, `least` to `nodes` (`draw_size`), since what is to be
     found among few is learned sooner. With `delays`, as many filler windows as one of them, drawn
     for each sample, stand before the questions, of nodes / windows events each; their tokens are
-    (blank, anything, blank). Raises InputError for bad parameters.
+    (blank, anything, blank). The questions are put `asks` times, in as many windows. Raises
+    InputError for bad parameters.
     """
 
     name: ClassVar[str] = "hops"
@@ -55,12 +56,14 @@ class Hops:
     rungs: Sequence[int] = ()
     least: int = 0
     delays: Sequence[int] = ()
+    asks: int = 1
 
     def __post_init__(self) -> None:
         check_whole("hops", "nodes", self.nodes, 4, 4096)
         check_whole("hops", "max_hops", self.max_hops, 1, self.nodes - 1)
         check_switch("hops", "absent", self.absent)
         object.__setattr__(self, "delays", checked_delays("hops", self.delays))
+        check_whole("hops", "asks", self.asks, 1, MOST_ASKS)
         object.__setattr__(self, "rungs", checked_rungs("hops", self.rungs, self.max_hops))
         if self.windows not in (1, 2, 4):
             raise InputError(f"hops: windows={self.windows!r}: expected 1, 2 or 4")
@@ -78,7 +81,7 @@ class Hops:
             fields=(self.nodes + 1, self.nodes + 1, self.max_hops + 1),
             answers=self.nodes,
             window=max(listed + 1, self.nodes),
-            windows=self.windows + max(self.delays, default=0) + 1,
+            windows=self.windows + max(self.delays, default=0) + self.asks,
             difficulties=tuple(range(1, self.max_hops + 1)),
         )
 
@@ -110,7 +113,8 @@ class Hops:
         def fillers(shape: tuple[int, ...]) -> IntArray:
             return self.space.pack(0, random.integers(self.nodes + 1, size=shape), 0)
 
-        return delayed(batch, random, self.delays, size // self.windows, fillers)
+        late = delayed(batch, random, self.delays, size // self.windows, fillers)
+        return asked_again(late, self.asks)
 
     def _cycles(
         self, size: int, random: np.random.Generator, k: IntArray

@@ -110,10 +110,11 @@ class TaskBatch:
     (float64, NaN there); `lengths` `[B]`; and `diagonal`, whether its events are questions that
     must not see each other. `values` are what events carry beside their tokens, `[B, L_w, V]` a
     window, NaN where blank; () for V = 0. `difficulty` `[B]` labels the samples for analysis.
-    `rungs`, for training alone, are easier targets of the last window, asked where its own are:
-    `rungs[n - 1]` after pass n, () where the task has none. `fillers`: which windows hold nothing
-    of the sample, so that what is asked after pass n over those before them is asked behind them;
-    () for none. A sample may lack some of them: its length there is 0.
+    `rungs`, for training alone, are easier targets of the last window (and of each that repeats
+    it), asked where its own are: `rungs[n - 1]` after pass n, () where the task has none.
+    `fillers`: which windows hold nothing of the sample, so that what is asked after pass n over
+    those before them is asked behind them; () for none. A sample may lack some of them: its length
+    there is 0.
     """
 
     tokens: tuple[IntArray, ...]

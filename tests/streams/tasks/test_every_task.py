@@ -26,6 +26,8 @@ CASES = [
     ("chain", {"nodes": 9, "paths": 3, "shortest": 2, "longest": 4, "windows": 3}),
     ("chain", {"nodes": 8, "paths": 2, "windows": 2, "delays": [0, 3, 1]}),
     ("hops", {"nodes": 8, "max_hops": 7, "delays": [2]}),
+    ("hops", {"nodes": 8, "max_hops": 7, "asks": 3}),
+    ("chain", {"nodes": 8, "paths": 2, "delays": [0, 2], "asks": 2}),
     ("rule110", {}),
     ("rule110", {"width": 12, "windows": 2, "max_depth": 9}),
     ("lead_lag", {}),
@@ -88,8 +90,9 @@ def test_a_batch_is_as_its_space_says(task):
     assert len(batch) == count
     assert len(batch.tokens) == len(batch.targets) == len(batch.lengths) == space.windows
     assert len(batch.diagonal) == space.windows
-    assert not any(batch.diagonal[:-1])
-    assert batch.diagonal[-1] == (space.questions == "alone")
+    asks = getattr(task, "asks", 1)
+    assert not any(batch.diagonal[:-asks])
+    assert set(batch.diagonal[-asks:]) == {space.questions == "alone"}
     assert set(batch.difficulty.tolist()) <= set(space.difficulties)
     fillers = batch.fillers or (False,) * space.windows
     for tokens, targets, lengths, filler in zip(
@@ -105,8 +108,8 @@ def test_a_batch_is_as_its_space_says(task):
         assert tokens.max() < space.vocabulary
         assert targets.min() >= -1
         assert targets.max() < space.answers
-    assert all((targets == -1).all() for targets in batch.targets[:-1])
-    assert all((targets >= 0).any(axis=1).all() for targets in batch.targets[-1:])
+    assert all((targets == -1).all() for targets in batch.targets[:-asks])
+    assert all((targets >= 0).any(axis=1).all() for targets in batch.targets[-asks:])
 
 
 def test_the_same_seed_gives_the_same_samples(task):

@@ -18,6 +18,7 @@ CASES = [
     ("chain", {"nodes": 8, "paths": 2, "windows": 2}),
     ("hops", {}),
     ("chain", {"nodes": 8, "paths": 2, "delays": [0, 1, 3]}),
+    ("chain", {"nodes": 8, "paths": 2, "asks": 2}),
     ("distractors", {}),
     ("depo-small", {}),
     ("gsm_symbolic", {"windows": 2}),

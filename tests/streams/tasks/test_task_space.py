@@ -128,6 +128,8 @@ def test_the_nearest_right_name_is_proposed():
         ("chain", {"windows": 5}, "a divisor of nodes=16"),
         ("chain", {"delays": [0, -1]}, r"delays=-1: expected an integer in 0\.\."),
         ("hops", {"delays": 4}, r"delays=4: expected a list of windows, e\.g\. \[0, 4\]"),
+        ("chain", {"asks": 0}, r"asks=0: expected an integer in 1\.\."),
+        ("hops", {"asks": True}, "asks=True"),
         ("rule110", {"width": 7}, r"width=7: expected an integer in 8\.\."),
         ("rule110", {"max_depth": 0}, "max_depth=0"),
         ("lead_lag", {"channels": 3}, r"channels=3: expected an integer in 4\.\."),
