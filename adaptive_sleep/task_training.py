@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from adaptive_sleep.model import Model
 from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.manifest import write_atomically
+from adaptive_sleep.training import parse_passes
 
 Progress = Callable[[float, float | None, str], None]
 RECIPE, LOG, STATE, MODEL = "recipe.json", "log.parquet", "state.safetensors", "model.safetensors"
@@ -225,12 +226,16 @@ def _write_state(file: Path, model: Model, optimiser: Optimiser, loop: _Loop) ->
 
 
 def _validate(model: Model, recipe: TaskRecipe) -> Accuracy:
+    """Accuracy on the part "validation": at the passes of the test, or at one, where training knows
+    no more."""
     model.eval()
-    samples = recipe.training.validation
+    samples, test = recipe.training.validation, recipe.test
+    if parse_passes(recipe.training.passes) == (1, 1):
+        test = replace(test, passes=(1,))
     found = accuracy(
         model,
         task_of(recipe),
-        recipe.test,
+        test,
         part="validation",
         samples=samples,
         eviction=recipe.eviction,

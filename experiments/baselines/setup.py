@@ -80,13 +80,12 @@ class Baseline:
 
 
 def plain(recipe: AnyRecipe) -> Setup:
-    """The plain hybrid of a recipe: one pass over each window, in training and validation too.
-    Where the recipe teaches in stages, it is taught in the same ones, for as many steps."""
+    """The plain hybrid of a recipe: one pass over each window, in training too. Where the recipe
+    teaches in stages, it is taught in the same ones, for as many steps."""
     if isinstance(recipe, Recipe):
         return Setup(replace(recipe, training=replace(recipe.training, passes="1")))
     once = in_one_pass if recipe.training.stages else without_stages
-    test = replace(recipe.test, passes=(1,))
-    return Setup(replace(recipe, training=once(recipe.training), test=test))
+    return Setup(replace(recipe, training=once(recipe.training)))
 
 
 def reshaped(recipe: AnyRecipe, changes: Mapping[str, Any]) -> Setup:

@@ -88,6 +88,14 @@ def test_no_question_sees_another(model: Model) -> None:
     torch.testing.assert_close(again[:, 3:], whole[:, 3:])
 
 
+@pytest.mark.parametrize(("passes", "validated"), [("1", {1}), ("1-2", {1, 2}), ("2", {1, 2})])
+def test_what_learns_one_pass_is_validated_at_one(
+    passes: str, validated: set[int], tmp_path: Path
+) -> None:
+    log = learn(small(steps=1, passes=passes), tmp_path / "run").log
+    assert {int(c[2]) for c in log.columns if c.startswith("N=")} == validated
+
+
 def test_asking_changes_nothing(model: Model) -> None:
     batch = drawn(small())
     lengths = torch.from_numpy(batch.lengths[0])
