@@ -201,6 +201,7 @@ def test_what_cannot_be_trained_on_a_recording_is_refused(
     [
         ("matched_chain", 1.5),
         ("matched_chain_all", 1.5),
+        ("matched_chain_long", 1.5),
         ("matched_hops", 1.5),
         ("matched_late", 1.25),
         ("matched_often", 1.25),
