@@ -166,10 +166,10 @@ def go_on(
     """Read a batch of samples from `start` on; the `Answers`, and what is carried on at the end.
 
     There is one for each window of questions, or, with `every`, for it after each pass over the
-    window before, pass n being asked for rung n where the batch has rungs; fillers between the two
-    are then read once after each of those passes. Later windows go on from the last pass. Questions
-    that stand alone leave all as it was: what attention holds, the fast weights, and after which
-    pass questions behind them are asked. `recompute` as in `fall_asleep`.
+    last window that was slept on, pass n being asked for rung n where the batch has rungs; fillers
+    between the two are then read once after each of those passes. Questions that stand alone change
+    nothing: those behind them are answered after each pass too. A window that is slept on goes on
+    from the last pass. `recompute` as in `fall_asleep`.
     """
     states, holds, found = [start], start.holds, []
     for window, asked in enumerate(batch.asked()):

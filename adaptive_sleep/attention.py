@@ -162,7 +162,7 @@ class View:
     full: bool = False
     all: bool = False
     alone: bool = False
-    turns: list[Tensor] = field(default_factory=list)
+    turns: list[Tensor] = field(default_factory=list, init=False, repr=False)  # of `turned`
 
     def turned(self, frequencies: Tensor) -> list[Tensor]:
         """Cosines and sines `[B, L + T, 1, F]` at the keys' positions, for `frequencies` `[F]`, the

@@ -1,8 +1,8 @@
 """What is answered within and beyond the largest window that the same compute would buy.
 
-A question's reach is how many events its sample has, from the first that is read to the last that
-is asked: attention that slides over as many sees all that the answers need, whatever lies between
-(`streams.tasks.delays`).
+A question's reach is how many events its sample has that are read, and those of its own window of
+questions: attention that slides over as many sees all that the answers need, whatever lies between
+(`streams.tasks.questions`). Windows of questions that were asked before leave nothing there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from adaptive_sleep.experiments.compare_rows import ByReach, SeedRow
 from adaptive_sleep.experiments.compare_streams import Source
 from adaptive_sleep.experiments.runs import Run
 from adaptive_sleep.streams.cutting import TARGET
+from adaptive_sleep.streams.tasks.recorded import GAP_SECONDS
 
 WINDOW = "larger_window"  # the baseline whose knob is how many events attention holds
 
@@ -27,6 +28,7 @@ def reaches(where: Source) -> pl.DataFrame:
     begins another.
     """
     asked = pl.col(TARGET).is_not_nan() & pl.col(TARGET).is_not_null()
+    begins = (pl.col("time").diff() > GAP_SECONDS * 10**9).fill_null(value=False)
     return (
         where.open()
         .scan()
@@ -39,7 +41,13 @@ def reaches(where: Source) -> pl.DataFrame:
             .over("stream", order_by="time")
             .alias("sample")
         )
-        .with_columns(pl.len().over("stream", "sample").alias("reach"))
+        .with_columns(begins.cum_sum().over("stream", order_by="time").alias("window"))
+        .with_columns(
+            (
+                (~pl.col("asked")).sum().over("stream", "sample")
+                + pl.col("asked").sum().over("stream", "window")
+            ).alias("reach")
+        )
         .filter("asked")
         .select("stream", pl.col("time").alias("first_time"), pl.col("reach").cast(pl.Int64))
         .collect()

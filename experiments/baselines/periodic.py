@@ -1,7 +1,8 @@
 """Periodic sleep: the sleeping model, with passes over every third window of a stream.
 
 Windows of questions count as windows, and nobody sleeps on them: where they come by turns with
-others, every second window would be all of those that are slept on, or none.
+others, every second window would be all of those that are slept on, or none (as every third is of
+samples of three windows).
 """
 
 from __future__ import annotations

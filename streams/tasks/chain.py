@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .delays import MOST_ASKS, asked_again, checked_delays, delayed
 from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
+from .questions import check_asks, checked_delays, delayed, repeated
 from .task import (
     IntArray,
     Part,
@@ -68,7 +68,7 @@ class Chain:
         if self.least:
             check_whole("chain", "least", self.least, 2 * self.windows, self.nodes)
         object.__setattr__(self, "delays", checked_delays("chain", self.delays))
-        check_whole("chain", "asks", self.asks, 1, MOST_ASKS)
+        check_asks("chain", self.asks)
         least, most = self._bounds()
         object.__setattr__(self, "rungs", checked_rungs("chain", self.rungs, most))
         for name in ("shortest", "longest"):
@@ -145,7 +145,7 @@ class Chain:
             return self.space.pack(0, random.integers(self.nodes + 1, size=shape))
 
         late = delayed(batch, random, self.delays, size // self.windows, fillers)
-        return asked_again(late, self.asks)
+        return repeated(late, self.asks)
 
     def _paths(
         self, size: int, random: np.random.Generator, hops: IntArray

@@ -13,8 +13,8 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 
 from ..errors import InputError
-from .delays import MOST_ASKS, asked_again, checked_delays, delayed
 from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
+from .questions import check_asks, checked_delays, delayed, repeated
 from .task import (
     IntArray,
     Part,
@@ -63,7 +63,7 @@ class Hops:
         check_whole("hops", "max_hops", self.max_hops, 1, self.nodes - 1)
         check_switch("hops", "absent", self.absent)
         object.__setattr__(self, "delays", checked_delays("hops", self.delays))
-        check_whole("hops", "asks", self.asks, 1, MOST_ASKS)
+        check_asks("hops", self.asks)
         object.__setattr__(self, "rungs", checked_rungs("hops", self.rungs, self.max_hops))
         if self.windows not in (1, 2, 4):
             raise InputError(f"hops: windows={self.windows!r}: expected 1, 2 or 4")
@@ -114,7 +114,7 @@ class Hops:
             return self.space.pack(0, random.integers(self.nodes + 1, size=shape), 0)
 
         late = delayed(batch, random, self.delays, size // self.windows, fillers)
-        return asked_again(late, self.asks)
+        return repeated(late, self.asks)
 
     def _cycles(
         self, size: int, random: np.random.Generator, k: IntArray

@@ -32,8 +32,9 @@ class TaskSpace:
     most significant; `values` counts the real numbers that an event carries beside its token.
     `answers` counts the classes of a target, 1 for a real number; `window` the most events of a
     window, `windows` the windows of a sample; `difficulties` are all values it takes, rising.
-    `questions` says how the last window asks: "alone", each event a question that sees no other
-    (`TaskBatch.diagonal`), or in a "text", whose events see those before them.
+    `questions` says how the last window asks, and those that repeat it: "alone", each event a
+    question that sees no other (`TaskBatch.diagonal`), or in a "text", whose events see those
+    before them.
     """
 
     fields: tuple[int, ...]

@@ -24,7 +24,9 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {}),
     ({"conv": 4}, {}),
     ({"memory_tokens": 3}, {}),
-    ({"positions": "rotary"}, {"eviction": "heaviest", "keep": 5}),
+    ({"positions": "rotary"}, {"eviction": "heaviest", "keep": 20}),
+    ({"positions": "rotary"}, {"eviction": "sliding", "keep": 20}),
+    ({"positions": "rotary"}, {"eviction": "retrieve", "keep": 40}),
 ]
 
 
@@ -44,8 +46,10 @@ def test_it_is_answered_as_before_and_leaves_nothing(
         assert torch.equal(one.targets, again.targets)
         torch.testing.assert_close(one.logits, again.logits)
     torch.testing.assert_close(dict(left.weights), dict(after.weights))
+    assert (left.held is None) == (after.held is None) == (not kept)
     if left.held is not None and after.held is not None:
         assert torch.equal(left.held.lengths, after.held.lengths)
+        torch.testing.assert_close(left.held.keys, after.held.keys)
 
 
 def test_a_runtime_answers_as_a_batch_does() -> None:

@@ -1,4 +1,5 @@
-"""What is answered within and beyond the largest window at the same cost, told apart."""
+"""What is answered within and beyond the largest window at the same cost, told apart; and what is
+asked more than once."""
 
 from __future__ import annotations
 
@@ -55,22 +56,23 @@ name = "larger_window"
     [
         ("chain", {"nodes": 8, "paths": 2, "windows": 2, "delays": [0, 1, 3]}),
         ("hops", {"nodes": 6, "max_hops": 3}),
+        ("chain", {"nodes": 8, "paths": 2, "delays": [0, 2], "asks": 3}),
     ],
-    ids=["chain", "hops"],
+    ids=["chain", "hops", "asks"],
 )
-def test_the_reach_of_a_question_is_all_of_its_sample(
+def test_the_reach_of_a_question_is_what_is_read_and_its_own_window(
     name: str, params: dict[str, Any], tmp_path: Path
 ) -> None:
     task = make_task(name, **params)
     record(task, tmp_path / "r", samples=9, seed=5, part="test", streams=2)
     batch = task.sample(np.random.default_rng(5), 9, part="test")
     found = reaches(Source(str(tmp_path / "r"))).sort("stream", "first_time")
-    wanted = [
-        (f"s{stream}", sum(len(window.tokens) for window in events(batch, row)))
-        for stream in (0, 1)
-        for row in range(stream, 9, 2)
-        for _ in range(len(events(batch, row)[-1].tokens))
-    ]
+    asks = params.get("asks", 1)
+    wanted = []
+    for stream in (0, 1):
+        for row in range(stream, 9, 2):
+            *read, own = [len(window.tokens) for window in events(batch, row)][: 1 - asks or None]
+            wanted += [(f"s{stream}", sum(read) + own)] * (asks * own)
     assert found.select("stream", "reach").rows() == wanted
 
 
@@ -164,6 +166,22 @@ def test_matched_late_asks_beyond_what_its_target_buys() -> None:
 
     assert cost(longest // 2) > comparison.targets[-1] * cost(None)
     assert cost(4 * 18) < comparison.targets[0] * cost(None)  # so that one filler is within
+
+
+def test_matched_often_asks_often_enough_for_a_loop_to_cost_more_than_a_pass() -> None:
+    """By the formulas: a second pass is within the target, a second loop is not by far."""
+    comparison = read_comparison(find_recipe("matched_often"))
+    assert comparison.task is not None
+    task = make_task(comparison.task.name, **comparison.task.parameters)
+    batch = task.sample(np.random.default_rng(0), 64, part="validation")
+    recipe = training_recipe(comparison.models.recipe)
+    loops = find_baseline("wake_loops").setup(recipe, 2).config
+    once = plain(recipe).config
+    holds = holding(once, "hard")
+    cheapest = forward_flops(once, holds, batch, 1)
+    (target,) = comparison.targets
+    assert forward_flops(once, holds, batch, 2) < target * cheapest
+    assert forward_flops(loops, holds, batch, 1) > 1.4 * target * cheapest
 
 
 @pytest.mark.timeout(400)  # where other work has the cores

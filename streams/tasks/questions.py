@@ -16,8 +16,7 @@ import numpy as np
 from ..errors import InputError
 from .task import IntArray, Targets, TaskBatch, check_whole
 
-MOST_DELAY = 4096  # windows
-MOST_ASKS = 4096
+MOST = 4096  # windows, of a delay and of questions
 
 
 def checked_delays(task: str, delays: Sequence[int]) -> tuple[int, ...]:
@@ -26,8 +25,13 @@ def checked_delays(task: str, delays: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(delays, list | tuple):
         raise InputError(f"{task}: delays={delays!r}: expected a list of windows, e.g. [0, 4]")
     for value in delays:
-        check_whole(task, "delays", value, 0, MOST_DELAY)
+        check_whole(task, "delays", value, 0, MOST)
     return tuple(delays)
+
+
+def check_asks(task: str, asks: int) -> None:
+    """Raise InputError unless `task` can put its questions so many times."""
+    check_whole(task, "asks", asks, 1, MOST)
 
 
 def delayed(
@@ -62,11 +66,10 @@ def delayed(
     )
 
 
-def asked_again(batch: TaskBatch, asks: int) -> TaskBatch:
-    """The batch with its last window `asks` times. Its questions must stand alone."""
+def repeated(batch: TaskBatch, asks: int) -> TaskBatch:
+    """The batch with its last window, of questions that stand alone, `asks` times."""
+    assert batch.diagonal[-1]
     more = asks - 1
-    if not more:
-        return batch
     fillers = batch.fillers and (*batch.fillers, *[False] * more)
     return replace(
         batch,
