@@ -286,9 +286,10 @@ class Attention(nn.Module):
             cos, sin = look.turned(self.frequencies)
             turned = _rotate(packed[:, :, :2], cos[:, past:, None], sin[:, past:, None])
             q, k = turned.unbind(2)
-            past_keys = _rotate(past_keys, cos[:, :past], sin[:, :past])
         if not past:
             return q, k, v
+        if self.rotary:
+            past_keys = _rotate(past_keys, cos[:, :past], sin[:, :past])
         return q, torch.cat([past_keys, k], 1), torch.cat([past_values, v], 1)
 
     def _biased(self, look: View) -> Tensor:
