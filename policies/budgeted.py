@@ -41,8 +41,9 @@ class _Account:
 class Budgeted(Follower):
     """Follow another policy within a budget of sleep FLOPs per event, saved up by each stream.
 
-    At each of its windows a stream earns `flops_per_event` for every event, and keeps at most
-    `burst` times what its largest window so far earned. The plan is cut to what the balance pays
+    At each window that may be slept on a stream earns `flops_per_event` for every event of it
+    (events of questions, which no policy is asked about, earn nothing), and keeps at most `burst`
+    times what its largest window so far earned. The plan is cut to what the balance pays
     for, and charged at once. Passes that were planned but not run are paid back: at the moment of
     stopping if this policy stopped the sleep, else (somebody else cut it) with the outcome of the
     window, provided no later window was planned before. So no more is ever spent than was earned;
