@@ -50,6 +50,7 @@ EXPERIMENTS = (
     "hops",
     "hops-stream",
     "hops-two",
+    "hops-two-16",
     "lead-lag",
     "lead-lag-continuous",
     "rule110",
