@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -52,6 +52,8 @@ class LearningRecipe:
     recompute: bool = False  # gradient checkpointing: the blocks of each pass are run again
     validate_every: int = 500
     validation: int = 64  # samples per difficulty
+    # steps of `reproduce --quick`, if `steps` are more; no part of what a training is
+    quick: int = field(default=1000, compare=False)
 
     @property
     def most(self) -> int:
@@ -61,7 +63,7 @@ class LearningRecipe:
 
 def check_training(training: LearningRecipe) -> None:
     """Raise InputError, naming the field, for what cannot be trained."""
-    for name in ("steps", "batch", "validate_every", "validation"):
+    for name in ("steps", "batch", "validate_every", "validation", "quick"):
         if getattr(training, name) < 1:
             raise InputError(f"[training] {name}={getattr(training, name)}: at least 1")
     for name in ("ramp", "decay", "carry_over", "patience"):

@@ -174,8 +174,9 @@ def device_named(name: str) -> torch.device:
 
 def _described(recipe: TaskRecipe) -> dict[str, Any]:
     """A recipe as a run says it; a field that came later only where it is set, so that a run that
-    is older can be taken up."""
+    is older can be taken up, and without what says nothing of a whole run."""
     written = asdict(recipe)
+    del written["training"]["quick"]
     if recipe.keep is None:
         del written["keep"]
     for name in ("longest", "whole", "carry_from", "patience"):

@@ -16,8 +16,7 @@ import typer
 from adaptive_sleep.experiments.console import print_json, print_table, progress
 from adaptive_sleep.streams.errors import InputError, nearest
 
-QUICK_STEPS = 1000
-DEFAULT_KINDS = "model,control,control_compute,control_staged"
+DEFAULT_KINDS = "model,control,control_compute,control_staged,control_staged_compute"
 
 
 def reproduce(
@@ -26,7 +25,7 @@ def reproduce(
         Path | None, typer.Option(help="Folder of the trained models; default runs/NAME.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help=f"One seed, {QUICK_STEPS} steps, one control: a few minutes.")
+        bool, typer.Option(help="One seed, few steps ([training] quick), one control: minutes.")
     ] = False,
     checkpoint: Annotated[
         str, typer.Option("--from-checkpoint", help="Test this model instead of training.")
@@ -79,11 +78,12 @@ def reproduce(
         options: dict[str, Any] = {"seeds": range(seeds), "jobs": jobs, "changes": changes or ()}
         options["kinds"] = _kinds(kinds, work.KINDS)
         if quick:
-            steps = [f"training.steps={QUICK_STEPS}", "training.longest=0"]
+            training = work.recipe_of(name, changes or ()).training
+            steps = f"training.steps={min(training.quick, training.steps)}"
             options |= {
                 "seeds": (0,),
                 "kinds": work.KINDS[:2],
-                "changes": [*steps, *(changes or ())],
+                "changes": [steps, "training.longest=0", *(changes or ())],
             }
         with progress(f"reproduce {name}") as advance:
             found = work.reproduce(name, folder, on_progress=advance, **options)

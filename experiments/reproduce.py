@@ -1,7 +1,7 @@
 """Reproducing an experiment: models trained on a task at varying N, and controls at N = 1, tested.
 
-A recipe says what is trained. Every seed trains the model, a control at N = 1 on as many tokens,
-and one at N = 1 with as much compute; all are tested on samples that training never drew.
+A recipe says what is trained. Every seed trains the model, controls at N = 1 on as many tokens,
+and others at N = 1 with as much compute; all are tested on samples that training never drew.
 The command is in commands_learn.py, the figure in reproduce_figure.py.
 """
 
@@ -57,8 +57,9 @@ EXPERIMENTS = (
     "sliding-window",
 )
 SEEDS = (0, 1, 2, 3, 4)
-STAGED = "control_staged"  # of a recipe in stages
-KINDS = ("model", "control", "control_compute", STAGED)
+STAGED = ("control_staged", "control_staged_compute")  # of a recipe in stages
+COMPUTE = ("control_compute", "control_staged_compute")  # they need to know the model's FLOPs
+KINDS = ("model", "control", "control_compute", *STAGED)
 Report = Callable[[float, float | None, str], None]
 
 
@@ -76,14 +77,13 @@ def recipe_of(name: str, changes: Sequence[str] = ()) -> TaskRecipe:
 
 def variant(recipe: TaskRecipe, kind: str, steps: int = 0, flops: float = 0.0) -> TaskRecipe:
     """The recipe of the model, or of a control at N = 1: in as many `steps` as the model took, so
-    on as many tokens, or in as many FLOPs as the training of the model took; or in as many steps
-    and in the stages of the model, asked of its one pass."""
+    on as many tokens, or in as many FLOPs as the training of the model took (`COMPUTE`); asked for
+    all from the first step on, or in the stages of the model, asked of its one pass (`STAGED`)."""
     if kind == "model":
         return recipe
-    if kind == STAGED:
-        return replace(recipe, training=replace(in_one_pass(recipe.training), steps=steps))
-    training = replace(without_stages(recipe.training), steps=steps)
-    if kind == "control_compute":
+    once = in_one_pass if kind in STAGED else without_stages
+    training = replace(once(recipe.training), steps=steps)
+    if kind in COMPUTE:
         each = step_flops(replace(recipe, training=training))
         training = replace(training, steps=max(1, round(flops / each)))
     return replace(recipe, training=training)
@@ -132,8 +132,8 @@ def reproduce(
     this recipe with new controls, each of which says its own commit. Raises InputError.
     """
     recipe = recipe_of(name, changes)
-    kept = None if "model" in kinds else _told_steps(name, recipe, seeds, kinds)
-    kinds = [kind for kind in kinds if kind != STAGED or recipe.training.stages]
+    kept = None if "model" in kinds else _told(name, recipe, seeds, kinds)
+    kinds = [kind for kind in kinds if kind not in STAGED or recipe.training.stages]
     folder, begun = Path(out), time.perf_counter()
     found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
     # in stages, a model says only in the end how many steps it took
@@ -149,8 +149,12 @@ def reproduce(
         rest = [kind for kind in kinds if kind not in first]
         return {(kind, key[1]): job(kind, key[1], done["steps"], done["flops"]) for kind in rest}
 
-    steps = {s: kept["steps"][str(s)] if kept else recipe.training.steps for s in seeds}
-    work = {(kind, seed): job(kind, seed, steps[seed]) for kind in first for seed in seeds}
+    def given(kind: str, seed: int) -> Given:
+        if kept is None:
+            return job(kind, seed, recipe.training.steps)
+        return job(kind, seed, kept["steps"][str(seed)], kept.get("flops", {}).get(str(seed), 0.0))
+
+    work = {(kind, seed): given(kind, seed) for kind in first for seed in seeds}
     for count, (key, done) in enumerate(side_by_side(train_and_test, work, jobs, then=then), 1):
         found[key[0]][key[1]] = done
         if on_progress is not None:
@@ -166,7 +170,7 @@ def summary(
 ) -> dict[str, Any]:
     """What was found, with stable keys: `accuracy` and `interval` by N and difficulty (means and
     95 % t-intervals over seeds), the same under each control's kind, with what sleep gained on them
-    (`with_gains`), every seed's own, its steps, and where it comes from."""
+    (`with_gains`), every seed's own, its steps and FLOPs, and where it comes from."""
     main = found["model"]
     model = Model(config_of(recipe))
     result: dict[str, Any] = {
@@ -176,6 +180,7 @@ def summary(
         "tokens": max(job["tokens"] for job in main.values()),
         "seconds": float(np.mean([job["seconds"] for job in main.values()])),
         "steps": {seed: main[seed]["steps"] for seed in sorted(main)},
+        "flops": {seed: main[seed]["flops"] for seed in sorted(main)},
         "wall_seconds": wall,
         "parameters": model.parameters_count,
         "commit": commit(),
@@ -185,13 +190,16 @@ def summary(
     return with_gains(result)
 
 
-def _told_steps(
+def _told(
     name: str, recipe: TaskRecipe, seeds: Sequence[int], kinds: Sequence[str]
 ) -> dict[str, Any]:
     """The kept result, which tells the steps of controls of these kinds. Raises InputError."""
     asked = f"reproduce {name}: kinds={','.join(kinds)} without 'model'"
-    if STAGED in kinds and not recipe.training.stages:
-        raise InputError(f"{asked}: {STAGED!r} is for recipes in stages; one of {', '.join(KINDS)}")
+    staged = [kind for kind in kinds if kind in STAGED]
+    if staged and not recipe.training.stages:
+        raise InputError(
+            f"{asked}: {staged[0]!r} is for recipes in stages; one of {', '.join(KINDS)}"
+        )
     try:
         kept = kept_result(name)
         same = "recipe" in kept and decode(TaskRecipe, kept["recipe"]) == recipe
@@ -199,10 +207,12 @@ def _told_steps(
         raise InputError(f"{asked}: no result of this recipe is kept ({error}); add it") from None
     if not same:
         raise InputError(f"{asked}: the kept result is of another recipe; add it")
-    missing = [str(seed) for seed in seeds if str(seed) not in kept.get("steps", {})]
-    if missing or "control_compute" in kinds:
-        told = f"nothing of seed {missing[0]}" if missing else "no FLOPs"
-        raise InputError(f"{asked}: the kept result tells {told}; add it")
+    for field in ("steps", "flops") if set(kinds) & set(COMPUTE) else ("steps",):
+        for seed in seeds:
+            if str(seed) not in kept.get(field, {}):
+                raise InputError(
+                    f"{asked}: the kept result does not tell the {field} of seed {seed}; add it"
+                )
     return kept
 
 

@@ -40,10 +40,12 @@ def draw(result: Mapping[str, Any]) -> go.Figure:
         "control": "trained at N = 1, as many tokens",
         "control_compute": "trained at N = 1, as much compute",
         "control_staged": "trained at N = 1, as many tokens, in the same stages",
+        "control_staged_compute": "trained at N = 1, as much compute, in the same stages",
     }
-    for number, (kind, words) in enumerate(names.items()):
+    dashes = ("dash", "dot", "dashdot", "longdash")
+    for (kind, words), dash in zip(names.items(), dashes, strict=True):
         if result.get(kind):
-            look = {"color": "#c2410c", "width": 2, "dash": ("dash", "dot", "dashdot")[number]}
+            look = {"color": "#c2410c", "width": 2, "dash": dash}
             _line(figure, words, result[kind], next(iter(result[kind]["accuracy"])), look)
     seeds = len(result["seeds"])
     measure = (

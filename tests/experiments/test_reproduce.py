@@ -16,6 +16,7 @@ from adaptive_sleep.experiments.cli import main
 from adaptive_sleep.experiments.reproduce_figure import draw
 from adaptive_sleep.experiments.training_cost import step_flops
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.task_training import learn
 
 TINY = """
 [task]
@@ -127,6 +128,9 @@ def test_a_control_is_taught_in_the_stages_of_the_model(
     first = work.reproduce(str(path), tmp_path / "one", kinds=("model", "control"), **options)
     assert "control_staged" not in first
     kept = json.loads(json.dumps(first))
+    assert kept["flops"]["0"] > kept["steps"]["0"] * step_flops(
+        work.variant(work.recipe_of(str(path)), "control", 60)
+    )
     monkeypatch.setattr(work, "kept_result", lambda name: kept)
     found = work.reproduce(str(path), tmp_path / "two", kinds=("control_staged",), **options)
     staged = found.pop("control_staged")
@@ -137,12 +141,20 @@ def test_a_control_is_taught_in_the_stages_of_the_model(
         mine, other = found["by_seed"]["0"]["2"][d], staged["by_seed"]["0"]["1"][d]
         assert gain == pytest.approx(mine - other)
     for kinds, more, said in (
-        (("control_compute",), {}, "tells no FLOPs; add it"),
-        (("control_staged",), {"seeds": (0, 3)}, "nothing of seed 3"),
+        (("control_staged",), {"seeds": (0, 3)}, "does not tell the steps of seed 3; add it"),
         (("control_staged",), {"changes": ("training.clip=2.0",)}, "is of another recipe"),
     ):
         with pytest.raises(InputError, match=said):
             work.reproduce(str(path), tmp_path / "no", kinds=kinds, **{**options, **more})
+    compute = ("control_compute", "control_staged_compute")
+    later = work.reproduce(str(path), tmp_path / "three", kinds=compute, **options)
+    for kind in compute:
+        each = step_flops(work.variant(work.recipe_of(str(path)), "control", 60))
+        wanted = round(kept["flops"]["0"] / each)
+        assert later[kind]["steps"]["0"] == pytest.approx(wanted, rel=0.05)
+    del kept["flops"]  # as results did not say before
+    with pytest.raises(InputError, match="does not tell the flops of seed 0; add it"):
+        work.reproduce(str(path), tmp_path / "no", kinds=compute[1:], **options)
     assert not (tmp_path / "no").exists()
 
 
@@ -184,6 +196,29 @@ def test_the_command_prints_json_and_writes_its_files(
     assert "N=2" in printed_table
 
 
+def test_a_quick_run_takes_the_steps_that_the_recipe_gives_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "tiny.toml", tmp_path / "out"
+    for quick, taken in ((3, 3), (9, 4)):
+        text = TINY.replace("steps = 4\n", f"steps = 4\nquick = {quick}\n")
+        path.write_text(text, encoding="utf-8")
+        arguments = ["reproduce", str(path), "--quick", "--out", str(out / f"{quick}")]
+        assert main([*arguments, "--jobs", "1", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["seeds"], found["steps"]) == ([0], {"0": taken})
+    path.write_text(text.replace("quick = 9", "quick = 0"), encoding="utf-8")
+    with pytest.raises(InputError, match="quick=0: at least 1"):
+        work.recipe_of(str(path))
+
+
+def test_the_steps_of_a_quick_run_are_no_part_of_a_run(recipe: Path, tmp_path: Path) -> None:
+    first = learn(work.recipe_of(str(recipe)), tmp_path / "run")
+    again = learn(work.recipe_of(str(recipe), ["training.quick=7"]), tmp_path / "run")
+    assert again.seconds == first.seconds  # taken up, not refused
+    assert work.recipe_of(str(recipe)) == work.recipe_of(str(recipe), ["training.quick=7"])
+
+
 def test_a_recipe_can_be_changed(recipe: Path) -> None:
     changed = work.recipe_of(str(recipe), ["model.carry=accumulate", "training.power=[2, 0.5]"])
     assert changed.model["carry"] == "accumulate"
@@ -199,7 +234,7 @@ def test_a_recipe_can_be_changed(recipe: Path) -> None:
         (["chain", "--set", "training.stops=3"], "did you mean 'steps'"),
         (["chain", "--set", "model.carry=keep"], "'restart' or 'accumulate'"),
         (["chain", "--kinds", "modle"], "did you mean 'model'"),
-        (["chain", "--kinds", "control"], "nothing of seed 0; add it"),
+        (["chain", "--kinds", "control"], "does not tell the steps of seed 0; add it"),
         (["sliding-window", "--kinds", "control_staged"], "is for recipes in stages"),
         (["lead-lag", "--kinds", "control"], "no result of this recipe is kept"),
         (["gsm-worded", "--kinds", "control"], "no result of this recipe is kept"),
