@@ -15,6 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ from adaptive_sleep.memory import CPU
 from adaptive_sleep.model import Model
 from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError, nearest
-from adaptive_sleep.streams.manifest import write_atomically
+from adaptive_sleep.streams.manifest import held, write_atomically
+from adaptive_sleep.streams.tasks.task import Task
 from adaptive_sleep.training import parse_passes
 
 Progress = Callable[[float, float | None, str], None]
@@ -92,7 +94,7 @@ def learn(
     `device` "cuda" trains on a GPU (under torchrun, on the one of this process's local rank). With
     several processes (`share`) each works on its part of every batch, and the first alone
     writes; they must see one file system to resume. Raises InputError for a folder that holds
-    something else.
+    something else, or that another process is training in.
     """
     folder, task, where = Path(out), task_of(recipe), device_named(device)
     writes = share.rank == 0
@@ -107,6 +109,16 @@ def learn(
     if writes:
         _claim(folder, described)
     share.wait()
+    with held(folder) if writes else nullcontext():
+        return _learn(recipe, folder, task, seed, share, where, on_progress)
+
+
+def _learn(
+    recipe: TaskRecipe, folder: Path, task: Task, seed: int, share: Share, where: torch.device,
+    on_progress: Progress | None,
+) -> Learned:  # fmt: skip
+    """Train in a folder that is claimed, from where it is."""
+    writes = share.rank == 0
     torch.manual_seed(seed)
     tasks = staged(task, recipe.training)
     model = Model(config_of(recipe)).to(where)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import os
@@ -40,20 +39,6 @@ from adaptive_sleep.trace import PLANNED, TraceRow, predictions_frame, trace_fra
 COMMIT_EVENTS = 131_072  # a commit is due after that many events too, so that memory is bounded
 PHASES = ("wake", "signals", "policy", "sleep")
 CRUMBS = (f"run.json{TEMPORARY}",)
-
-
-@contextlib.contextmanager
-def held(run: Path) -> Iterator[None]:
-    """Hold a run folder alone; InputError where another process is writing it."""
-    handle = os.open(run, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"out={str(run)!r}: another process is writing this run") from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def begin(run: Path, manifest: Manifest) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from multiprocessing import connection
 from typing import Any, TypeVar
 
 import torch
@@ -48,8 +50,7 @@ def side_by_side(
     if most <= 1:
         yield from _one_by_one(here or do, work, then)
         return
-    # a fork of a process that has run torch's threads may hang: fresh ones
-    with ProcessPoolExecutor(most, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with _processes(most) as pool:
         futures = {pool.submit(do, *given): key for key, given in work.items()}
         while futures:
             for future in wait(futures, return_when=FIRST_COMPLETED).done:
@@ -61,8 +62,29 @@ def side_by_side(
 
 def apart(do: Callable[..., Result], *given: Any) -> Result:
     """Call `do` in a process of its own, which ends with it."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with _processes(1) as pool:
         return pool.submit(do, *given).result()
+
+
+def _processes(most: int) -> ProcessPoolExecutor:
+    """Processes for jobs, which end when this one does, however it ends."""
+    # a fork of a process that has run torch's threads may hang: fresh ones
+    fresh = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(most, mp_context=fresh, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Watch the process that started this one. Killed, it would leave a job behind that goes on
+    writing where the next one takes it up."""
+    parent = multiprocessing.parent_process()
+    if parent is None:  # not started by multiprocessing
+        return
+
+    def watch(sentinel: int) -> None:
+        connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 def _one_by_one(

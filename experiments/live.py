@@ -26,7 +26,7 @@ import numpy as np
 from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.contract import PolicyLike
-from adaptive_sleep.experiments.commits import Log, begin, finish, held
+from adaptive_sleep.experiments.commits import Log, begin, finish
 from adaptive_sleep.experiments.inbox import Inbox
 from adaptive_sleep.experiments.replay import MAX_ROWS, make_runtime, tell_forced, where
 from adaptive_sleep.experiments.runs import (
@@ -46,6 +46,7 @@ from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.cutting import Windower
 from adaptive_sleep.streams.errors import InputError, OverloadWarning
 from adaptive_sleep.streams.events import Events, Piece
+from adaptive_sleep.streams.manifest import held
 from adaptive_sleep.streams.writer import RecordingWriter
 
 Emit = Callable[[dict[str, Any]], None]

@@ -22,7 +22,6 @@ from adaptive_sleep.experiments.commits import (
     begin,
     finish,
     has_begun,
-    held,
     said_when_full,
     tidy,
 )
@@ -45,6 +44,7 @@ from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.cutting import Cutter, Windower
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.events import Piece
+from adaptive_sleep.streams.manifest import held
 from adaptive_sleep.streams.recording import Recording
 
 MAX_ROWS = 8192  # of one step, over all streams

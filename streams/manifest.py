@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -217,6 +218,20 @@ def new_folder(out: Path) -> Iterator[Path]:
         sync_folder(out.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder that is there alone; InputError where another process is writing it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{str(folder)!r}: another process is writing there") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def refuse_existing(out: Path) -> None:

@@ -298,6 +298,20 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     (tmp_path / "other" / "file").touch()
     with pytest.raises(InputError, match="holds something else"):
         learn(small(steps=2), tmp_path / "other")
+
+
+def test_a_folder_is_trained_in_by_one_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def meanwhile(done: float, total: float | None, note: str) -> None:
+        with pytest.raises(InputError, match="another process is writing there"):
+            learn(small(steps=2), out)
+        tried.append(done)
+
+    tried: list[float] = []
+    first = learn(small(steps=2), out, on_progress=meanwhile)
+    assert tried == [1, 2]
+    assert learn(small(steps=2), out).seconds == first.seconds  # let go of
     assert pl.read_parquet(tmp_path / "run" / "log.parquet")["step"].to_list() == [2]
 
 

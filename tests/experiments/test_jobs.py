@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,3 +53,47 @@ def test_threads_are_put_back() -> None:
     with one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+SLOW_JOBS = """
+import os, sys, time
+from pathlib import Path
+from adaptive_sleep.experiments.jobs import side_by_side
+
+def wait(name):
+    Path(sys.argv[1], name).write_text(str(os.getpid()))
+    time.sleep(300)
+
+if __name__ == "__main__":
+    list(side_by_side(wait, {"a": ("a",), "b": ("b",)}, 2))
+"""
+
+
+@pytest.mark.timeout(400)  # processes that import torch
+def test_jobs_end_when_the_process_that_began_them_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "slow_jobs.py"
+    script.write_text(SLOW_JOBS, encoding="utf-8")
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    try:
+        names = [tmp_path / name for name in ("a", "b")]
+        _until(lambda: all(name.is_file() and name.read_text() for name in names))
+    finally:
+        parent.kill()
+        parent.wait()
+    _until(lambda: not any(_runs(int(name.read_text())) for name in names))
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
