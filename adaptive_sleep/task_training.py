@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,12 @@ def learn(
     }
     if device != "cpu":
         described["device"] = device
-    if writes:
-        _claim(folder, described)
-    share.wait()
-    with held(folder) if writes else nullcontext():
+    with ExitStack() as stack:
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(folder))
+            _claim(folder, described)
+        share.wait()
         return _learn(recipe, folder, task, seed, share, where, on_progress)
 
 
@@ -198,14 +200,14 @@ def _described(recipe: TaskRecipe) -> dict[str, Any]:
 
 
 def _claim(folder: Path, described: dict[str, Any]) -> None:
-    """Make the folder, or see that it belongs to this very run. Raises InputError."""
+    """Name a folder's run, or see that it belongs to this very one. Raises InputError."""
     file = folder / RECIPE
     # through JSON, so that tuples and lists compare as they are written
     wanted = json.loads(json.dumps(described))
     if file.is_file():
-        held = json.loads(file.read_text(encoding="utf-8"))
-        for name in sorted({*held, *wanted}):
-            if held.get(name) != wanted.get(name):
+        named = json.loads(file.read_text(encoding="utf-8"))
+        for name in sorted({*named, *wanted}):
+            if named.get(name) != wanted.get(name):
                 raise InputError(
                     f"{folder}: was begun with another {name}; name another folder, or take the "
                     f"same one up with {name} as it is in {file}"
@@ -213,7 +215,6 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
         return
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: holds something else; name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(described, indent=1).encode())
 
 
@@ -221,10 +222,10 @@ def _read_state(file: Path, model: Model, optimiser: Optimiser) -> _Loop:
     """Take up what was written, or begin."""
     if not file.is_file():
         return _Loop()
-    with safe_open(file, framework="pt") as held:
-        written = json.loads(held.metadata()["loop"])
+    with safe_open(file, framework="pt") as state:
+        written = json.loads(state.metadata()["loop"])
         loop = _Loop(**written | {"place": Place(**written["place"])})
-        tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+        tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118
     weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
     model.load_state_dict(weights)
     optimiser.load({n: t for n, t in tensors.items() if not n.startswith("model.")})

@@ -78,13 +78,10 @@ def reproduce(
         options: dict[str, Any] = {"seeds": range(seeds), "jobs": jobs, "changes": changes or ()}
         options["kinds"] = _kinds(kinds, work.KINDS)
         if quick:
-            training = work.recipe_of(name, changes or ()).training
+            given = ["training.longest=0", *(changes or ())]
+            training = work.recipe_of(name, given).training
             steps = f"training.steps={min(training.quick, training.steps)}"
-            options |= {
-                "seeds": (0,),
-                "kinds": work.KINDS[:2],
-                "changes": [steps, "training.longest=0", *(changes or ())],
-            }
+            options |= {"seeds": (0,), "kinds": work.KINDS[:2], "changes": [steps, *given]}
         with progress(f"reproduce {name}") as advance:
             found = work.reproduce(name, folder, on_progress=advance, **options)
         _write(found, folder, stem.replace("-", "_"))

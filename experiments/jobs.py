@@ -38,7 +38,8 @@ def side_by_side(
     then: Callable[[Key, Result], Mapping[Key, Given]] | None = None,
 ) -> Iterator[tuple[Key, Result]]:
     """Call `do` with each job's arguments, in up to `jobs` processes (None: one for each core), and
-    give the results as they come.
+    give the results as they come. Where one fails, no other is begun, and its error is raised once
+    those under way are done.
 
     One job at a time is done in this process, by `here` if given: it may do what cannot be sent to
     another, such as telling how far it is. `then` names the jobs that a result makes possible: one
@@ -52,12 +53,15 @@ def side_by_side(
         return
     with _processes(most) as pool:
         futures = {pool.submit(do, *given): key for key, given in work.items()}
-        while futures:
-            for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                key, result = futures.pop(future), future.result()
-                more = then(key, result) if then else {}
-                futures |= {pool.submit(do, *given): other for other, given in more.items()}
-                yield key, result
+        try:
+            while futures:
+                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                    key, result = futures.pop(future), future.result()
+                    more = then(key, result) if then else {}
+                    futures |= {pool.submit(do, *given): other for other, given in more.items()}
+                    yield key, result
+        finally:  # if one fails, those that wait are not begun
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def apart(do: Callable[..., Result], *given: Any) -> Result:

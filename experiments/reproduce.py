@@ -193,8 +193,8 @@ def summary(
 def _told(
     name: str, recipe: TaskRecipe, seeds: Sequence[int], kinds: Sequence[str]
 ) -> dict[str, Any]:
-    """The kept result, which tells the steps of controls of these kinds. Raises InputError."""
-    asked = f"reproduce {name}: kinds={','.join(kinds)} without 'model'"
+    """The kept result, which tells what controls of these kinds get. Raises InputError."""
+    asked = f"reproduce {name}: kinds={','.join(kinds)}"
     staged = [kind for kind in kinds if kind in STAGED]
     if staged and not recipe.training.stages:
         raise InputError(
@@ -204,14 +204,17 @@ def _told(
         kept = kept_result(name)
         same = "recipe" in kept and decode(TaskRecipe, kept["recipe"]) == recipe
     except InputError as error:
-        raise InputError(f"{asked}: no result of this recipe is kept ({error}); add it") from None
+        raise InputError(
+            f"{asked}: no result of this recipe is kept ({error}); add 'model'"
+        ) from None
     if not same:
-        raise InputError(f"{asked}: the kept result is of another recipe; add it")
+        raise InputError(f"{asked}: the kept result is of another recipe; add 'model'")
     for field in ("steps", "flops") if set(kinds) & set(COMPUTE) else ("steps",):
         for seed in seeds:
             if str(seed) not in kept.get(field, {}):
                 raise InputError(
-                    f"{asked}: the kept result does not tell the {field} of seed {seed}; add it"
+                    f"{asked}: the kept result does not tell the {field} of seed {seed}; "
+                    "add 'model'"
                 )
     return kept
 
@@ -223,6 +226,7 @@ def _of_control(jobs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         "tokens": max(job["tokens"] for job in jobs.values()),
         "seconds": float(np.mean([job["seconds"] for job in jobs.values()])),
         "steps": {seed: jobs[seed]["steps"] for seed in sorted(jobs)},
+        "flops": {seed: jobs[seed]["flops"] for seed in sorted(jobs)},
     }
 
 

@@ -1,4 +1,5 @@
-"""The manifest of a recording, and how a file gets onto the disk whole or not at all.
+"""The manifest of a recording; how a file gets onto the disk whole or not at all, and how a folder
+is held by one process.
 
 Shards are written by `writer` and read by `recording`; here are only their names and hashes.
 """
@@ -24,6 +25,7 @@ SCHEMA = 1
 NAME = "manifest.json"
 TEMPORARY = ".tmp"
 Kind = Literal["series", "tokens"]
+NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 RESERVED = ("stream", "sequence", "time", "token")
 
 
@@ -222,13 +224,20 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a folder that is there alone; InputError where another process is writing it."""
+    """Hold an existing folder, so that no other process writes there; where its file system knows
+    no such lock (some network ones), nothing is held. Raises InputError where another holds it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{str(folder)!r}: another process is writing there") from None
+            raise InputError(
+                f"out={str(folder)!r}: another process is writing there; "
+                "wait for it, or name another folder"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         yield
     finally:
         os.close(handle)
@@ -241,9 +250,7 @@ def refuse_existing(out: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable (nothing to do where a folder cannot be opened)."""
-    if os.name != "posix":
-        return
+    """Make the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

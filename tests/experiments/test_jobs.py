@@ -69,6 +69,22 @@ if __name__ == "__main__":
 """
 
 
+def _note(folder: str, name: str) -> None:
+    if name == "bad":
+        raise ValueError("no such job")
+    time.sleep(1)
+    Path(folder, name).touch()
+
+
+@pytest.mark.timeout(400)  # processes that import torch
+def test_after_one_that_fails_no_other_is_begun(tmp_path: Path) -> None:
+    work = {name: (str(tmp_path), name) for name in ("bad", *"abcdefgh")}
+    with pytest.raises(ValueError, match="no such job"):
+        list(side_by_side(_note, work, 2))
+    assert len(list(tmp_path.iterdir())) < 6  # those under way, and what had been handed out
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="needs /proc")
 @pytest.mark.timeout(400)  # processes that import torch
 def test_jobs_end_when_the_process_that_began_them_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "slow_jobs.py"
@@ -94,6 +110,6 @@ def _runs(process: int) -> bool:
     """Whether a process is there and no zombie."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"

@@ -10,11 +10,11 @@ import pytest
 import torch
 from run_cases import POLICY, SWITCH, contents, make_series, make_tokens, series_model, token_model
 
-from adaptive_sleep.experiments.commits import held
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, IntegrityError
+from adaptive_sleep.streams.manifest import held
 from adaptive_sleep.streams.recording import Recording
 
 

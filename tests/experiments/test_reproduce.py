@@ -13,6 +13,7 @@ import pytest
 from adaptive_sleep.curriculum import check_training
 from adaptive_sleep.experiments import reproduce as work
 from adaptive_sleep.experiments.cli import main
+from adaptive_sleep.experiments.commands_learn import DEFAULT_KINDS
 from adaptive_sleep.experiments.reproduce_figure import draw
 from adaptive_sleep.experiments.training_cost import step_flops
 from adaptive_sleep.streams.errors import InputError
@@ -141,19 +142,19 @@ def test_a_control_is_taught_in_the_stages_of_the_model(
         mine, other = found["by_seed"]["0"]["2"][d], staged["by_seed"]["0"]["1"][d]
         assert gain == pytest.approx(mine - other)
     for kinds, more, said in (
-        (("control_staged",), {"seeds": (0, 3)}, "does not tell the steps of seed 3; add it"),
+        (("control_staged",), {"seeds": (0, 3)}, "does not tell the steps of seed 3; add 'model'"),
         (("control_staged",), {"changes": ("training.clip=2.0",)}, "is of another recipe"),
     ):
         with pytest.raises(InputError, match=said):
             work.reproduce(str(path), tmp_path / "no", kinds=kinds, **{**options, **more})
     compute = ("control_compute", "control_staged_compute")
     later = work.reproduce(str(path), tmp_path / "three", kinds=compute, **options)
+    whole = work.reproduce(str(path), tmp_path / "one", kinds=("model", *compute), **options)
     for kind in compute:
-        each = step_flops(work.variant(work.recipe_of(str(path)), "control", 60))
-        wanted = round(kept["flops"]["0"] / each)
-        assert later[kind]["steps"]["0"] == pytest.approx(wanted, rel=0.05)
+        assert later[kind]["flops"]["0"] == pytest.approx(kept["flops"]["0"], rel=0.05)
+        assert whole[kind]["flops"] == {0: later[kind]["flops"]["0"]}
     del kept["flops"]  # as results did not say before
-    with pytest.raises(InputError, match="does not tell the flops of seed 0; add it"):
+    with pytest.raises(InputError, match="does not tell the flops of seed 0; add 'model'"):
         work.reproduce(str(path), tmp_path / "no", kinds=compute[1:], **options)
     assert not (tmp_path / "no").exists()
 
@@ -212,6 +213,20 @@ def test_a_quick_run_takes_the_steps_that_the_recipe_gives_it(
         work.recipe_of(str(path))
 
 
+def test_a_quick_run_takes_changes_that_a_longer_one_would_refuse(tmp_path: Path) -> None:
+    text = TINY.replace("steps = 4\n", 'steps = 4\nlongest = 6\nloss = "every"\nstages = [[1]]\n')
+    path = tmp_path / "staged.toml"
+    path.write_text(text, encoding="utf-8")
+    arguments = ["reproduce", str(path), "--quick", "--jobs", "1", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--set", "training.steps=8"]) == 0
+
+
+def test_every_experiment_has_a_recipe_and_every_kind_is_trained() -> None:
+    for name in work.EXPERIMENTS:
+        assert work.recipe_of(name).training.quick >= 1
+    assert tuple(DEFAULT_KINDS.split(",")) == work.KINDS
+
+
 def test_the_steps_of_a_quick_run_are_no_part_of_a_run(recipe: Path, tmp_path: Path) -> None:
     first = learn(work.recipe_of(str(recipe)), tmp_path / "run")
     again = learn(work.recipe_of(str(recipe), ["training.quick=7"]), tmp_path / "run")
@@ -234,7 +249,7 @@ def test_a_recipe_can_be_changed(recipe: Path) -> None:
         (["chain", "--set", "training.stops=3"], "did you mean 'steps'"),
         (["chain", "--set", "model.carry=keep"], "'restart' or 'accumulate'"),
         (["chain", "--kinds", "modle"], "did you mean 'model'"),
-        (["chain", "--kinds", "control"], "does not tell the steps of seed 0; add it"),
+        (["chain", "--kinds", "control"], "does not tell the steps of seed 0; add 'model'"),
         (["sliding-window", "--kinds", "control_staged"], "is for recipes in stages"),
         (["lead-lag", "--kinds", "control"], "no result of this recipe is kept"),
         (["gsm-worded", "--kinds", "control"], "no result of this recipe is kept"),
