@@ -213,7 +213,7 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
                     f"same one up with {name} as it is in {file}"
                 )
         return
-    if folder.exists() and any(folder.iterdir()):
+    if any(folder.iterdir()):
         raise InputError(f"{folder}: holds something else; name a new folder")
     write_atomically(file, json.dumps(described, indent=1).encode())
 

@@ -25,7 +25,7 @@ SCHEMA = 1
 NAME = "manifest.json"
 TEMPORARY = ".tmp"
 Kind = Literal["series", "tokens"]
-NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system has none
 RESERVED = ("stream", "sequence", "time", "token")
 
 
