@@ -1,8 +1,10 @@
-"""Deeper: more layers with weights of their own, in the recipe's order over and over."""
+"""Deeper: more layers with weights of their own, each of the recipe's where it stands repeated.
+
+So the last layer stays the last: what reads fast weights at prediction time is not put before
+layers that have nothing more to read.
+"""
 
 from __future__ import annotations
-
-from itertools import cycle, islice
 
 from adaptive_sleep.experiments.baselines.setup import (
     AnyRecipe,
@@ -16,7 +18,10 @@ DEEPEST = 12  # times the recipe's
 
 
 def _change(recipe: AnyRecipe, knob: int) -> Setup:
-    return reshaped(recipe, {"layers": list(islice(cycle(shape_of(recipe).layers), knob))})
+    layers = shape_of(recipe).layers
+    all_of, more = divmod(knob, len(layers))  # the first few one time more than the others
+    repeated = [each for n, each in enumerate(layers) for _ in range(all_of + (n < more))]
+    return reshaped(recipe, {"layers": repeated})
 
 
 BASELINE = Baseline(

@@ -118,7 +118,7 @@ def test_each_turns_its_own_knob_alone() -> None:
     config = config_of(RECIPE)
     made = {n: BASELINES[n].setup(RECIPE, knob) for n, (_, knob) in KNOBS.items()}
     assert made["wider_state"].config.value_dim == 12
-    assert made["deeper"].config.layers == (*config.layers, config.layers[0])
+    assert made["deeper"].config.layers == (config.layers[0], *config.layers)
     assert made["wake_loops"].config.loops == 3
     assert made["memory_tokens"].config.memory_tokens == 3
     window, pressed = made["larger_window"].recipe, made["compressed_kv"].recipe
@@ -127,6 +127,17 @@ def test_each_turns_its_own_knob_alone() -> None:
     stored = made["retrieval"].recipe
     assert (stored.eviction, stored.keep) == ("retrieve", 36)
     assert {config_of(recipe).positions for recipe in (window, pressed, stored)} == {"rotary"}
+
+
+@pytest.mark.parametrize(
+    "knob, layers",
+    [(3, "AAD"), (4, "AAAD"), (5, "AAAAD"), (6, "AAAADD"), (7, "AAAAADD")],
+)
+def test_deeper_repeats_layers_in_place_and_ends_with_the_last(knob: int, layers: str) -> None:
+    names = {"A": "attention", "D": "deltanet"}
+    recipe = small(model={"layers": ["attention", "attention", "deltanet"]})
+    made = find_baseline("deeper").setup(recipe, knob).config.layers
+    assert made == tuple(names[each] for each in layers)
 
 
 def test_training_goes_on_for_as_long_as_attention_takes_to_fill() -> None:
