@@ -251,7 +251,7 @@ def test_a_recipe_can_be_changed(recipe: Path) -> None:
         (["chain", "--kinds", "modle"], "did you mean 'model'"),
         (["chain", "--kinds", "control"], "does not tell the steps of seed 0; add 'model'"),
         (["sliding-window", "--kinds", "control_staged"], "is for recipes in stages"),
-        (["hops", "--kinds", "control", "--set", "model.width=32"], "kept result is of another recipe"),
+        (["hops", "--kinds", "control", "--set", "model.width=32"], "is of another recipe"),
         (["gsm-worded", "--kinds", "control"], "no result of this recipe is kept"),
         (["chain", "--quick", "--from-results"], "give one of"),
         (["nowhere.toml"], "no such file"),
