@@ -48,6 +48,7 @@ EXPERIMENTS = (
     "gsm-symbolic",
     "gsm-worded",
     "hops",
+    "hops-shallow",
     "hops-stream",
     "hops-two",
     "hops-two-16",
