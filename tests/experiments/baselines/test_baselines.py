@@ -130,7 +130,7 @@ def test_each_turns_its_own_knob_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "knob, layers",
+    ("knob", "layers"),
     [(3, "AAD"), (4, "AAAD"), (5, "AAAAD"), (6, "AAAADD"), (7, "AAAAADD")],
 )
 def test_deeper_repeats_layers_in_place_and_ends_with_the_last(knob: int, layers: str) -> None:
