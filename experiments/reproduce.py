@@ -232,29 +232,27 @@ def _of_control(jobs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def with_gains(result: dict[str, Any]) -> dict[str, Any]:
-    """The result, with what sleep gained: `gain` by difficulty, the accuracy at the highest N both
-    trained and tested less that of the same model at N = 1, and of each control that it has less
-    that of the control at N = 1; means over the seeds that both have, and their `gain_interval`."""
+    """The result, with what sleep gained: `gains` by N and difficulty, the accuracy at N less that
+    of the same model at N = 1, and of each control that it has less that of the control at N = 1;
+    means over the seeds that both have, and their `gains_interval`. `gain` and `gain_interval` are
+    those of the highest N both trained and tested."""
     _, trained = parse_passes(result["recipe"]["training"]["passes"])
-    most = max(int(n) for n in result["accuracy"] if int(n) <= trained)
+    most = max((n for n in result["accuracy"] if int(n) <= trained), key=int)
     for other in (result, *(result[kind] for kind in KINDS[1:] if result.get(kind))):
         if not any(int(n) == 1 for n in other["accuracy"]):
             continue  # a test that leaves N = 1 out
-        pairs = [
-            (_at(mine, most), _at(other["by_seed"][seed], 1))
-            for seed, mine in result["by_seed"].items()
-            if seed in other["by_seed"]
-        ]
-        gained = {d: [mine[d] - theirs[d] for mine, theirs in pairs] for d in pairs[0][0]}
-        other["gain"] = {d: float(np.mean(values)) for d, values in gained.items()}
-        other["gain_interval"] = {d: interval(values) for d, values in gained.items()}
+        both = [seed for seed in result["by_seed"] if seed in other["by_seed"]]
+        gained = averaged({s: _less(result["by_seed"][s], other["by_seed"][s]) for s in both})
+        other["gains"], other["gains_interval"] = gained["accuracy"], gained["interval"]
+        other["gain"] = other["gains"][most]
+        other["gain_interval"] = other["gains_interval"][most]
     return result
 
 
-def _at(found: Mapping[Any, Any], passes: int) -> Mapping[Any, float]:
-    """Accuracy by difficulty at N passes, also where N is written as JSON writes it."""
-    by_difficulty: Mapping[Any, float] = next(d for n, d in found.items() if int(n) == passes)
-    return by_difficulty
+def _less(found: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, dict[Any, float]]:
+    """Accuracy by N and difficulty, less the other's at one pass (N may be text, as in JSON)."""
+    once = next(row for n, row in other.items() if int(n) == 1)
+    return {n: {d: value - once[d] for d, value in row.items()} for n, row in found.items()}
 
 
 def averaged(by_seed: Mapping[int, Accuracy]) -> dict[str, Any]:

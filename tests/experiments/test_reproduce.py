@@ -90,13 +90,16 @@ def test_the_gain_is_paired_by_seed(found: dict[str, Any]) -> None:
             gained = [found["by_seed"][s][2][d] - found[kind]["by_seed"][s][1][d] for s in (0, 1)]
             assert found[kind]["gain"][d] == pytest.approx(np.mean(gained))
             assert found[kind]["gain_interval"][d] == pytest.approx(work.interval(gained))
+            once = [found["by_seed"][s][1][d] - found[kind]["by_seed"][s][1][d] for s in (0, 1)]
+            assert found[kind]["gains"][1][d] == pytest.approx(np.mean(once))
+            assert found[kind]["gains_interval"][1][d] == pytest.approx(work.interval(once))
     for d in (2, 3, 4):
         gained = [found["by_seed"][s][2][d] - found["by_seed"][s][1][d] for s in (0, 1)]
         assert found["gain"][d] == pytest.approx(np.mean(gained))
         assert found["gain_interval"][d] == pytest.approx(work.interval(gained))
     written = json.loads(json.dumps(found))
     for one in (written, written["control"], written["control_compute"]):
-        del one["gain"], one["gain_interval"]
+        del one["gain"], one["gain_interval"], one["gains"], one["gains_interval"]
     assert work.with_gains(written) == json.loads(json.dumps(found))
 
 
