@@ -235,7 +235,9 @@ def with_gains(result: dict[str, Any]) -> dict[str, Any]:
     """The result, with what sleep gained: `gains` by N and difficulty, the accuracy at N less that
     of the same model at N = 1, and of each control that it has less that of the control at N = 1;
     means over the seeds that both have, and their `gains_interval`. `gain` and `gain_interval` are
-    those of the highest N both trained and tested."""
+    those of the highest N both trained and tested. `control` is there, None where none was trained.
+    """
+    result.setdefault("control", None)
     _, trained = parse_passes(result["recipe"]["training"]["passes"])
     most = max((n for n in result["accuracy"] if int(n) <= trained), key=int)
     for other in (result, *(result[kind] for kind in KINDS[1:] if result.get(kind))):

@@ -101,6 +101,8 @@ def test_the_gain_is_paired_by_seed(found: dict[str, Any]) -> None:
     for one in (written, written["control"], written["control_compute"]):
         del one["gain"], one["gain_interval"], one["gains"], one["gains_interval"]
     assert work.with_gains(written) == json.loads(json.dumps(found))
+    del written["control"]
+    assert work.with_gains(written)["control"] is None
 
 
 def test_controls_sleep_not_and_one_has_as_much_compute(
