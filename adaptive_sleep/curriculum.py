@@ -20,6 +20,7 @@ from adaptive_sleep.training import parse_passes
 
 KEPT = 0.98  # of a stage's running loss, a step
 SHORTEST = 50  # steps of a stage
+WHOLE = 0.5  # share of the steps after which one pass is asked for all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,16 +102,18 @@ def check_training(training: LearningRecipe) -> None:
 
 
 def in_one_pass(training: LearningRecipe) -> LearningRecipe:
-    """The same stages asked of one pass, which stands for all: each for the last of its rungs; for
-    all steps, and carried over from the first on.
+    """The same stages asked of one pass, which stands for all: each for the last of its rungs, and
+    carried over in the same ones; for all steps.
 
-    One pass may never learn what the last of several does: a stage ends after its share of the
-    steps at the latest, so that the whole task is seen.
+    One pass may never learn what the last of several does. So the stages before the last have half
+    of the steps at the most, and in the other half, in which the rates fall, the whole is asked.
     """
     stages = tuple(stage[-1:] for stage in training.stages)
-    once = without_stages(training)
-    patience = 1.0 / len(stages)
-    return dataclasses.replace(once, loss="every", stages=stages, whole=True, patience=patience)
+    return dataclasses.replace(
+        without_stages(training), loss="every", stages=stages, whole=True,
+        carry_from=training.carry_from, patience=WHOLE / max(len(stages) - 1, 1),
+        decay=max(training.decay, 1.0 - WHOLE),
+    )  # fmt: skip
 
 
 def without_stages(training: LearningRecipe) -> LearningRecipe:

@@ -99,21 +99,24 @@ def holding_more(recipe: AnyRecipe, eviction: Eviction, keep: int) -> Setup:
 
     Places that count from the start of a window mean nothing to what was kept from others, so they
     become rotary. Where training goes on on streams, it goes on for as many windows as are kept, so
-    that attention is full as often as when it is run. For recipes of tasks alone.
+    that attention is full as often as when it is run; taught in stages, in the last of them, once
+    one window was learned alone. For recipes of tasks alone.
     """
     awake = plain(recipe).recipe
     assert isinstance(awake, TaskRecipe)
     config = config_of(awake)
     positions = "rotary" if config.positions in ("learned", "relative") else config.positions
-    going_on = awake.training.carry_over
-    if going_on:
-        going_on = max(going_on, 1.0 - config.window / (config.window + keep))
+    training = awake.training
+    if training.carry_over:
+        going_on = max(training.carry_over, 1.0 - config.window / (config.window + keep))
+        last = max(len(training.stages) - 1, 0)
+        training = replace(training, carry_over=going_on, carry_from=last)
     return Setup(
         replace(
             awake,
             model={**awake.model, "positions": positions},
             eviction=eviction,
             keep=keep,
-            training=replace(awake.training, carry_over=going_on),
+            training=training,
         )
     )

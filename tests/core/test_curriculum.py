@@ -138,13 +138,26 @@ def test_one_pass_may_be_asked_for_what_the_last_of_several_is() -> None:
     one = in_one_pass(training)
     check_training(one)
     assert (one.passes, one.stages, one.longest, one.whole) == ("1", ((1,), (2,), (3,)), 0, True)
-    assert (one.carry_over, one.carry_from, one.patience) == (0.5, 0, 1 / 3)
+    assert (one.carry_over, one.carry_from, one.patience, one.decay) == (0.5, 2, 0.25, 0.5)
+    assert in_one_pass(replace(training, decay=0.6)).decay == 0.6
+    assert in_one_pass(replace(training, stages=((3,),), carry_from=0)).patience == 0.5
     bare = without_stages(training)
     check_training(bare)
     assert (bare.passes, bare.stages, bare.loss, bare.carry_from) == ("1", (), "last", 0)
     task = make_task("hops", nodes=8, max_hops=4)
     assert [t.rungs for t in staged(task, one)] == [(1,), (2,), (3,)]
     assert difficulty_weights(one, task, 0, 1) == difficulty_weights(training, task, 0, 1)
+
+
+@pytest.mark.parametrize("steps", [40, 999, 3547])
+def test_one_pass_is_asked_for_all_in_half_of_the_steps_whatever_it_learns(steps: int) -> None:
+    stages = (*STAGES, (1, 2, 3, 3), (1, 2, 3, 4))
+    taught = in_one_pass(LearningRecipe(loss="every", stages=stages, steps=steps))
+    place, whole = Place(), 0
+    for step in range(steps):
+        whole += place.stage == len(stages) - 1
+        place = place.after(taught, step, 9.0)
+    assert abs(whole - steps / 2) <= len(stages)
 
 
 def test_weights_of_difficulties() -> None:

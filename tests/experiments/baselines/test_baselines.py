@@ -148,6 +148,19 @@ def test_training_goes_on_for_as_long_as_attention_takes_to_fill() -> None:
     assert find_baseline("larger_window").setup(fresh, 54).recipe.training.carry_over == 0.0
 
 
+@pytest.mark.parametrize(("name", "knob"), [("larger_window", 54), ("compressed_kv", 36)])
+def test_what_holds_more_learns_one_window_alone_first(name: str, knob: int) -> None:
+    stages = {"stages": [[1], [2], [2, 3]], "loss": "every", "passes": "1-2"}
+    recipe = small(task={"nodes": 12, "least": 4}, training=stages)
+    held, alone = (
+        find_baseline(each).setup(recipe, k).recipe.training
+        for each, k in ((name, knob), ("wake_loops", 2))
+    )
+    assert (held.carry_from, alone.carry_from) == (2, 0)
+    assert held.carry_over > alone.carry_over == 0.5
+    assert held.stages == alone.stages == ((1,), (2,), (3,))
+
+
 def test_wrong_names_and_knobs_are_refused() -> None:
     with pytest.raises(InputError, match=r"baseline='wider': .*did you mean 'wider_state'"):
         find_baseline("wider")
