@@ -70,8 +70,14 @@ def check_training(training: LearningRecipe) -> None:
     for name in ("ramp", "decay", "carry_over", "patience"):
         if not 0.0 <= getattr(training, name) <= 1.0:
             raise InputError(f"[training] {name}={getattr(training, name)}: a share from 0 to 1")
-    if not training.learned > 0.0:
-        raise InputError(f"[training] learned={training.learned}: a loss above 0")
+    for name in ("learned", "matrix_rate", "rate", "clip"):
+        if not 0.0 < getattr(training, name) < math.inf:
+            raise InputError(f"[training] {name}={getattr(training, name)}: a number above 0")
+    for name in ("weight_decay", "warmup"):
+        if not 0.0 <= getattr(training, name) < math.inf:
+            raise InputError(f"[training] {name}={getattr(training, name)}: a number from 0 on")
+    if not all(0.0 <= beta < 1.0 for beta in training.betas):
+        raise InputError(f"[training] betas={list(training.betas)}: two numbers from 0, below 1")
     _, most = parse_passes(training.passes)
     if training.stages and training.loss != "every":
         raise InputError(f"[training] loss={training.loss!r}: stages ask every pass; use 'every'")

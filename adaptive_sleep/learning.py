@@ -29,6 +29,7 @@ from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import Part, Task, TaskSpace
+from adaptive_sleep.training import parse_passes
 
 ALONE = Share()
 Accuracy = dict[int, dict[int, float]]  # passes -> difficulty -> share that is right, or R2
@@ -70,6 +71,7 @@ def read_task_recipe(path: str | Path, changes: Sequence[str] = ()) -> TaskRecip
         _change(data, change)
     recipe = decode(TaskRecipe, data, where=str(path))
     check_training(recipe.training)
+    _check_test(recipe.test, recipe.training)
     staged(task_of(recipe), recipe.training)
     config_of(recipe)
     return recipe
@@ -118,6 +120,28 @@ def config_of(recipe: TaskRecipe) -> ModelConfig:
             raise InputError(f"[model] {name}={given!r}: this task {verb} {wanted!r}; leave it out")
     _check_measure(recipe.test, space)
     return config
+
+
+def check_made_for(config: ModelConfig, space: TaskSpace, said: str) -> None:
+    """Refuse a model that reads or answers other numbers than a task shows and asks for; `said`:
+    where the model was named. Raises InputError."""
+    for name in ("fields", "values", "answers", "questions"):
+        has, wanted = getattr(config, name), getattr(space, name)
+        if has != wanted:
+            raise InputError(f"{said}: was made for {name}={has!r}, but this task has {wanted!r}")
+
+
+def _check_test(test: TestRecipe, training: LearningRecipe) -> None:
+    if test.samples < 1:
+        raise InputError(f"[test] samples={test.samples}: at least 1")
+    if test.before < 0:
+        raise InputError(f"[test] before={test.before}: a number of samples, from 0")
+    _, most = parse_passes(training.passes)
+    if min(test.passes, default=0) < 1 or min(test.passes) > most:
+        raise InputError(
+            f"[test] passes={list(test.passes)}: numbers from 1 on, one of them at most {most}, "
+            f"which are trained (passes={training.passes!r})"
+        )
 
 
 def _check_measure(test: TestRecipe, space: TaskSpace) -> None:

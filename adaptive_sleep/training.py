@@ -190,7 +190,7 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
     model.load_state_dict(best[2])
     provenance = {
         "recording_sha256": recording.sha256,
-        "rows": f"train {first} to {last} of {recording.rows}",
+        "rows": rows_said(recipe, recording),
         "recipe": repr(recipe.training),
         "chosen_step": f"{best[1]} of {settings.steps}, on validation",
         "validation": ", ".join(f"N={n}: {v:.4f}" for n, v in best[3].items()),
@@ -212,6 +212,15 @@ def opened(recipe: Recipe) -> tuple[Recording, ModelConfig]:
     if config.kind != recording.kind:
         raise InputError(f"kind={config.kind!r}: the recording holds {recording.kind}")
     return recording, config
+
+
+def rows_said(recipe: Recipe, recording: Recording) -> str:
+    """What a checkpoint says of the rows that it was trained and chosen on."""
+    parts = (
+        "{} {} to {}".format(name, *rows_between(getattr(recipe.data, name), recording.rows))
+        for name in ("train", "validation")
+    )
+    return f"{', '.join(parts)} of {recording.rows}"
 
 
 def _check(recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -77,7 +78,12 @@ for part in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code (`arguments` default to the process's own)."""
+    """Run the command line and return its exit code (`arguments` default to the process's own).
+
+    A policy's module may lie in the current folder; what is installed under its name goes before.
+    """
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     given = None if arguments is None else list(arguments)
     return guarded(lambda: app(args=given, prog_name="adaptive-sleep"))
 

@@ -137,13 +137,15 @@ def _write(found: dict[str, Any], folder: Path, stem: str) -> None:
 def _print(found: dict[str, Any]) -> None:
     """Print accuracy by N (columns) and difficulty (rows), controls last, and the gain on them."""
     parts = {f"N={n}": (found["accuracy"][n], found["interval"][n]) for n in found["accuracy"]}
+    named = f"gain of N={found.get('gain_passes')} on"
     if found.get("gain"):
-        parts["gain on N=1"] = found["gain"], found["gain_interval"]
+        parts[f"{named} N=1"] = found["gain"], found["gain_interval"]
     for kind, control in found.items():
         if kind.startswith("control") and control:
             name, n = kind.replace("_", " "), next(iter(control["accuracy"]))  # made for N = 1
             parts[name] = control["accuracy"][n], control["interval"][n]
-            parts[f"gain on {name}"] = control["gain"], control["gain_interval"]
+            if control.get("gain"):
+                parts[f"{named} {name}"] = control["gain"], control["gain_interval"]
     rows = []
     for difficulty in next(iter(found["accuracy"].values())):
         cells = []

@@ -25,6 +25,7 @@ Policy = Annotated[str, typer.Option(help="The policy, as a spec.")]
 Window = Annotated[int | None, typer.Option(help="Events per window [default: the model's].")]
 Gap = Annotated[float | None, typer.Option(help="Close a window at a gap of so many seconds.")]
 Eviction = Annotated[str, typer.Option(help="hard, sliding; with --keep: heaviest, retrieve.")]
+Boundary = Annotated[str, typer.Option("--eviction", help="hard or sliding.")]
 KvBudget = Annotated[int | None, typer.Option(help="Most events held, over all streams.")]
 Budget = Annotated[float | None, typer.Option(help="Sleep FLOPs per event, per stream.")]
 Keep = Annotated[
@@ -95,7 +96,7 @@ def counterfactual(
     ] = 0.01,
     window: Window = None,
     gap: Gap = None,
-    eviction: Eviction = "hard",
+    eviction: Boundary = "hard",
     budget: Budget = None,
     burst: Burst = 4.0,
     max_passes: MaxPasses = 8,
@@ -232,7 +233,7 @@ def run(
     hz: Annotated[float, typer.Option(help="Samples per second of host.")] = 4.0,
     window: Window = None,
     gap: Gap = None,
-    eviction: Eviction = "hard",
+    eviction: Boundary = "hard",
     kv_budget: KvBudget = None,
     budget: Budget = None,
     burst: Burst = 4.0,

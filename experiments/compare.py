@@ -75,7 +75,7 @@ def compare(
     file, begun = find_recipe(recipe), time.perf_counter()
     plan, folder = read_comparison(file), Path(out)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    models = models_of(plan.models, quick)
+    models = models_of(plan, quick)
     since = claim(folder, {"recipe_sha256": sha256, "quick": quick}, plan.models.recipe)
     work = [Job(plan, folder, seed, model, quick) for seed, model in models.items()]
     done: dict[int, Done] = {}
@@ -126,6 +126,7 @@ def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
     most, seeds = plan.max_passes, sorted(done)
     found = {seed: done[seed].found for seed in seeds}
     rows = make_rows({seed: one.rows for seed, one in found.items()}, most)
+    left = _left_out(found, rows)
     changes = {
         name: make_rows({seed: one.changes[name] for seed, one in found.items()}, most)
         for name in found[seeds[0]].changes
@@ -134,8 +135,12 @@ def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
         "rows": rows,
         "changes": changes,
         "signals": _correlated([one.signals for one in found.values()]),
-        "reading": [*read_rows(rows, most, plan.within), *read_matched(rows)],
-        "left_out": {**_left_out(found, rows), **found[seeds[0]].unmatched},
+        "reading": [
+            *read_rows(rows, most, plan.within),
+            *read_matched(rows),
+            *(f"No row {name}: {reason}." for name, reason in left.items()),
+        ],
+        "left_out": left,
         "seeds": seeds,
         "max_passes": most,
         "windows": {str(seed): one.windows for seed, one in found.items()},
@@ -148,10 +153,18 @@ def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
 
 
 def _left_out(found: Mapping[int, Found], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Rows that a seed lacks: a mean over some says nothing."""
-    named = {row["name"] for row in rows}
-    every = dict.fromkeys(name for one in found.values() for name in one.rows)
-    return {name: "not every seed has it" for name in every if name not in named}
+    """Rows that a seed lacks, since a mean over some says nothing: which seeds, and why."""
+    named, left = {row["name"] for row in rows}, dict[str, str]()
+    for name in dict.fromkeys(
+        name for one in found.values() for name in (*one.rows, *one.unmatched)
+    ):
+        if name in named:
+            continue
+        lacking = [seed for seed, one in found.items() if name not in one.rows]
+        why = dict.fromkeys(found[seed].unmatched.get(name, "") for seed in lacking)
+        said = "; ".join(filter(None, why)) or "matched with other knobs there"
+        left[name] = said if len(lacking) == len(found) else f"not for seeds {lacking}: {said}"
+    return left
 
 
 def _correlated(by_seed: list[dict[str, float | None]]) -> dict[str, dict[str, Any]]:

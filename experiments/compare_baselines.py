@@ -15,9 +15,9 @@ import polars as pl
 from adaptive_sleep.experiments.baselines.registry import find_baseline
 from adaptive_sleep.experiments.baselines.setup import (
     AWAKE,
-    MOST_PASSES,
     AnyRecipe,
     Setup,
+    passes_of,
     plain,
 )
 from adaptive_sleep.experiments.compare_bench import Bench, ledger_of, point
@@ -200,7 +200,7 @@ def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
         tokens, flops = took.tokens, took.flops
     bench = replace(
         here.test, model=model, folder=folder, eviction=setup.eviction, keep=setup.keep,
-        most=MOST_PASSES,
+        most=passes_of(here.training),
     )  # fmt: skip
     row = _row(here, bench.run("test", setup.policy), "baseline", f"{name}({knob})")
     return _taught(replace(row, knob=knob), tokens, flops)

@@ -13,16 +13,26 @@ from adaptive_sleep.bundled import locate
 from adaptive_sleep.checkpoint import describe_model, load_model
 from adaptive_sleep.config import read_toml
 from adaptive_sleep.experiments.baselines.setup import AnyRecipe
-from adaptive_sleep.experiments.comparing import Models
+from adaptive_sleep.experiments.comparing import Comparison, Models
 from adaptive_sleep.experiments.finding import find_recipe
-from adaptive_sleep.learning import TaskRecipe, read_task_recipe
+from adaptive_sleep.learning import TaskRecipe, check_made_for, config_of, read_task_recipe
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.task_training import learn
-from adaptive_sleep.training import Recipe, opened, read_recipe, train
+from adaptive_sleep.training import Recipe, opened, read_recipe, rows_said, train
 
 
-def models_of(models: Models, quick: bool) -> dict[int, str | None]:
-    """The model of each seed; None where it is to be trained. Raises InputError."""
+def models_of(plan: Comparison, quick: bool) -> dict[int, str | None]:
+    """The model of each seed; None where it is to be trained. Raises InputError, also for those
+    that do not fit what is run."""
+    models = plan.models
+    found = _named(models, quick)
+    for model in dict.fromkeys(found.values()):
+        _check_fits(plan, model)
+    return found
+
+
+def _named(models: Models, quick: bool) -> dict[int, str | None]:
     if quick:
         one = models.quick or next(iter(models.paths), "")
         if not one:
@@ -30,8 +40,33 @@ def models_of(models: Models, quick: bool) -> dict[int, str | None]:
         return {0: _there(one)}
     if not models.recipe:
         return {number: _there(path) for number, path in enumerate(models.paths)}
-    training_recipe(models.recipe)
     return dict.fromkeys(models.seeds)
+
+
+def _check_fits(plan: Comparison, model: str | None) -> None:
+    """Refuse a model, or (None) a training recipe, that is not made for the task that is run, or
+    was trained on rows that are tested on. Raises InputError."""
+    recipe = None if model else training_recipe(plan.models.recipe)
+    if plan.task is not None:
+        if model:
+            config = load_model(model).config
+        else:
+            assert isinstance(recipe, TaskRecipe)
+            config = config_of(recipe)
+        check_made_for(config, plan.made_task().space, f"[models] {model or plan.models.recipe}")
+    elif isinstance(recipe, Recipe):
+        assert plan.recording is not None
+        recording, data = opened(recipe)[0], recipe.data
+        if recording.sha256 != Recording.open(locate("recordings", plan.recording.path)).sha256:
+            return
+        test = plan.recording.test
+        for name in ("train", "validation"):
+            first, last = getattr(data, name)
+            if max(first, test[0]) < min(last, test[1]):
+                raise InputError(
+                    f"[recording] test={list(test)}: {plan.models.recipe} has [data] "
+                    f"{name}=[{first}, {last}] of the same recording, which it overlaps"
+                )
 
 
 def trained(models: Models, folder: Path, seed: int) -> str:
@@ -63,7 +98,11 @@ def taught(recipe: AnyRecipe, folder: Path, seed: int) -> str:
 def _check_taught(model: Path, recipe: Recipe) -> None:
     """Raise InputError unless the model says that this recipe has trained it."""
     recording, config = opened(recipe)
-    wanted = {"recording_sha256": recording.sha256, "recipe": repr(recipe.training)}
+    wanted = {
+        "recording_sha256": recording.sha256,
+        "rows": rows_said(recipe, recording),
+        "recipe": repr(recipe.training),
+    }
     said = describe_model(str(model))["provenance"]
     for name, value in wanted.items():
         if said.get(name) != value:

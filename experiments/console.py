@@ -19,6 +19,7 @@ from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, Integr
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 DEBUG = "ADAPTIVE_SLEEP_DEBUG"
+FOLDED, PIPED, WIDEST = 24, 160, 10_000  # characters: of folded text, of a table in a pipe, at most
 
 Advance = Callable[..., None]
 """`advance(done, total=None, note="")`: how far the work is, in any unit."""
@@ -47,7 +48,10 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table on stdout, the first `left` columns flush left, the others flush right."""
+    """Print a table on stdout, the first `left` columns flush left, the others flush right.
+
+    Text is folded where the terminal is narrow, but not below `FOLDED` characters, and figures are
+    never cut: a table that needs more is wider than the terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -55,14 +59,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         text = index < left
+        longest = max(len(cell) for cell in (column, *(row[index] for row in rows)))
         table.add_column(
-            column, justify="left" if text else "right", overflow="fold", no_wrap=not text
-        )
+            column, justify="left" if text else "right", overflow="fold", no_wrap=not text,
+            min_width=min(longest, FOLDED) if text else longest,
+        )  # fmt: skip
     for row in rows:
         table.add_row(*[Text(cell) for cell in row])
     # Without a terminal rich would fold at 80 columns, and a pipe has no width.
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else PIPED, highlight=False)
+    needed = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def print_facts(facts: Mapping[str, str]) -> None:
@@ -137,7 +145,7 @@ def guarded(run: Callable[[], None]) -> int:
 
 def _message(error: Exception) -> str:
     if isinstance(error, AdaptiveSleepError):
-        return str(error)
+        return "; ".join((str(error), *getattr(error, "__notes__", ())))
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from adaptive_sleep.experiments.compare_rows import signed, spread
-from adaptive_sleep.experiments.matching import MOST, SIDES, Spent, as_roomy, check_matched
+from adaptive_sleep.experiments.matching import MOST, NEAR, SIDES, Spent, as_roomy, check_matched
 from adaptive_sleep.experiments.reproduce import interval
 from adaptive_sleep.streams.errors import InputError
 
@@ -30,23 +30,27 @@ def read_matched(rows: Sequence[Row]) -> list[str]:
 
 
 def _best(rows: Sequence[Row], target: float) -> list[str]:
-    """The best policy and the best baseline of a target on the test, with what each costs."""
+    """Of a target the policy that did best on validation, and the baseline that does best on the
+    test, which favours the baselines; with what each costs."""
     here = [row for row in rows if row.get("target") == target]
     theirs = [row for row in here if row["kind"] == "baseline"]
     if not theirs:
         return []
-    ours = max((row for row in here if row["kind"] == "matched"), key=_score)
+    ours = _chosen(here)
     other = max(theirs, key=_score)
     shown = (
         f"{row['name']} {_score(row):.4f} for {_cost(row):,.0f} FLOPs an event"
         for row in (ours, other)
     )
     said = [
-        f"Most at {target:g} times the plain hybrid, of policies and of baselines: "
+        f"At {target:g} times the plain hybrid, the policy that was best on validation and the "
+        "baseline that is best on the test: "
         f"{', '.join(shown)}; difference {_gap(ours, other)}."
     ]
     if not any(own.get("by_reach") for row in here for own in row["seeds_values"].values()):
         return said  # a recording, or kept by an earlier version
+    if all(row.get("largest_window") is None for row in here):
+        return said  # no baseline there holds a window that questions could lie beyond
     if any(row.get(f"score_{part}") is None for row in here for part in ("within", "beyond")):
         return [
             *said,
@@ -57,17 +61,23 @@ def _best(rows: Sequence[Row], target: float) -> list[str]:
 
 
 def _part(rows: Sequence[Row], part: str) -> str:
-    """The best policy and the best baseline within or beyond the largest window of a target."""
-    key = f"score_{part}"
-    ours, other = (
-        max((row for row in rows if row["kind"] == kind), key=lambda row: float(row[key]))
-        for kind in ("matched", "baseline")
-    )
+    """The same two within or beyond the largest window of a target."""
+    key, theirs = f"score_{part}", [row for row in rows if row["kind"] == "baseline"]
+    ours, other = _chosen(rows), max(theirs, key=lambda row: float(row[key]))
     shown = (f"{row['name']} {row[key]:.4f}" for row in (ours, other))
     return (
         f"Of questions {part} the largest window there ({ours['largest_window']:g} events): "
         f"{', '.join(shown)}; difference {_gap(ours, other, key)}."
     )
+
+
+def _chosen(rows: Sequence[Row]) -> Row:
+    """The policy at matched cost that did best on validation."""
+
+    def score(row: Row) -> float:
+        return float(np.mean([own["validation_score"] for own in row["seeds_values"].values()]))
+
+    return max((row for row in rows if row["kind"] == "matched"), key=score)
 
 
 def _against(ours: Row, name: str, theirs: Sequence[Row]) -> str:
@@ -78,6 +88,9 @@ def _against(ours: Row, name: str, theirs: Sequence[Row]) -> str:
         told = _at_other_cost(ours, best)
         return told or f"{ours['name']} and {name} are not compared: {error}."
     if how == "matched":
+        cheaper = best if _cost(best) < (1.0 - NEAR) * _cost(ours) else None
+        if cheaper and _score(cheaper) > _score(ours):
+            return _at_other_cost(ours, cheaper)
         near = min(theirs, key=lambda row: abs(_cost(row) - _cost(ours)))
         return _sentence(ours, near, "matched")
     dearer = max(theirs, key=_cost)
@@ -103,7 +116,7 @@ def _at_other_cost(ours: Row, best: Row) -> str:
 
 
 def _sentence(ours: Row, other: Row, how: str) -> str:
-    room = "" if as_roomy(_spent(ours), _spent(other)) else "; it keeps more bytes"
+    room = "" if as_roomy(_spent(ours), _spent(other)) else f"; {other['name']} keeps more bytes"
     return f"{ours['name']}: score {_gap(ours, other)} to {other['name']}, {how}{room}."
 
 

@@ -49,7 +49,7 @@ SIDES = BELOW, ABOVE, MOST = "-below", "-above", "-most"
 
 
 class UnmatchedError(InputError):
-    """No knob of a baseline costs so much, or so little."""
+    """No knob of a baseline costs so much, or so little, or its costs do not rise with it."""
 
 
 Measure = Callable[[Setup], Spent]
@@ -109,7 +109,7 @@ def match(baseline: Baseline, recipe: AnyRecipe, target: float, measure: Measure
 
     Of several that are near enough, the nearest. Where none costs so much, the least of those that
     cost most: what cannot spend a budget may still be the better buy. Raises UnmatchedError where
-    all knobs cost more than the target; InputError where a higher knob costs less than a lower one.
+    all knobs cost more than the target, and where a higher knob costs less than a lower one.
     """
     known: dict[int, Spent] = {}
 
@@ -167,7 +167,7 @@ def _check_rising(known: Sequence[Spent]) -> None:
     ordered = sorted(known, key=lambda one: one.knob or 0)
     for low, high in itertools.pairwise(ordered):
         if high.flops_per_event < low.flops_per_event:
-            raise InputError(f"the cost falls as the knob rises: {low}, {high}")
+            raise UnmatchedError(f"the cost falls as the knob rises: {low}, {high}")
 
 
 def check_matched(ours: Spent, theirs: Sequence[Spent]) -> Literal["matched", "bracketed"]:

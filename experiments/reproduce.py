@@ -30,6 +30,7 @@ from adaptive_sleep.learning import (
     Accuracy,
     TaskRecipe,
     accuracy,
+    check_made_for,
     config_of,
     read_task_recipe,
     task_of,
@@ -235,11 +236,12 @@ def with_gains(result: dict[str, Any]) -> dict[str, Any]:
     """The result, with what sleep gained: `gains` by N and difficulty, the accuracy at N less that
     of the same model at N = 1, and of each control that it has less that of the control at N = 1;
     means over the seeds that both have, and their `gains_interval`. `gain` and `gain_interval` are
-    those of the highest N both trained and tested. `control` is there, None where none was trained.
+    those of the highest N both trained and tested, `gain_passes`. `control` is there, None where none was trained.
     """
     result.setdefault("control", None)
     _, trained = parse_passes(result["recipe"]["training"]["passes"])
     most = max((n for n in result["accuracy"] if int(n) <= trained), key=int)
+    result["gain_passes"] = int(most)
     for other in (result, *(result[kind] for kind in KINDS[1:] if result.get(kind))):
         if not any(int(n) == 1 for n in other["accuracy"]):
             continue  # a test that leaves N = 1 out
@@ -293,13 +295,7 @@ def from_checkpoint(name: str, where: str) -> dict[str, Any]:
     """Test a trained model on the test part of an experiment. Raises InputError."""
     recipe = recipe_of(name)
     model, begun = load_model(where), time.perf_counter()
-    space = task_of(recipe).space
-    for field in ("fields", "values", "answers", "questions"):
-        has, wanted = getattr(model.config, field), getattr(space, field)
-        if has != wanted:
-            raise InputError(
-                f"--from-checkpoint {where}: was made for {field}={has}, but {name} has {wanted}"
-            )
+    check_made_for(model.config, task_of(recipe).space, f"--from-checkpoint {where}: {name}")
     found = tested(model, recipe, "test")
     return {
         "experiment": name,

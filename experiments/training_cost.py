@@ -45,8 +45,9 @@ def step_flops(recipe: TaskRecipe | Recipe) -> float:
     drawn as it draws them, with what attention holds of earlier samples taken at its mean; of a
     recording, what is expected.
 
-    Stages of one number of passes each are taken to be equally long, which matters only where the
-    length of a sample depends on its difficulty. Raises InputError where passes differ from stage
+    Stages of one number of passes each are taken to be as long as their patience, or equally long,
+    which matters only where the length of a sample depends on its difficulty, and to where samples
+    are carried over. Raises InputError where passes differ from stage
     to stage: how long each takes shows in training alone.
     """
     if isinstance(recipe, Recipe):
@@ -57,11 +58,12 @@ def step_flops(recipe: TaskRecipe | Recipe) -> float:
     holds = holding(config, recipe.eviction, recipe.keep)
     spread = np.linspace(0, training.steps - 1, min(DRAWN, training.steps)).astype(int)
     tasks, found = staged(task_of(recipe), training), []
+    longest = training.steps * (training.patience or 1.0 / len(tasks))
     for step in spread.tolist():
-        stage = step * len(tasks) // training.steps
+        stage = min(int(step / longest), len(tasks) - 1)
         random = np.random.default_rng([0, step])
         batch, passes, every = draw(tasks[stage], training, random, step, stage)
-        held = _held(recipe, batch, holds.kept)
+        held = _held(recipe, batch, holds.kept) if stage >= training.carry_from else 0.0
         found.append(forward_flops(config, holds, batch, passes, every=every, held=held))
     return GRADIENT * float(np.mean(found))
 

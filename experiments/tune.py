@@ -124,7 +124,7 @@ def tune(
     wanted = read_budget(order.budget)
     if trials is not None and trials < 1:
         raise InputError(f"trials={trials}: at least 1")
-    models = models_of(plan.models, quick)
+    models = models_of(plan, quick)
     order.space.check({})
     with quiet(), one_thread():
         kept = open_storage(storage, heartbeat=heartbeat, grace=grace)

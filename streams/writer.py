@@ -44,9 +44,9 @@ _SMALL_SHARDS = 64  # so many small shards at the end are merged, so that the ma
 class RecordingWriter:
     """Writes one recording; use it as a context manager.
 
-    A clean exit flushes, compacts and closes; an exception keeps what was flushed. With `append`,
-    an existing recording of the same schema goes on after its last whole shard. Rows are flushed
-    every `shard_rows` rows and, if given, every `flush_seconds`.
+    A clean exit flushes, compacts and closes; an exception or an interrupt flushes, and what killed
+    the process keeps what was flushed: every `shard_rows` rows and, if given, `flush_seconds`. With
+    `append`, an existing recording of the same schema goes on after its last whole shard.
 
     Raises InputError for an existing path, a schema that differs, or bad channels.
     """
@@ -324,8 +324,15 @@ class RecordingWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
+        """Close; after an error or an interrupt keep what was appended and leave it unclosed, so
+        that `append=True` goes on."""
+        if error is None:
             self.close()
+        elif self._open:
+            try:
+                self.flush()
+            except Exception as second:  # the first error is the one to know of
+                error.add_note(f"{self._pending_rows} rows could not be written either: {second}")
         self._open = False
 
 

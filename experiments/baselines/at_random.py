@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import MOST_PASSES, AnyRecipe, Baseline, Setup
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, passes_of
 
 
 def _change(recipe: AnyRecipe, knob: int) -> Setup:
-    return Setup(recipe, f"random(mean={1 + knob / 100}, most={MOST_PASSES})")
+    return Setup(recipe, f"random(mean={1 + knob / 100}, most={passes_of(recipe)})")
 
 
 BASELINE = Baseline(
     name="random",
     knob="hundredths of a pass beyond the first, on average",
-    least=lambda config: 0,
-    most=lambda config: 100 * (MOST_PASSES - 1),
+    least=lambda recipe: 0,
+    most=lambda recipe: 100 * (passes_of(recipe) - 1),
     change=_change,
 )

@@ -13,6 +13,7 @@ from adaptive_sleep.experiments.baselines.setup import (
     Baseline,
     Setup,
     holding_more,
+    shape_of,
 )
 
 
@@ -23,8 +24,8 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="compressed_kv",
     knob="events whose keys and values outlive a boundary, of each head",
-    least=lambda config: 1,
-    most=lambda config: LONGEST * config.window,
+    least=lambda recipe: 1,
+    most=lambda recipe: LONGEST * shape_of(recipe).window,
     change=_change,
     of_tasks=True,
 )

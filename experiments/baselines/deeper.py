@@ -27,7 +27,7 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="deeper",
     knob="layers, each with weights of its own",
-    least=lambda config: len(config.layers),
-    most=lambda config: DEEPEST * len(config.layers),
+    least=lambda recipe: len(shape_of(recipe).layers),
+    most=lambda recipe: DEEPEST * len(shape_of(recipe).layers),
     change=_change,
 )

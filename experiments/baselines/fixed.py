@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import MOST_PASSES, AnyRecipe, Baseline, Setup
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, passes_of
 
 
 def _change(recipe: AnyRecipe, knob: int) -> Setup:
@@ -12,7 +12,7 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="fixed",
     knob="passes over every window",
-    least=lambda config: 1,
-    most=lambda config: MOST_PASSES,
+    least=lambda recipe: 1,
+    most=passes_of,
     change=_change,
 )

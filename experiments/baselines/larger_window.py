@@ -45,7 +45,7 @@ def _on_as_many(recipe: Recipe, share: float) -> Recipe:
 BASELINE = Baseline(
     name="larger_window",
     knob="positions that attention keeps",
-    least=lambda config: -(-config.window // config.patch),
-    most=lambda config: LONGEST * -(-config.window // config.patch),
+    least=lambda recipe: -(-shape_of(recipe).window // shape_of(recipe).patch),
+    most=lambda recipe: LONGEST * -(-shape_of(recipe).window // shape_of(recipe).patch),
     change=_change,
 )

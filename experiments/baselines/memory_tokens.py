@@ -7,7 +7,13 @@ says how they go through the blocks.
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, reshaped
+from adaptive_sleep.experiments.baselines.setup import (
+    AnyRecipe,
+    Baseline,
+    Setup,
+    reshaped,
+    shape_of,
+)
 
 MOST = 8  # windows' worth of them
 
@@ -19,8 +25,8 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="memory_tokens",
     knob="vectors that are carried from window to window",
-    least=lambda config: 0,
-    most=lambda config: MOST * config.window,
+    least=lambda recipe: 0,
+    most=lambda recipe: MOST * shape_of(recipe).window,
     change=_change,
     of_tasks=True,
 )

@@ -7,7 +7,7 @@ samples of three windows).
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import MOST_PASSES, AnyRecipe, Baseline, Setup
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, passes_of
 
 EVERY = 3
 
@@ -19,7 +19,7 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="periodic",
     knob="passes over every third window",
-    least=lambda config: 1,
-    most=lambda config: MOST_PASSES,
+    least=lambda recipe: 1,
+    most=passes_of,
     change=_change,
 )

@@ -12,13 +12,11 @@ from typing import Any
 from adaptive_sleep.config import Eviction, ModelConfig
 from adaptive_sleep.curriculum import in_one_pass, without_stages
 from adaptive_sleep.learning import TaskRecipe, config_of
-from adaptive_sleep.settings import RuntimeSettings
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.training import Recipe, opened
+from adaptive_sleep.training import Recipe, opened, parse_passes
 
 AnyRecipe = TaskRecipe | Recipe
 AWAKE = "fixed(passes=1)"
-MOST_PASSES = RuntimeSettings.max_passes  # that a run allows unless it is told otherwise
 LONGEST = 128  # windows that attention may hold
 
 
@@ -51,23 +49,27 @@ def shape_of(recipe: AnyRecipe) -> ModelConfig:
     return config_of(recipe) if isinstance(recipe, TaskRecipe) else opened(recipe)[1]
 
 
+def passes_of(recipe: AnyRecipe) -> int:
+    """The most passes that a recipe trains: more may harm, and no baseline is to lose by that."""
+    return parse_passes(recipe.training.passes)[1]
+
+
 @dataclass(frozen=True)
 class Baseline:
-    """One use of compute. `knob` says what its integer counts; from `least` (of a model's shape) to
-    `most` it costs more and more; `change` makes the setup of a recipe and a knob. `of_tasks`: it
+    """One use of compute. `knob` says what its integer counts; from `least` (of a recipe) to `most`
+    it costs more and more; `change` makes the setup of a recipe and a knob. `of_tasks`: it
     is trained, or makes a difference, on tasks alone."""
 
     name: str
     knob: str
-    least: Callable[[ModelConfig], int]
-    most: Callable[[ModelConfig], int]
+    least: Callable[[AnyRecipe], int]
+    most: Callable[[AnyRecipe], int]
     change: Callable[[AnyRecipe, int], Setup]
     of_tasks: bool = False
 
     def bounds(self, recipe: AnyRecipe) -> tuple[int, int]:
         """The least and the most that the knob takes."""
-        config = shape_of(recipe)
-        return self.least(config), self.most(config)
+        return self.least(recipe), self.most(recipe)
 
     def setup(self, recipe: AnyRecipe, knob: int) -> Setup:
         """The baseline with this knob. Raises InputError for one that is out of bounds."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, reshaped
+from adaptive_sleep.experiments.baselines.setup import (
+    AnyRecipe,
+    Baseline,
+    Setup,
+    reshaped,
+    shape_of,
+)
 
 WIDEST = 16  # times the recipe's
 
@@ -14,7 +20,7 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="wider_state",
     knob="value_dim, columns of a fast-weight matrix",
-    least=lambda config: config.value_dim,
-    most=lambda config: WIDEST * config.value_dim,
+    least=lambda recipe: shape_of(recipe).value_dim,
+    most=lambda recipe: WIDEST * shape_of(recipe).value_dim,
     change=_change,
 )

@@ -335,6 +335,11 @@ def test_it_learns(model: Model) -> None:
         ('[task]\nname = "hops"\n[training]\nramp = 2.0', "a share from 0 to 1"),
         ('[task]\nname = "hops"\n[model]\nwidht = 3', "did you mean 'width'"),
         ('[task]\nname = "depo"\n[model]\nquestions = "alone"', "this task asks 'text'"),
+        ("[test]\npasses = []", r"passes=\[\]: numbers from 1 on, one of them at most 4"),
+        ("[test]\npasses = [0, 1]", r"passes=\[0, 1\]: numbers from 1"),
+        ("[test]\npasses = [5, 6]", r"passes=\[5, 6\]: .* at most 4, which are trained"),
+        ("[test]\nsamples = 0", "samples=0: at least 1"),
+        ("[test]\nbefore = -1", "before=-1: a number of samples, from 0"),
     ],
 )
 def test_bad_recipes_are_named(tmp_path: Path, text: str, message: str) -> None:

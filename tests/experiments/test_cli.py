@@ -191,6 +191,22 @@ def test_replay_passes_its_options_on_and_prints_the_summary(
     }  # fmt: skip
 
 
+def test_a_policy_may_lie_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lies_here.py").write_text(
+        "from adaptive_sleep.policies.fixed import Fixed\n\nTwice = Fixed\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    replayed = ["replay", "bundled:telemetry", "--model", "bundled:telemetry", "--stop", "0.01"]
+    spec = ["--policy", "lies_here:Twice(passes=2)", "--out", "run", "--json"]
+    assert main([*replayed, *spec]) == 0
+    assert json.loads(capsys.readouterr().out)["mean_passes"] > 1.5
+    assert sys.path.count(str(tmp_path)) == 1
+    monkeypatch.delitem(sys.modules, "lies_here")
+
+
 def test_speed_is_max_or_a_factor() -> None:
     assert commands_run._speed("max") == "max"
     assert commands_run._speed("0.5") == 0.5

@@ -23,6 +23,7 @@ from adaptive_sleep.experiments.compare_seed import look_up
 from adaptive_sleep.experiments.compare_streams import Source, changed, difficulties, source
 from adaptive_sleep.experiments.comparing import Models, read_comparison
 from adaptive_sleep.experiments.controls import slept_windows
+from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.spec import parse_spec
@@ -237,15 +238,29 @@ def test_a_folder_of_something_else_is_refused(place: Path, tmp_path: Path) -> N
             compare(recipe, place / "out", quick=quick)
 
 
+def test_models_that_are_made_for_another_task_are_refused() -> None:
+    recipe = read_comparison(find_recipe("matched_chain"))
+    assert recipe.task is not None
+    for nodes in (16, 20):
+        fewer = replace(recipe.task, parameters={**recipe.task.parameters, "nodes": nodes})
+        other = replace(recipe, task=fewer)
+        for quick, named in ((True, "bundled:chain"), (False, "chain_stream")):
+            with pytest.raises(InputError, match=rf"{named}: was made for .*19.*{nodes + 1}"):
+                models_of(other, quick=quick)
+
+
 def test_quick_is_one_model_and_fewer_samples(place: Path, tmp_path: Path) -> None:
     recipe = read_comparison(place / "tiny.toml")
     first, second = recipe.models.paths
-    assert models_of(recipe.models, quick=False) == {0: first, 1: second}
-    assert models_of(recipe.models, quick=True) == {0: first}
-    assert models_of(replace(recipe.models, quick=second), quick=True) == {0: second}
+    assert models_of(recipe, quick=False) == {0: first, 1: second}
+    assert models_of(recipe, quick=True) == {0: first}
+    other = replace(recipe, models=replace(recipe.models, quick=second))
+    assert models_of(other, quick=True) == {0: second}
+    taught = read_comparison(find_recipe("matched_often"))
+    assert models_of(taught, quick=False) == dict.fromkeys(range(5))
+    without = replace(taught, models=replace(taught.models, quick=""))
     with pytest.raises(InputError, match="quick: missing"):
-        models_of(Models(recipe="chain_stream", seeds=(3,)), quick=True)
-    assert models_of(Models(recipe="chain_stream", seeds=(3,)), quick=False) == {3: None}
+        models_of(without, quick=True)
     assert recipe.task is not None
     few = source(recipe, tmp_path / "few", "test", 0, quick=True).open()
     fresh = replace(recipe, task=replace(recipe.task, fresh=True))

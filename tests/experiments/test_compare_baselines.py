@@ -104,7 +104,8 @@ def row(kind: str, flops: float, score: float, **more: Any) -> SeedRow:
     return SeedRow(
         kind=kind,  # type: ignore[arg-type]
         policy="p", written="p", online=True, score=score, mean_passes=1.0,
-        sleep_flops_per_event=0.0, flops_per_event=flops, resident_bytes=100, target=1.5, **more,
+        sleep_flops_per_event=0.0, flops_per_event=flops, resident_bytes=100, target=1.5,
+        validation_score=score if kind == "matched" else None, **more,
     )  # fmt: skip
 
 
@@ -153,8 +154,9 @@ def test_what_is_said_of_rows_follows_from_them() -> None:
         }
     )
     assert best.startswith(
-        "Most at 1.5 times the plain hybrid, of policies and of baselines: ours@1.5 0.8050 for 150 "
-        "FLOPs an event, cheap@1.5 0.9500 for 120 FLOPs an event; difference -0.1450 ("
+        "At 1.5 times the plain hybrid, the policy that was best on validation and the baseline "
+        "that is best on the test: ours@1.5 0.8050 for 150 FLOPs an event, cheap@1.5 0.9500 for "
+        "120 FLOPs an event; difference -0.1450 ("
     )
     assert loops.startswith("ours@1.5: score +0.3050 (")
     assert loops.endswith(") to loops-above@1.5, bracketed.")
@@ -181,11 +183,33 @@ def test_a_cheaper_neighbour_that_scores_more_is_not_kept_quiet() -> None:
     )
 
 
+def test_a_cheaper_neighbour_is_told_of_where_the_dearer_is_matched() -> None:
+    below = {
+        "deeper-below": row("baseline", 120.0, 0.9, knob=1),
+        "deeper-above": row("baseline", 152.0, 0.5, knob=2),
+    }
+    assert said(below)[1].endswith(
+        ") to deeper-below@1.5, which costs 20% less: the cheaper is ahead."
+    )
+
+
+def test_the_policy_that_is_told_of_was_best_on_validation() -> None:
+    lucky = replace(row("matched", 150.0, 0.99), validation_score=0.5)
+    loops = row("baseline", 150.0, 0.9, knob=2)
+    seeds = {
+        seed: {"ours@1.5": row("matched", 150.0, 0.8), "lucky@1.5": lucky, "loops@1.5": loops}
+        for seed in (0, 1)
+    }
+    (best, *_) = read_matched(make_rows(seeds, 4))
+    assert ": ours@1.5 0.8000 for 150" in best
+    assert "loops@1.5 0.9000" in best
+
+
 def test_nobody_is_ahead_whose_interval_holds_zero() -> None:
     lot = {"lot": replace(row("baseline", 180.0, 0.7, knob=4), resident_bytes=200)}
     (_, found) = said(lot, noise=0.3)
     assert "score +0.1050 (-" in found
-    assert found.endswith("more: the cheaper is not shown to be ahead; it keeps more bytes.")
+    assert found.endswith("more: the cheaper is not shown to be ahead; lot@1.5 keeps more bytes.")
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def row(name: str, told: ByReach | None, knob: int | None = None) -> tuple[str, 
     return f"{name}@1.5", SeedRow(
         kind=kind, policy="p", written="p", online=True, score=0.5, mean_passes=1.0,  # type: ignore[arg-type]
         sleep_flops_per_event=0.0, flops_per_event=100.0, resident_bytes=1, target=1.5,
-        knob=knob, by_reach=told, wake_flops_per_event=100.0,
+        knob=knob, by_reach=told, wake_flops_per_event=100.0, validation_score=0.5,
     )  # fmt: skip
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from adaptive_sleep.experiments import console
 from adaptive_sleep.experiments.console import (
     DEBUG,
+    FOLDED,
     guarded,
     print_json,
     print_table,
@@ -98,3 +100,19 @@ def test_progress_is_silent_where_stderr_is_no_terminal(
 def test_a_table_shows_square_brackets_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("policy", "loss"), [("capped([bold]x[/bold])", "1.0")])
     assert "capped([bold]x[/bold])" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [20, 80, 160, 400])
+def test_a_table_is_never_cut(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "PIPED", width)
+    columns = ["policy", *(f"N={n} of {n * 10**6}" for n in range(12))]
+    rows = [[f"policy-{n}" * n, *[f"0.99{n} ±0.00{n}"] * 12] for n in range(1, 9)]
+    print_table(columns, rows)
+    lines = capsys.readouterr().out.splitlines()
+    for (name, *figures), *_ in zip(rows, strict=True):
+        row = next(line for line in lines if figures[0] in line)
+        assert row.count(figures[0]) == 12
+        assert row.startswith(name[:FOLDED])
+    assert all(column in lines[0] for column in columns)

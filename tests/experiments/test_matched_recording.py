@@ -15,7 +15,7 @@ from adaptive_sleep.checkpoint import load_model, save_model
 from adaptive_sleep.experiments.baselines.registry import BASELINES, find_baseline
 from adaptive_sleep.experiments.baselines.setup import plain, shape_of
 from adaptive_sleep.experiments.compare import compare
-from adaptive_sleep.experiments.compare_models import taught, training_recipe
+from adaptive_sleep.experiments.compare_models import models_of, taught, training_recipe
 from adaptive_sleep.experiments.comparing import read_comparison
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.runs import open_run
@@ -214,12 +214,28 @@ def test_the_shipped_recipes_can_be_read(name: str, target: float) -> None:
     assert {"wider_state", "deeper", "fixed"} <= {each.name for each in recipe.baselines}
 
 
+def test_what_was_trained_on_is_not_tested_on() -> None:
+    recipe = read_comparison(find_recipe("matched_recording"))
+    assert models_of(recipe, quick=False) == dict.fromkeys(range(5))
+    for fit, validation, test, said in (
+        ((0.0, 0.3), (0.3, 0.4), (0.4, 1.0), r"train=\[0.0, 0.6\]"),
+        ((0.0, 0.6), (0.6, 0.65), (0.65, 1.0), r"validation=\[0.6, 0.7\]"),
+    ):
+        assert recipe.recording is not None
+        spans = replace(recipe.recording, fit=fit, validation=validation, test=test)
+        with pytest.raises(InputError, match=said):
+            models_of(replace(recipe, recording=spans), quick=False)
+
+
 def test_a_model_of_another_recipe_is_not_taken_up(recipe: Recipe, tmp_path: Path) -> None:
     first = taught(recipe, tmp_path / "model", 0)
     assert taught(recipe, tmp_path / "model", 0) == first
     warmer = replace(recipe, training=replace(recipe.training, learning_rate=0.1))
     wider = replace(recipe, model={**recipe.model, "value_dim": 16})
-    for other, seed, said in ((recipe, 1, "recipe"), (warmer, 0, "recipe"), (wider, 0, "model")):
+    rows = replace(recipe, data=replace(recipe.data, train=(0.0, 0.4)))
+    for other, seed, said in (
+        (recipe, 1, "recipe"), (warmer, 0, "recipe"), (wider, 0, "model"), (rows, 0, "rows"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=f"another .*{said}"):
             taught(other, tmp_path / "model", seed)
 

@@ -87,18 +87,41 @@ def test_small_shards_are_merged(tmp_path: Path) -> None:
     assert parts(tmp_path / "r") == [shard.file for shard in recording.manifest.shards]
 
 
-def test_an_exception_keeps_what_was_flushed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_keeps_what_was_appended(tmp_path: Path, error: type[BaseException]) -> None:
     def interrupted() -> None:
         with RecordingWriter(tmp_path / "r", kind="series", channels=X) as writer:
             writer.append("a", 1, values=[1])
             writer.flush()
             writer.append("a", 2, values=[2])
-            raise RuntimeError
+            raise error
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(error):
         interrupted()
     with pytest.warns(UserWarning, match="not closed"):
-        assert loads(tmp_path / "r") == [1]
+        assert loads(tmp_path / "r") == [1, 2]
+    with RecordingWriter(tmp_path / "r", kind="series", channels=X, append=True) as writer:
+        writer.append("a", 3, values=[3])
+    assert loads(tmp_path / "r") == [1, 2, 3]
+
+
+def test_what_cannot_be_kept_after_an_exception_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def interrupted() -> None:
+        with RecordingWriter(tmp_path / "r", kind="series", channels=X) as writer:
+            writer.append("a", 1, values=[1])
+            monkeypatch.setattr(os, "fsync", full)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError) as told:
+        interrupted()
+    (note,) = told.value.__notes__
+    assert note.startswith("1 rows could not be written either: ")
+    assert "disk is full" in note
 
 
 def test_rows_are_flushed_by_time(tmp_path: Path) -> None:
