@@ -43,7 +43,9 @@ def reproduce(
             help="What to train, by commas; without model, controls beside those that were kept."
         ),
     ] = DEFAULT_KINDS,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 5,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many seeds, from 0 [default: 5].")
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes side by side; default one per core.")
     ] = None,
@@ -59,7 +61,17 @@ def reproduce(
     """
     if sum((bool(checkpoint), results, quick)) > 1:
         raise InputError("reproduce: give one of --quick, --from-checkpoint and --from-results")
+    how = "--quick" if quick else "--from-checkpoint" if checkpoint else "--from-results"
+    for option, said in (("--seeds", seeds is not None), ("--kinds", kinds != DEFAULT_KINDS)):
+        if said and (quick or checkpoint or results):
+            raise InputError(
+                f"reproduce {how}: what it trains or tests is fixed; leave out {option}"
+            )
+    if changes and (checkpoint or results):
+        raise InputError(f"reproduce {how}: tests the recipe as it is; leave out --set")
     from adaptive_sleep.experiments import reproduce as work
+
+    seeds = seeds or len(work.SEEDS)
 
     if name == "etth1":
         if checkpoint or changes or kinds != DEFAULT_KINDS:

@@ -49,7 +49,6 @@ EXPERIMENTS = (
     "gsm-symbolic",
     "gsm-worded",
     "hops",
-    "hops-shallow",
     "hops-stream",
     "hops-two",
     "hops-two-16",
@@ -236,7 +235,8 @@ def with_gains(result: dict[str, Any]) -> dict[str, Any]:
     """The result, with what sleep gained: `gains` by N and difficulty, the accuracy at N less that
     of the same model at N = 1, and of each control that it has less that of the control at N = 1;
     means over the seeds that both have, and their `gains_interval`. `gain` and `gain_interval` are
-    those of the highest N both trained and tested, `gain_passes`. `control` is there, None where none was trained.
+    those of the highest N both trained and tested, `gain_passes`. `control` is there, None where
+    none was trained.
     """
     result.setdefault("control", None)
     _, trained = parse_passes(result["recipe"]["training"]["passes"])
