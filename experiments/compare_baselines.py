@@ -48,10 +48,11 @@ QUICK_STEPS = 20  # of training, where nothing is claimed
 @dataclass(frozen=True)
 class Market:
     """Where compute is spent: `validation` and `test` of one trained seed, `few` streams of the
-    validation part that are as long (of a recording as many rows as the test has, from the first
-    on: only lengths matter there), the training recipe that baselines change (in as many steps as
-    the model took, few in a quick comparison), what the training of the model took, and of a task
-    whose questions stand alone their `reaches` on the test stream."""
+    validation part that are as long and the same for every seed, so that all find the same knobs
+    (of a recording as many rows as the test has, from the first on: only lengths matter there), the
+    training recipe that baselines change (in as many steps as the model took, few in a quick
+    comparison), what the training of the model took, and of a task whose questions stand alone
+    their `reaches` on the test stream."""
 
     validation: Bench
     test: Bench
@@ -92,7 +93,8 @@ def market(validation: Bench, test: Bench, seed: int, *, quick: bool) -> Market:
         return Market(validation, test, few, training, taken, seed, quick)
     assert comparison.task is not None
     parts = max(1, comparison.task.streams // FEW)
-    few, *_ = pieces(comparison, validation.folder.parent / "streams", seed, parts, quick=quick)
+    where = validation.folder.parent / "streams"
+    few, *_ = pieces(comparison, where, comparison.seed, parts, quick=quick)
     alone = comparison.made_task().space.questions == "alone"  # a text asks where it will
     known = reaches(test.source) if alone else None
     return Market(validation, test, few, training, taken, seed, quick, known)
