@@ -90,6 +90,9 @@ class RecordingWriter:
         self._last_time = _last_times(self.path, self._manifest)
         self._backwards = self._manifest.backwards
         self._pending: list[Rows] = []
+        self._writing: list[
+            Shard
+        ] = []  # of the pending rows, while a manifest with them is written
         self._pending_rows = 0
         self._flushed_at = clock.monotonic()
         self._open = True
@@ -150,28 +153,28 @@ class RecordingWriter:
                 self._index[name] = len(self._index)
                 self._counts.append(0)
         codes = np.array([self._index[name] for name in names], dtype=np.int64)[local]
-        sequence = self._count(codes, time)
+        streams = _by_stream(codes)
+        sequence = np.empty(len(codes), np.int64)
+        for code, rows in streams:
+            sequence[rows] = np.arange(self._counts[code], self._counts[code] + len(rows))
         self._pending.append(Rows(codes, sequence, time, array, ids))
-        self._pending_rows += len(time)
+        self._count(streams, time)
         waited = clock.monotonic() - self._flushed_at
         due = self._flush_seconds is not None and waited >= self._flush_seconds
         if self._pending_rows >= self._shard_rows or due:
             self.flush()
 
-    def _count(self, codes: NDArray[np.int64], time: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Number the rows within their streams, and count steps back in time."""
-        order = np.argsort(codes, kind="stable")
-        present, first, counts = np.unique(codes[order], return_index=True, return_counts=True)
-        sequence = np.empty(len(codes), np.int64)
-        for code, at, count in zip(present.tolist(), first.tolist(), counts.tolist(), strict=True):
-            rows = order[at : at + count]
-            sequence[rows] = np.arange(self._counts[code], self._counts[code] + count)
+    def _count(
+        self, streams: Sequence[tuple[int, NDArray[np.int64]]], time: NDArray[np.int64]
+    ) -> None:
+        """Count rows by stream, and steps back in time."""
+        self._pending_rows += len(time)
+        for code, rows in streams:
             times = time[rows]
             before = self._last_time.get(code, int(times[0]))
             self._backwards += int(np.count_nonzero(times[1:] < times[:-1]) + (times[0] < before))
             self._last_time[code] = int(times[-1])
-            self._counts[code] += count
-        return sequence
+            self._counts[code] += len(rows)
 
     def name_categories(self, channel: str, categories: Sequence[str]) -> None:
         """Name the codes 0..n-1 of a label channel; the manifest has them from the next flush."""
@@ -204,8 +207,9 @@ class RecordingWriter:
             if self._manifest.time_range is not None:
                 low = min(low, self._manifest.time_range[0])
                 high = max(high, self._manifest.time_range[1])
+            self._writing = shards
             self._publish((*self._manifest.shards, *shards), (low, high))
-            self._pending, self._pending_rows = [], 0
+            self._pending, self._pending_rows, self._writing = [], 0, []
         if len(self._small_tail()) >= _SMALL_SHARDS:
             self._compact(self._small_tail())
 
@@ -217,6 +221,19 @@ class RecordingWriter:
         self._compact(self._manifest.shards)
         self._publish(self._manifest.shards, self._manifest.time_range, closed=True)
         self._open = False
+
+    def _keep(self) -> None:
+        """Flush after an error, wherever it came: an interrupt may have left an append counted in
+        part, or a flush that is written and not yet forgotten."""
+        if self._writing and self._writing[-1] in self._manifest.shards:
+            return
+        counts = np.zeros(len(self._index), np.int64)
+        counts[: len(self._manifest.stream_rows)] = self._manifest.stream_rows
+        for rows in self._pending:
+            counts += np.bincount(rows.stream, minlength=len(counts))
+        self._counts = counts.tolist()
+        self._pending_rows = sum(len(rows.stream) for rows in self._pending)
+        self.flush()
 
     def _write_shard(self, frame: pl.DataFrame, level: int = 3) -> Shard:
         buffer = io.BytesIO()  # in memory first: a full disk is then our own OSError to handle
@@ -330,10 +347,17 @@ class RecordingWriter:
             self.close()
         elif self._open:
             try:
-                self.flush()
+                self._keep()
             except Exception as second:  # the first error is the one to know of
                 error.add_note(f"{self._pending_rows} rows could not be written either: {second}")
         self._open = False
+
+
+def _by_stream(codes: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
+    """Each stream's code and its rows, in order."""
+    order = np.argsort(codes, kind="stable")
+    present, first = np.unique(codes[order], return_index=True)
+    return list(zip(present.tolist(), np.split(order, first[1:]), strict=True))
 
 
 def _entries(channels: Sequence[Channel]) -> tuple[ChannelEntry, ...]:

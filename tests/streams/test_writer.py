@@ -10,12 +10,15 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 from recordings import CHANNELS, write_rows
 
 from adaptive_sleep.streams import manifest as manifest_module
+from adaptive_sleep.streams import writer as writer_module
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 from adaptive_sleep.streams.events import Channel
 from adaptive_sleep.streams.recording import Recording
@@ -103,6 +106,58 @@ def test_an_exception_keeps_what_was_appended(tmp_path: Path, error: type[BaseEx
     with RecordingWriter(tmp_path / "r", kind="series", channels=X, append=True) as writer:
         writer.append("a", 3, values=[3])
     assert loads(tmp_path / "r") == [1, 2, 3]
+
+
+def test_an_interrupt_at_any_line_leaves_a_whole_recording(tmp_path: Path) -> None:
+    """At the n-th line of the writer that three appends and a flush run, for every n."""
+
+    def lines_until(wanted: int) -> Any:
+        left = wanted
+
+        def trace(frame: FrameType, event: str, argument: Any) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename != writer_module.__file__:
+                return None
+            if event == "line" and frame.f_code.co_name != "__exit__":
+                left -= 1
+                if left == 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        return trace
+
+    def written(path: Path, line: int) -> int:
+        """How many appends were done when the interrupt came; 9 where it did not come."""
+        done = 0
+        try:
+            with RecordingWriter(path, kind="series", channels=X) as writer:
+                sys.settrace(lines_until(line))
+                for number in range(3):
+                    stream = "ab"[number // 2]
+                    writer.append(stream, [number, number], values=[[number], [number]])
+                    done += 1
+                    if number == 1:
+                        writer.flush()
+                sys.settrace(None)
+        except KeyboardInterrupt:
+            return done
+        return 9
+
+    line, done = 1, 0
+    while done != 9:
+        path = tmp_path / str(line)
+        done = written(path, line)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # not closed
+            recording = Recording.open(path)
+            kept = [int(value) for value in loads(path)]
+        whole = [0, 0, 1, 1, 2, 2]
+        assert kept in (whole[: 2 * done], whole[: 2 * done + 2]), line
+        assert sum(recording.manifest.stream_rows) == recording.rows == len(kept)
+        assert recording.orphans == () or done < 3, line
+        line += 1
+    assert line > 60
 
 
 def test_what_cannot_be_kept_after_an_exception_is_said(
