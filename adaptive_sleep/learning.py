@@ -122,13 +122,15 @@ def config_of(recipe: TaskRecipe) -> ModelConfig:
     return config
 
 
-def check_made_for(config: ModelConfig, space: TaskSpace, said: str) -> None:
+def check_made_for(
+    config: ModelConfig, space: TaskSpace, said: str, task: str = "the task that is run"
+) -> None:
     """Refuse a model that reads or answers other numbers than a task shows and asks for; `said`:
     where the model was named. Raises InputError."""
     for name in ("fields", "values", "answers", "questions"):
         has, wanted = getattr(config, name), getattr(space, name)
         if has != wanted:
-            raise InputError(f"{said}: was made for {name}={has!r}, but this task has {wanted!r}")
+            raise InputError(f"{said}: was made for {name}={has!r}, but {task} has {wanted!r}")
 
 
 def _check_test(test: TestRecipe, training: LearningRecipe) -> None:

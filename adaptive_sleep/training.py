@@ -190,7 +190,7 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
     model.load_state_dict(best[2])
     provenance = {
         "recording_sha256": recording.sha256,
-        "rows": rows_said(recipe, recording),
+        **rows_said(recipe, recording),
         "recipe": repr(recipe.training),
         "chosen_step": f"{best[1]} of {settings.steps}, on validation",
         "validation": ", ".join(f"N={n}: {v:.4f}" for n, v in best[3].items()),
@@ -214,13 +214,14 @@ def opened(recipe: Recipe) -> tuple[Recording, ModelConfig]:
     return recording, config
 
 
-def rows_said(recipe: Recipe, recording: Recording) -> str:
-    """What a checkpoint says of the rows that it was trained and chosen on."""
-    parts = (
-        "{} {} to {}".format(name, *rows_between(getattr(recipe.data, name), recording.rows))
-        for name in ("train", "validation")
-    )
-    return f"{', '.join(parts)} of {recording.rows}"
+def rows_said(recipe: Recipe, recording: Recording) -> dict[str, str]:
+    """What a checkpoint says of the rows that it was trained on, and of those it was chosen on."""
+    first, last = rows_between(recipe.data.train, recording.rows)
+    start, stop = rows_between(recipe.data.validation, recording.rows)
+    return {
+        "rows": f"train {first} to {last} of {recording.rows}",
+        "chosen_rows": f"{start} to {stop}",
+    }
 
 
 def _check(recipe: Recipe) -> None:

@@ -82,10 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A policy's module may lie in the current folder; what is installed under its name goes before.
     """
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
     given = None if arguments is None else list(arguments)
-    return guarded(lambda: app(args=given, prog_name="adaptive-sleep"))
+
+    def run() -> None:
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
+        app(args=given, prog_name="adaptive-sleep")
+
+    return guarded(run)
 
 
 if __name__ == "__main__":

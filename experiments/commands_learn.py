@@ -62,11 +62,10 @@ def reproduce(
     if sum((bool(checkpoint), results, quick)) > 1:
         raise InputError("reproduce: give one of --quick, --from-checkpoint and --from-results")
     how = "--quick" if quick else "--from-checkpoint" if checkpoint else "--from-results"
-    for option, said in (("--seeds", seeds is not None), ("--kinds", kinds != DEFAULT_KINDS)):
-        if said and (quick or checkpoint or results):
-            raise InputError(
-                f"reproduce {how}: what it trains or tests is fixed; leave out {option}"
-            )
+    given = (("--seeds", seeds), ("--kinds", None if kinds == DEFAULT_KINDS else kinds))
+    for option, value in given:
+        if value is not None and (quick or checkpoint or results):
+            raise InputError(f"reproduce {how}: what it runs is fixed; leave out {option} {value}")
     if changes and (checkpoint or results):
         raise InputError(f"reproduce {how}: tests the recipe as it is; leave out --set")
     from adaptive_sleep.experiments import reproduce as work
@@ -90,10 +89,10 @@ def reproduce(
         options: dict[str, Any] = {"seeds": range(seeds), "jobs": jobs, "changes": changes or ()}
         options["kinds"] = _kinds(kinds, work.KINDS)
         if quick:
-            given = ["training.longest=0", *(changes or ())]
-            training = work.recipe_of(name, given).training
+            shorter = ["training.longest=0", *(changes or ())]
+            training = work.recipe_of(name, shorter).training
             steps = f"training.steps={min(training.quick, training.steps)}"
-            options |= {"seeds": (0,), "kinds": work.KINDS[:2], "changes": [steps, *given]}
+            options |= {"seeds": (0,), "kinds": work.KINDS[:2], "changes": [steps, *shorter]}
         with progress(f"reproduce {name}") as advance:
             found = work.reproduce(name, folder, on_progress=advance, **options)
         _write(found, folder, stem.replace("-", "_"))

@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from adaptive_sleep.experiments.console import note, print_facts, print_json, progress
-from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from adaptive_sleep.experiments.counterfactual import Counterfactuals
@@ -36,6 +36,14 @@ MaxPasses = Annotated[int, typer.Option(help="Most passes over one window.")]
 Seed = Annotated[int, typer.Option(help="The seed of the run.")]
 Start = Annotated[float, typer.Option(help="Where to begin, a fraction of the rows.")]
 Stop = Annotated[float, typer.Option(help="Where to end, a fraction of the rows.")]
+
+
+def _boundary(eviction: str) -> str:
+    """What a boundary may drop where no --keep is taken. Raises InputError."""
+    known = ("hard", "sliding")
+    if eviction not in known:
+        raise InputError(f"--eviction {eviction!r}: hard or sliding{nearest(eviction, known)}")
+    return eviction
 
 
 def replay(
@@ -118,7 +126,7 @@ def counterfactual(
     with progress("replaying with forks") as advance:
         found = counterfactuals(
             recording, model, policy, out, most=most, horizon=horizon, start=start, stop=stop,
-            window=window, gap_seconds=gap, eviction=eviction, budget=budget, burst=burst,
+            window=window, gap_seconds=gap, eviction=_boundary(eviction), budget=budget, burst=burst,
             max_passes=max_passes, seed=seed,
             on_progress=lambda at: advance(at.rows, at.total, f"{at.windows:,} windows"),
         )  # fmt: skip
@@ -260,7 +268,7 @@ def run(
     with progress("live") as advance:
         live = run_live(
             source, model, policy, emit=None if as_json else emit, out=out, record=record,
-            horizon=horizon, every=every, window=window, gap_seconds=gap, eviction=eviction,
+            horizon=horizon, every=every, window=window, gap_seconds=gap, eviction=_boundary(eviction),
             kv_budget=kv_budget, budget=budget, burst=burst, max_passes=max_passes, seed=seed,
             seconds=seconds, hz=hz,
             on_progress=lambda events, windows: advance(0, None, f"{events:,} events"),

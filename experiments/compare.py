@@ -25,7 +25,7 @@ from adaptive_sleep.experiments.compare_seed import Found, run_seed
 from adaptive_sleep.experiments.comparing import Comparison, read_comparison
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.jobs import one_thread, side_by_side
-from adaptive_sleep.experiments.matched_reading import read_matched
+from adaptive_sleep.experiments.matched_reading import plain_name, read_matched
 from adaptive_sleep.experiments.report import write_report
 from adaptive_sleep.experiments.reproduce import Report, commit, interval
 from adaptive_sleep.experiments.runs import versions
@@ -160,10 +160,15 @@ def _left_out(found: Mapping[int, Found], rows: Sequence[Mapping[str, Any]]) -> 
     ):
         if name in named:
             continue
-        lacking = [seed for seed, one in found.items() if name not in one.rows]
-        why = dict.fromkeys(found[seed].unmatched.get(name, "") for seed in lacking)
-        said = "; ".join(filter(None, why)) or "matched with other knobs there"
-        left[name] = said if len(lacking) == len(found) else f"not for seeds {lacking}: {said}"
+        lacking = {s: one.unmatched for s, one in found.items() if name not in one.rows}
+        why = {seed: known.get(plain_name(name), "") for seed, known in lacking.items()}
+        told = [f"seed {seed}: {reason}" for seed, reason in why.items() if reason]
+        if len(set(why.values())) == 1 and len(lacking) == len(found):
+            told = [*why.values()][:1]
+        other = [str(seed) for seed, reason in why.items() if not reason]
+        if other:
+            told.append(f"seed {', '.join(other)}: matched by other knobs")
+        left[name] = "; ".join(told)
     return left
 
 

@@ -47,12 +47,12 @@ QUICK_STEPS = 20  # of training, where nothing is claimed
 
 @dataclass(frozen=True)
 class Market:
-    """Where compute is spent: `validation` and `test` of one trained seed, `few` streams of the
-    validation part that are as long and the same for every seed, so that all find the same knobs
-    (of a recording as many rows as the test has, from the first on: only lengths matter there), the
-    training recipe that baselines change (in as many steps as the model took, few in a quick
-    comparison), what the training of the model took, and of a task whose questions stand alone
-    their `reaches` on the test stream."""
+    """Where compute is spent: `validation` and `test` of one trained seed; `few` streams of the
+    validation part that are as long, and the same for every seed, so that each finds the same knobs
+    of what does not sleep (of a recording as many rows as the test has, from the first on: only
+    lengths matter there); the training recipe that baselines change (in as many steps as the model
+    took, few in a quick comparison), what the training of the model took, and of a task whose
+    questions stand alone their `reaches` on the test stream."""
 
     validation: Bench
     test: Bench

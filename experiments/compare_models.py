@@ -6,20 +6,23 @@ takes up what the other began; a recipe of a recording trains as `adaptive-sleep
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from adaptive_sleep.bundled import locate
 from adaptive_sleep.checkpoint import describe_model, load_model
 from adaptive_sleep.config import read_toml
-from adaptive_sleep.experiments.baselines.setup import AnyRecipe
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, shape_of
 from adaptive_sleep.experiments.comparing import Comparison, Models
 from adaptive_sleep.experiments.finding import find_recipe
-from adaptive_sleep.learning import TaskRecipe, check_made_for, config_of, read_task_recipe
+from adaptive_sleep.intake import check_fits
+from adaptive_sleep.learning import TaskRecipe, check_made_for, read_task_recipe
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.task_training import learn
 from adaptive_sleep.training import Recipe, opened, read_recipe, rows_said, train
+from adaptive_sleep.training_data import rows_between
 
 
 def models_of(plan: Comparison, quick: bool) -> dict[int, str | None]:
@@ -44,29 +47,35 @@ def _named(models: Models, quick: bool) -> dict[int, str | None]:
 
 
 def _check_fits(plan: Comparison, model: str | None) -> None:
-    """Refuse a model, or (None) a training recipe, that is not made for the task that is run, or
-    was trained on rows that are tested on. Raises InputError."""
+    """Refuse a model, or (None) a training recipe, that is not made for what is run, or was trained
+    or chosen on rows that are tested on, where it says so. Raises InputError."""
     recipe = None if model else training_recipe(plan.models.recipe)
+    named = f"[models] {model or plan.models.recipe}"
+    config = load_model(model).config if model else shape_of(recipe) if recipe else None
+    assert config is not None
     if plan.task is not None:
-        if model:
-            config = load_model(model).config
-        else:
-            assert isinstance(recipe, TaskRecipe)
-            config = config_of(recipe)
-        check_made_for(config, plan.made_task().space, f"[models] {model or plan.models.recipe}")
-    elif isinstance(recipe, Recipe):
-        assert plan.recording is not None
-        recording, data = opened(recipe)[0], recipe.data
-        if recording.sha256 != Recording.open(locate("recordings", plan.recording.path)).sha256:
-            return
-        test = plan.recording.test
-        for name in ("train", "validation"):
-            first, last = getattr(data, name)
-            if max(first, test[0]) < min(last, test[1]):
-                raise InputError(
-                    f"[recording] test={list(test)}: {plan.models.recipe} has [data] "
-                    f"{name}=[{first}, {last}] of the same recording, which it overlaps"
-                )
+        check_made_for(config, plan.made_task().space, named)
+        return
+    assert plan.recording is not None
+    recording = Recording.open(locate("recordings", plan.recording.path))
+    try:
+        check_fits(recording, config)
+    except InputError as error:
+        raise InputError(f"{named}: {error}") from None
+    said = describe_model(model)["provenance"] if model else {}
+    if isinstance(recipe, Recipe):
+        trained_on = opened(recipe)[0]
+        said = {"recording_sha256": trained_on.sha256, **rows_said(recipe, trained_on)}
+    if said.get("recording_sha256") != recording.sha256:
+        return  # of another recording, or it does not say
+    start, stop = rows_between(plan.recording.test, recording.rows)
+    for name, how in (("rows", "trained"), ("chosen_rows", "chosen")):
+        found = re.search(r"(\d+) to (\d+)", said.get(name, ""))
+        if found and max(int(found[1]), start) < min(int(found[2]), stop):
+            raise InputError(
+                f"[recording] test={list(plan.recording.test)}: rows {start} to {stop} overlap "
+                f"rows {found[0]}, on which {named} was {how}"
+            )
 
 
 def trained(models: Models, folder: Path, seed: int) -> str:
@@ -100,13 +109,16 @@ def _check_taught(model: Path, recipe: Recipe) -> None:
     recording, config = opened(recipe)
     wanted = {
         "recording_sha256": recording.sha256,
-        "rows": rows_said(recipe, recording),
+        **rows_said(recipe, recording),
         "recipe": repr(recipe.training),
     }
     said = describe_model(str(model))["provenance"]
     for name, value in wanted.items():
-        if said.get(name) != value:
-            raise InputError(f"{model}: was trained with another {name}; choose another folder")
+        if said.get(name, value if name == "chosen_rows" else None) != value:  # new: may be missing
+            raise InputError(
+                f"{model}: was trained with another {name}, {said.get(name)!r}, not {value!r}; "
+                "choose another folder"
+            )
     if load_model(model).config != config:
         raise InputError(f"{model}: was trained with another [model]; choose another folder")
 

@@ -19,7 +19,7 @@ from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, Integr
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 DEBUG = "ADAPTIVE_SLEEP_DEBUG"
-FOLDED, PIPED, WIDEST = 24, 160, 10_000  # characters: of folded text, of a table in a pipe, at most
+FOLDED, PIPED = 24, 160  # characters: of folded text, of a table in a pipe
 
 Advance = Callable[..., None]
 """`advance(done, total=None, note="")`: how far the work is, in any unit."""
@@ -50,25 +50,26 @@ def _finite(value: Any) -> Any:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
     """Print a table on stdout, the first `left` columns flush left, the others flush right.
 
-    Text is folded where the terminal is narrow, but not below `FOLDED` characters, and figures are
-    never cut: a table that needs more is wider than the terminal."""
+    Headers of figures break at spaces; where the terminal is narrow text is folded, though not
+    below `FOLDED` characters. Figures are never cut: what needs more is wider than the terminal.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table, needed = Table(box=None, pad_edge=False, header_style="bold"), 0
     for index, column in enumerate(columns):
-        text = index < left
-        longest = max(len(cell) for cell in (column, *(row[index] for row in rows)))
-        table.add_column(
-            column, justify="left" if text else "right", overflow="fold", no_wrap=not text,
-            min_width=min(longest, FOLDED) if text else longest,
-        )  # fmt: skip
+        longest = max(len(part) for part in (*column.split(), *(row[index] for row in rows)))
+        least = min(longest, FOLDED) if index < left else longest
+        needed += least + (2 if index else 0)  # rich puts two blanks between columns
+        if index < left:
+            table.add_column(column, overflow="fold", min_width=least)
+        else:
+            table.add_column(column, justify="right", width=least)
     for row in rows:
         table.add_row(*[Text(cell) for cell in row])
     # Without a terminal rich would fold at 80 columns, and a pipe has no width.
     console = Console(width=None if sys.stdout.isatty() else PIPED, highlight=False)
-    needed = console.measure(table, options=console.options.update(max_width=WIDEST)).minimum
     console.width = max(console.width, needed)
     console.print(table)
 

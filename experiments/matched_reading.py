@@ -24,7 +24,7 @@ def read_matched(rows: Sequence[Row]) -> list[str]:
         theirs: dict[str, list[Row]] = {}
         for row in rows:
             if row["kind"] == "baseline" and row["target"] == ours["target"]:
-                theirs.setdefault(_plain(row["name"]), []).append(row)
+                theirs.setdefault(plain_name(row["name"]), []).append(row)
         said += [_against(ours, name, several) for name, several in theirs.items()]
     return said
 
@@ -61,7 +61,8 @@ def _best(rows: Sequence[Row], target: float) -> list[str]:
 
 
 def _part(rows: Sequence[Row], part: str) -> str:
-    """The same two within or beyond the largest window of a target."""
+    """Within or beyond the largest window of a target the same policy, and the baseline that does
+    best there."""
     key, theirs = f"score_{part}", [row for row in rows if row["kind"] == "baseline"]
     ours, other = _chosen(rows), max(theirs, key=lambda row: float(row[key]))
     shown = (f"{row['name']} {row[key]:.4f}" for row in (ours, other))
@@ -131,7 +132,8 @@ def _differences(ours: Row, other: Row, key: str = "score") -> list[float]:
     return [own[seed][key] - their[seed][key] for seed in own]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The name of a baseline's row without the side of its target that it lies on."""
     for side in SIDES:
         name = name.replace(side, "")
     return name

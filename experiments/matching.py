@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 
-from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, passes_of
 from adaptive_sleep.experiments.compare_bench import resident
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import Run, open_run
@@ -98,7 +98,7 @@ def measured(
         out = Path(folder) / "run"
         replay(
             recording, model, setup.policy, out, start=start, stop=stop, gap_seconds=gap_seconds,
-            eviction=setup.eviction, keep=setup.keep, seed=seed,
+            eviction=setup.eviction, keep=setup.keep, seed=seed, max_passes=passes_of(setup.recipe),
         )  # fmt: skip
         return spent(open_run(out), setup.policy)
 

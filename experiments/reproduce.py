@@ -295,7 +295,7 @@ def from_checkpoint(name: str, where: str) -> dict[str, Any]:
     """Test a trained model on the test part of an experiment. Raises InputError."""
     recipe = recipe_of(name)
     model, begun = load_model(where), time.perf_counter()
-    check_made_for(model.config, task_of(recipe).space, f"--from-checkpoint {where}: {name}")
+    check_made_for(model.config, task_of(recipe).space, f"--from-checkpoint {where}", name)
     found = tested(model, recipe, "test")
     return {
         "experiment": name,

@@ -45,6 +45,8 @@ def test_every_command_has_help_with_an_example(
         ["counterfactual", "R", "--model", "m", "--out", "o", "--tolerance", "-1"],
         ["counterfactual", "nowhere", "--model", "bundled:telemetry", "--out", "o"],
         ["run", "nowhere", "--model", "bundled:telemetry"],
+        ["run", "host", "--model", "bundled:telemetry", "--eviction", "heaviest"],
+        ["counterfactual", "R", "--model", "m", "--out", "o", "--eviction", "retrieve"],
         ["train"],
         ["train", "a.toml", "--recording", "R"],
         ["report"],

@@ -11,10 +11,13 @@ import pytest
 from matched_cases import RECIPE, TRAINING
 
 from adaptive_sleep.checkpoint import load_model, save_model
+from adaptive_sleep.experiments import compare as comparing
+from adaptive_sleep.experiments.baselines.registry import find_baseline
 from adaptive_sleep.experiments.baselines.setup import plain
 from adaptive_sleep.experiments.compare import compare
 from adaptive_sleep.experiments.compare_baselines import QUICK_STEPS, affordable
 from adaptive_sleep.experiments.compare_rows import SeedRow, make_rows
+from adaptive_sleep.experiments.compare_seed import Found
 from adaptive_sleep.experiments.comparing import read_comparison
 from adaptive_sleep.experiments.matched_reading import read_matched
 from adaptive_sleep.experiments.runs import open_run
@@ -231,6 +234,42 @@ def test_training_costs_what_its_passes_cost(place: Path) -> None:
     took = training_of(str(place / "m.safetensors"))
     assert (took.steps, took.tokens) == (30, 30 * 4 * 12)
     assert took.flops == pytest.approx(30 * two)
+
+
+def test_stages_of_one_pass_and_what_is_carried_over_are_in_what_training_will_cost(
+    place: Path, tmp_path: Path
+) -> None:
+    recipe = read_task_recipe(place / "training.toml")
+    stages = replace(
+        recipe.training, loss="every", stages=((1,), (1, 2)), carry_over=0.5, steps=120, batch=8
+    )
+    held = find_baseline("larger_window").setup(replace(recipe, training=stages), 60).recipe
+    assert isinstance(held, TaskRecipe)
+    assert (held.training.carry_from, held.training.patience) == (1, 0.5)
+    took = learn(held, tmp_path / "held").flops
+    assert 120 * step_flops(held) == pytest.approx(took, rel=0.02)
+    for changed in ({"carry_from": 0}, {"patience": 0.05}):
+        other = replace(held, training=replace(held.training, **changed))
+        assert 120 * step_flops(other) > 1.04 * took
+
+
+def test_rows_that_a_seed_lacks_say_why() -> None:
+    def seed(rows: tuple[str, ...], **unmatched: str) -> Found:
+        told = {f"{name}@1.5": reason for name, reason in unmatched.items()}
+        made = {f"{name}@1.5": row("baseline", 100.0, 0.5) for name in rows}
+        return Found(made, {}, {}, 1, (), told)
+
+    found = {
+        0: seed(("all", "deeper-below", "deeper-above"), wider="costs 3"),
+        1: seed(("all", "deeper"), wider="costs 3"),
+        2: seed(("all",), deeper="costs 4", wider="costs 3"),
+    }
+    assert comparing._left_out(found, [{"name": "all@1.5"}]) == {
+        "deeper-below@1.5": "seed 2: costs 4; seed 1: matched by other knobs",
+        "deeper-above@1.5": "seed 2: costs 4; seed 1: matched by other knobs",
+        "wider@1.5": "costs 3",
+        "deeper@1.5": "seed 2: costs 4; seed 0: matched by other knobs",
+    }
 
 
 def test_what_a_training_will_cost_is_not_told_of_stages(place: Path, tmp_path: Path) -> None:

@@ -103,16 +103,22 @@ def test_a_table_shows_square_brackets_as_they_are(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("width", [20, 80, 160, 400])
-def test_a_table_is_never_cut(
+def test_figures_are_never_cut_and_text_is_folded(
     width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "PIPED", width)
-    columns = ["policy", *(f"N={n} of {n * 10**6}" for n in range(12))]
-    rows = [[f"policy-{n}" * n, *[f"0.99{n} ±0.00{n}"] * 12] for n in range(1, 9)]
+    columns = ["policy", *(f"gain of N={n} on all" for n in range(12))]
+    names = [f"policy-{n}" * 2 * n for n in range(1, 9)]  # 16 to 128 characters without a space
+    rows = [[name, *[f"0.99{n} ±0.00{n}"] * 12] for n, name in enumerate(names)]
     print_table(columns, rows)
-    lines = capsys.readouterr().out.splitlines()
-    for (name, *figures), *_ in zip(rows, strict=True):
-        row = next(line for line in lines if figures[0] in line)
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    room = max(FOLDED, width - 12 * (2 + len(rows[0][1])))
+    assert max(map(len, lines)) <= max(width, FOLDED + 12 * (2 + len(rows[0][1])))
+    for name, *figures in rows:
+        (row,) = (line for line in lines if figures[0] in line)
         assert row.count(figures[0]) == 12
-        assert row.startswith(name[:FOLDED])
-    assert all(column in lines[0] for column in columns)
+        assert row.startswith(name[: min(room, FOLDED)])
+    folded = "".join(line[:room].strip() for line in lines)
+    assert all(name in folded for name in names)
+    assert all(f"N={n}" in out for n in range(12))

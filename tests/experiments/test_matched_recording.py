@@ -16,7 +16,7 @@ from adaptive_sleep.experiments.baselines.registry import BASELINES, find_baseli
 from adaptive_sleep.experiments.baselines.setup import plain, shape_of
 from adaptive_sleep.experiments.compare import compare
 from adaptive_sleep.experiments.compare_models import models_of, taught, training_recipe
-from adaptive_sleep.experiments.comparing import read_comparison
+from adaptive_sleep.experiments.comparing import Models, read_comparison
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.experiments.training_cost import step_flops, training_of
@@ -218,13 +218,31 @@ def test_what_was_trained_on_is_not_tested_on() -> None:
     recipe = read_comparison(find_recipe("matched_recording"))
     assert models_of(recipe, quick=False) == dict.fromkeys(range(5))
     for fit, validation, test, said in (
-        ((0.0, 0.3), (0.3, 0.4), (0.4, 1.0), r"train=\[0.0, 0.6\]"),
-        ((0.0, 0.6), (0.6, 0.65), (0.65, 1.0), r"validation=\[0.6, 0.7\]"),
+        ((0.0, 0.3), (0.3, 0.4), (0.4, 1.0), r"7675 to 19188 overlap rows 0 to 11513, .* trained"),
+        ((0.0, 0.6), (0.6, 0.65), (0.65, 1.0), r"overlap rows 11513 to 13432, .* chosen"),
     ):
         assert recipe.recording is not None
         spans = replace(recipe.recording, fit=fit, validation=validation, test=test)
         with pytest.raises(InputError, match=said):
             models_of(replace(recipe, recording=spans), quick=False)
+    kept = replace(recipe, recording=spans, models=Models(paths=("bundled:telemetry",)))
+    assert models_of(kept, quick=False) == {0: "bundled:telemetry"}  # it does not say the latter
+    spans = replace(spans, validation=(0.3, 0.35), fit=(0.0, 0.3), test=(0.35, 1.0))
+    with pytest.raises(InputError, match=r"bundled:telemetry was trained"):
+        models_of(replace(kept, recording=spans), quick=False)
+
+
+def test_models_that_are_made_for_something_else_are_refused() -> None:
+    recorded, asked = (read_comparison(find_recipe(f"matched_{n}")) for n in ("recording", "chain"))
+    for plan, model, said in (
+        (recorded, "bundled:chain", "holds series, but the model reads tokens"),
+        (asked, "bundled:telemetry", r"was made for fields=\(\), but the task that is run has"),
+    ):
+        with pytest.raises(InputError, match=rf"\[models\] {model}: .*{said}"):
+            models_of(replace(plan, models=Models(paths=(model,))), quick=False)
+    for plan, name in ((recorded, "chain_stream"), (asked, "telemetry")):
+        with pytest.raises(InputError, match=rf"\[models\] {name}: "):
+            models_of(replace(plan, models=Models(recipe=name, seeds=(0,))), quick=False)
 
 
 def test_a_model_of_another_recipe_is_not_taken_up(recipe: Recipe, tmp_path: Path) -> None:
