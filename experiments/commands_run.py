@@ -126,8 +126,8 @@ def counterfactual(
     with progress("replaying with forks") as advance:
         found = counterfactuals(
             recording, model, policy, out, most=most, horizon=horizon, start=start, stop=stop,
-            window=window, gap_seconds=gap, eviction=_boundary(eviction), budget=budget, burst=burst,
-            max_passes=max_passes, seed=seed,
+            window=window, gap_seconds=gap, eviction=_boundary(eviction), budget=budget,
+            burst=burst, max_passes=max_passes, seed=seed,
             on_progress=lambda at: advance(at.rows, at.total, f"{at.windows:,} windows"),
         )  # fmt: skip
     told = _told(found, out, tolerance)
@@ -268,8 +268,8 @@ def run(
     with progress("live") as advance:
         live = run_live(
             source, model, policy, emit=None if as_json else emit, out=out, record=record,
-            horizon=horizon, every=every, window=window, gap_seconds=gap, eviction=_boundary(eviction),
-            kv_budget=kv_budget, budget=budget, burst=burst, max_passes=max_passes, seed=seed,
+            horizon=horizon, every=every, window=window, gap_seconds=gap,
+            eviction=_boundary(eviction), kv_budget=kv_budget, budget=budget, burst=burst, max_passes=max_passes, seed=seed,
             seconds=seconds, hz=hz,
             on_progress=lambda events, windows: advance(0, None, f"{events:,} events"),
         )  # fmt: skip
