@@ -269,8 +269,8 @@ def run(
         live = run_live(
             source, model, policy, emit=None if as_json else emit, out=out, record=record,
             horizon=horizon, every=every, window=window, gap_seconds=gap,
-            eviction=_boundary(eviction), kv_budget=kv_budget, budget=budget, burst=burst, max_passes=max_passes, seed=seed,
-            seconds=seconds, hz=hz,
+            eviction=_boundary(eviction), kv_budget=kv_budget, budget=budget, burst=burst,
+            max_passes=max_passes, seed=seed, seconds=seconds, hz=hz,
             on_progress=lambda events, windows: advance(0, None, f"{events:,} events"),
         )  # fmt: skip
     if as_json:
