@@ -19,7 +19,7 @@ from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, Integr
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 DEBUG = "ADAPTIVE_SLEEP_DEBUG"
-FOLDED, PIPED = 24, 160  # characters: of folded text, of a table in a pipe
+FOLDED, HEADER, PIPED = 24, 12, 160  # characters: of folded text, a broken header, a piped table
 
 Advance = Callable[..., None]
 """`advance(done, total=None, note="")`: how far the work is, in any unit."""
@@ -60,6 +60,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
     table, needed = Table(box=None, pad_edge=False, header_style="bold"), 0
     for index, column in enumerate(columns):
         longest = max(len(part) for part in (*column.split(), *(row[index] for row in rows)))
+        longest = max(longest, min(len(column), HEADER))
         least = min(longest, FOLDED) if index < left else longest
         needed += least + (2 if index else 0)  # rich puts two blanks between columns
         if index < left:

@@ -22,6 +22,7 @@ from adaptive_sleep.experiments.compare_bench import resident
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import Run, open_run
 from adaptive_sleep.model import Model
+from adaptive_sleep.settings import RuntimeSettings
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.recording import Recording
 
@@ -98,7 +99,8 @@ def measured(
         out = Path(folder) / "run"
         replay(
             recording, model, setup.policy, out, start=start, stop=stop, gap_seconds=gap_seconds,
-            eviction=setup.eviction, keep=setup.keep, seed=seed, max_passes=passes_of(setup.recipe),
+            eviction=setup.eviction, keep=setup.keep, seed=seed,
+            max_passes=max(RuntimeSettings.max_passes, passes_of(setup.recipe)),
         )  # fmt: skip
         return spent(open_run(out), setup.policy)
 

@@ -31,7 +31,7 @@ KNOBS = {
     "retrieval": (33, 36),
     "fixed": (1, 3),
     "random": (0, 150),
-    "periodic": (1, 4),
+    "periodic": (1, 3),
 }
 
 
