@@ -189,7 +189,6 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
     assert best is not None
     model.load_state_dict(best[2])
     provenance = {
-        "recording_sha256": recording.sha256,
         **rows_said(recipe, recording),
         "recipe": repr(recipe.training),
         "chosen_step": f"{best[1]} of {settings.steps}, on validation",
@@ -215,10 +214,12 @@ def opened(recipe: Recipe) -> tuple[Recording, ModelConfig]:
 
 
 def rows_said(recipe: Recipe, recording: Recording) -> dict[str, str]:
-    """What a checkpoint says of the rows that it was trained on, and of those it was chosen on."""
+    """What a checkpoint says of its recording, of the rows that it was trained on, and of those it
+    was chosen on."""
     first, last = rows_between(recipe.data.train, recording.rows)
     start, stop = rows_between(recipe.data.validation, recording.rows)
     return {
+        "recording_sha256": recording.sha256,
         "rows": f"train {first} to {last} of {recording.rows}",
         "chosen_rows": f"{start} to {stop}",
     }

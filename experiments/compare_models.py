@@ -7,17 +7,18 @@ takes up what the other began; a recipe of a recording trains as `adaptive-sleep
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from adaptive_sleep.bundled import locate
 from adaptive_sleep.checkpoint import describe_model, load_model
-from adaptive_sleep.config import read_toml
-from adaptive_sleep.experiments.baselines.setup import AnyRecipe, shape_of
+from adaptive_sleep.config import ModelConfig, read_toml
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe
 from adaptive_sleep.experiments.comparing import Comparison, Models
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.intake import check_fits
-from adaptive_sleep.learning import TaskRecipe, check_made_for, read_task_recipe
+from adaptive_sleep.learning import TaskRecipe, check_made_for, config_of, read_task_recipe
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.task_training import learn
@@ -27,11 +28,19 @@ from adaptive_sleep.training_data import rows_between
 
 def models_of(plan: Comparison, quick: bool) -> dict[int, str | None]:
     """The model of each seed; None where it is to be trained. Raises InputError, also for those
-    that do not fit what is run."""
-    models = plan.models
-    found = _named(models, quick)
+    that do not fit what is run, or say that they were trained or chosen on rows that are tested
+    on."""
+    found = _named(plan.models, quick)
+    if plan.recording is not None:
+        recording = Recording.open(locate("recordings", plan.recording.path))
     for model in dict.fromkeys(found.values()):
-        _check_fits(plan, model)
+        named = f"[models] {model or plan.models.recipe}"
+        config, said = _described(model, plan.models.recipe)
+        if plan.recording is None:
+            assert plan.task is not None
+            check_made_for(config, plan.made_task().space, named)
+        else:
+            _check_recorded(recording, plan.recording.test, config, said, named)
     return found
 
 
@@ -46,35 +55,35 @@ def _named(models: Models, quick: bool) -> dict[int, str | None]:
     return dict.fromkeys(models.seeds)
 
 
-def _check_fits(plan: Comparison, model: str | None) -> None:
-    """Refuse a model, or (None) a training recipe, that is not made for what is run, or was trained
-    or chosen on rows that are tested on, where it says so. Raises InputError."""
-    recipe = None if model else training_recipe(plan.models.recipe)
-    named = f"[models] {model or plan.models.recipe}"
-    config = load_model(model).config if model else shape_of(recipe) if recipe else None
-    assert config is not None
-    if plan.task is not None:
-        check_made_for(config, plan.made_task().space, named)
-        return
-    assert plan.recording is not None
-    recording = Recording.open(locate("recordings", plan.recording.path))
+def _described(model: str | None, training: str) -> tuple[ModelConfig, Mapping[str, str]]:
+    """The shape of a model, or (None) of what a recipe trains, and what it says, or will say, of
+    the rows that it learned from."""
+    if model:
+        return load_model(model).config, describe_model(model)["provenance"]
+    recipe = training_recipe(training)
+    if isinstance(recipe, TaskRecipe):
+        return config_of(recipe), {}
+    recording, config = opened(recipe)
+    return config, rows_said(recipe, recording)
+
+
+def _check_recorded(
+    recording: Recording, test: tuple[float, float], config: ModelConfig, said: Mapping[str, str],
+    named: str,
+) -> None:  # fmt: skip
     try:
         check_fits(recording, config)
     except InputError as error:
         raise InputError(f"{named}: {error}") from None
-    said = describe_model(model)["provenance"] if model else {}
-    if isinstance(recipe, Recipe):
-        trained_on = opened(recipe)[0]
-        said = {"recording_sha256": trained_on.sha256, **rows_said(recipe, trained_on)}
     if said.get("recording_sha256") != recording.sha256:
         return  # of another recording, or it does not say
-    start, stop = rows_between(plan.recording.test, recording.rows)
+    start, stop = rows_between(test, recording.rows)
     for name, how in (("rows", "trained"), ("chosen_rows", "chosen")):
         found = re.search(r"(\d+) to (\d+)", said.get(name, ""))
         if found and max(int(found[1]), start) < min(int(found[2]), stop):
             raise InputError(
-                f"[recording] test={list(plan.recording.test)}: rows {start} to {stop} overlap "
-                f"rows {found[0]}, on which {named} was {how}"
+                f"[recording] test={list(test)}: rows {start} to {stop} overlap rows {found[0]}, "
+                f"on which {named} was {how}"
             )
 
 
@@ -107,11 +116,7 @@ def taught(recipe: AnyRecipe, folder: Path, seed: int) -> str:
 def _check_taught(model: Path, recipe: Recipe) -> None:
     """Raise InputError unless the model says that this recipe has trained it."""
     recording, config = opened(recipe)
-    wanted = {
-        "recording_sha256": recording.sha256,
-        **rows_said(recipe, recording),
-        "recipe": repr(recipe.training),
-    }
+    wanted = {**rows_said(recipe, recording), "recipe": repr(recipe.training)}
     said = describe_model(str(model))["provenance"]
     for name, value in wanted.items():
         if said.get(name, value if name == "chosen_rows" else None) != value:  # new: may be missing

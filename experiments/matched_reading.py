@@ -89,9 +89,8 @@ def _against(ours: Row, name: str, theirs: Sequence[Row]) -> str:
         told = _at_other_cost(ours, best)
         return told or f"{ours['name']} and {name} are not compared: {error}."
     if how == "matched":
-        cheaper = best if _cost(best) < (1.0 - NEAR) * _cost(ours) else None
-        if cheaper and _score(cheaper) > _score(ours):
-            return _at_other_cost(ours, cheaper)
+        if _score(best) > _score(ours) and _cost(best) < (1.0 - NEAR) * _cost(ours):
+            return _at_other_cost(ours, best)
         near = min(theirs, key=lambda row: abs(_cost(row) - _cost(ours)))
         return _sentence(ours, near, "matched")
     dearer = max(theirs, key=_cost)

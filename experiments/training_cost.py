@@ -47,8 +47,8 @@ def step_flops(recipe: TaskRecipe | Recipe) -> float:
 
     Stages of one number of passes each are taken to be as long as their patience, or equally long,
     which matters only where the length of a sample depends on its difficulty, and to where samples
-    are carried over. Raises InputError where passes differ from stage
-    to stage: how long each takes shows in training alone.
+    are carried over. Raises InputError where passes differ from stage to stage: how long each takes
+    shows in training alone.
     """
     if isinstance(recipe, Recipe):
         return _recorded_step_flops(recipe)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import time as clock
 import warnings
@@ -90,9 +91,7 @@ class RecordingWriter:
         self._last_time = _last_times(self.path, self._manifest)
         self._backwards = self._manifest.backwards
         self._pending: list[Rows] = []
-        self._writing: list[
-            Shard
-        ] = []  # of the pending rows, while a manifest with them is written
+        self._writing: list[Shard] = []  # of what is pending, while their manifest is written
         self._pending_rows = 0
         self._flushed_at = clock.monotonic()
         self._open = True
@@ -357,7 +356,9 @@ def _by_stream(codes: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
     """Each stream's code and its rows, in order."""
     order = np.argsort(codes, kind="stable")
     present, first = np.unique(codes[order], return_index=True)
-    return list(zip(present.tolist(), np.split(order, first[1:]), strict=True))
+    ends = [*first.tolist(), len(codes)]
+    pairs = itertools.pairwise(ends)
+    return [(code, order[a:b]) for code, (a, b) in zip(present.tolist(), pairs, strict=True)]
 
 
 def _entries(channels: Sequence[Channel]) -> tuple[ChannelEntry, ...]:

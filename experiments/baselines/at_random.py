@@ -12,7 +12,7 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="random",
     knob="hundredths of a pass beyond the first, on average",
-    least=lambda recipe: 0,
-    most=lambda recipe: 100 * (passes_of(recipe) - 1),
+    least=lambda config: 0,
+    most=lambda config, passes: 100 * (passes - 1),
     change=_change,
 )

@@ -13,7 +13,6 @@ from adaptive_sleep.experiments.baselines.setup import (
     Baseline,
     Setup,
     holding_more,
-    shape_of,
 )
 
 
@@ -24,8 +23,8 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="compressed_kv",
     knob="events whose keys and values outlive a boundary, of each head",
-    least=lambda recipe: 1,
-    most=lambda recipe: LONGEST * shape_of(recipe).window,
+    least=lambda config: 1,
+    most=lambda config, passes: LONGEST * config.window,
     change=_change,
     of_tasks=True,
 )

@@ -27,7 +27,7 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="deeper",
     knob="layers, each with weights of its own",
-    least=lambda recipe: len(shape_of(recipe).layers),
-    most=lambda recipe: DEEPEST * len(shape_of(recipe).layers),
+    least=lambda config: len(config.layers),
+    most=lambda config, passes: DEEPEST * len(config.layers),
     change=_change,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, passes_of
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup
 
 
 def _change(recipe: AnyRecipe, knob: int) -> Setup:
@@ -12,7 +12,7 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="fixed",
     knob="passes over every window",
-    least=lambda recipe: 1,
-    most=passes_of,
+    least=lambda config: 1,
+    most=lambda config, passes: passes,
     change=_change,
 )

@@ -45,7 +45,7 @@ def _on_as_many(recipe: Recipe, share: float) -> Recipe:
 BASELINE = Baseline(
     name="larger_window",
     knob="positions that attention keeps",
-    least=lambda recipe: -(-shape_of(recipe).window // shape_of(recipe).patch),
-    most=lambda recipe: LONGEST * -(-shape_of(recipe).window // shape_of(recipe).patch),
+    least=lambda config: -(-config.window // config.patch),
+    most=lambda config, passes: LONGEST * -(-config.window // config.patch),
     change=_change,
 )

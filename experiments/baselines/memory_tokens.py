@@ -7,13 +7,7 @@ says how they go through the blocks.
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import (
-    AnyRecipe,
-    Baseline,
-    Setup,
-    reshaped,
-    shape_of,
-)
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, reshaped
 
 MOST = 8  # windows' worth of them
 
@@ -25,8 +19,8 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="memory_tokens",
     knob="vectors that are carried from window to window",
-    least=lambda recipe: 0,
-    most=lambda recipe: MOST * shape_of(recipe).window,
+    least=lambda config: 0,
+    most=lambda config, passes: MOST * config.window,
     change=_change,
     of_tasks=True,
 )

@@ -7,7 +7,7 @@ samples of three windows).
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, passes_of
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup
 
 EVERY = 3
 
@@ -19,7 +19,7 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="periodic",
     knob="passes over every third window",
-    least=lambda recipe: 1,
-    most=passes_of,
+    least=lambda config: 1,
+    most=lambda config, passes: passes,
     change=_change,
 )

@@ -16,7 +16,6 @@ from adaptive_sleep.experiments.baselines.setup import (
     Baseline,
     Setup,
     holding_more,
-    shape_of,
 )
 
 
@@ -27,8 +26,8 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="retrieval",
     knob="events that are stored and searched",
-    least=lambda recipe: BROUGHT + 1,  # of fewer, all come back: that is a larger window
-    most=lambda recipe: LONGEST * shape_of(recipe).window,
+    least=lambda config: BROUGHT + 1,  # of fewer, all come back: that is a larger window
+    most=lambda config, passes: LONGEST * config.window,
     change=_change,
     of_tasks=True,
 )

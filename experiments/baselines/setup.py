@@ -56,20 +56,22 @@ def passes_of(recipe: AnyRecipe) -> int:
 
 @dataclass(frozen=True)
 class Baseline:
-    """One use of compute. `knob` says what its integer counts; from `least` (of a recipe) to `most`
-    it costs more and more; `change` makes the setup of a recipe and a knob. `of_tasks`: it
-    is trained, or makes a difference, on tasks alone."""
+    """One use of compute. `knob` says what its integer counts; from `least` (of a model's shape) to
+    `most` (of that and of the most passes that are trained) it costs more and more; `change` makes
+    the setup of a recipe and a knob. `of_tasks`: it is trained, or makes a difference, on tasks
+    alone."""
 
     name: str
     knob: str
-    least: Callable[[AnyRecipe], int]
-    most: Callable[[AnyRecipe], int]
+    least: Callable[[ModelConfig], int]
+    most: Callable[[ModelConfig, int], int]
     change: Callable[[AnyRecipe, int], Setup]
     of_tasks: bool = False
 
     def bounds(self, recipe: AnyRecipe) -> tuple[int, int]:
         """The least and the most that the knob takes."""
-        return self.least(recipe), self.most(recipe)
+        config = shape_of(recipe)
+        return self.least(config), self.most(config, passes_of(recipe))
 
     def setup(self, recipe: AnyRecipe, knob: int) -> Setup:
         """The baseline with this knob. Raises InputError for one that is out of bounds."""

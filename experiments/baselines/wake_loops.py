@@ -17,8 +17,8 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="wake_loops",
     knob="passes over a window of questions",
-    least=lambda recipe: 1,
-    most=lambda recipe: MOST,
+    least=lambda config: 1,
+    most=lambda config, passes: MOST,
     change=_change,
     of_tasks=True,
 )

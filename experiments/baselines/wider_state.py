@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from adaptive_sleep.experiments.baselines.setup import (
-    AnyRecipe,
-    Baseline,
-    Setup,
-    reshaped,
-    shape_of,
-)
+from adaptive_sleep.experiments.baselines.setup import AnyRecipe, Baseline, Setup, reshaped
 
 WIDEST = 16  # times the recipe's
 
@@ -20,7 +14,7 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 BASELINE = Baseline(
     name="wider_state",
     knob="value_dim, columns of a fast-weight matrix",
-    least=lambda recipe: shape_of(recipe).value_dim,
-    most=lambda recipe: WIDEST * shape_of(recipe).value_dim,
+    least=lambda config: config.value_dim,
+    most=lambda config, passes: WIDEST * config.value_dim,
     change=_change,
 )
