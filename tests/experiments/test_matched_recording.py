@@ -205,6 +205,7 @@ def test_what_cannot_be_trained_on_a_recording_is_refused(
         ("matched_hops", 1.5),
         ("matched_late", 1.25),
         ("matched_often", 1.25),
+        ("matched_often_long", 1.25),
         ("matched_recording", 1.5),
     ],
 )
