@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,27 @@ def test_it_is_taken_up_where_it_was(found: dict[str, Any], place: Path) -> None
     again = compare(place / "tiny.toml", place / "out", quick=True, jobs=1)
     assert again["rows"] == found["rows"]
     assert again["reading"] == found["reading"]
+
+
+def test_another_recipe_takes_up_copies_of_what_was_trained(
+    found: dict[str, Any], place: Path
+) -> None:
+    text = (place / "tiny.toml").read_text()
+    (place / "more.toml").write_text(text + '[[policies]]\nname = "one"\nspec = "fixed(1)"\n')
+    with pytest.raises(InputError, match=r"recipe_sha256.*seed-\*/baselines"):
+        compare(place / "more.toml", place / "out", quick=True, jobs=1)
+    held = place / "more" / "seed-0" / "baselines"
+    shutil.copytree(place / "out" / "seed-0" / "baselines", held)
+    states = {file: file.stat().st_mtime_ns for file in held.glob("*/model/state.safetensors")}
+    more = compare(place / "more.toml", place / "more", quick=True, jobs=1)
+    after = {file: file.stat().st_mtime_ns for file in held.glob("*/model/state.safetensors")}
+    assert after == states != {}  # nothing was trained, on or anew
+
+    def of(kind: str, rows: dict[str, Any]) -> list[Any]:
+        return [(row["name"], row["score"]) for row in rows["rows"] if row["kind"] == kind]
+
+    assert of("baseline", more) == of("baseline", found) != []
+    assert [name for name, _ in of("matched", more)] == ["lot@1.1", "one@1.1"]
 
 
 def row(kind: str, flops: float, score: float, **more: Any) -> SeedRow:
