@@ -39,6 +39,7 @@ from adaptive_sleep.experiments.matching import (
 from adaptive_sleep.experiments.runs import Run
 from adaptive_sleep.experiments.training_cost import Training, step_flops, training_of
 from adaptive_sleep.learning import TaskRecipe
+from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.spec import format_spec, resolve
 
 FEW = 4  # streams
@@ -197,7 +198,10 @@ def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
     if not asleep:
         here.test.tell(f"{folder.name}: training")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        model = taught(recipe, folder / "model", here.seed)
+        try:
+            model = taught(recipe, folder / "model", here.seed)
+        except InputError as error:
+            raise InputError(f"baseline {name}({knob}), seed {here.seed}: {error}") from error
         took = training_of(model)
         tokens, flops = took.tokens, took.flops
     bench = replace(

@@ -125,6 +125,15 @@ def test_another_recipe_takes_up_copies_of_what_was_trained(
     assert [name for name, _ in of("matched", more)] == ["lot@1.1", "one@1.1"]
 
 
+def test_a_baseline_that_cannot_be_trained_is_named(place: Path) -> None:
+    training = TRAINING.replace("steps = 30", "steps = 30\nrate = 1e30\nmatrix_rate = 1e30")
+    (place / "wild.toml").write_text(training)
+    text = RECIPE.format(folder=place).replace("training.toml", "wild.toml")
+    (place / "loud.toml").write_text(text)
+    with pytest.raises(InputError, match=r"baseline compressed_kv\(\d+\), seed 0: .*loss is nan"):
+        compare(place / "loud.toml", place / "loud", quick=True, jobs=1)
+
+
 def row(kind: str, flops: float, score: float, **more: Any) -> SeedRow:
     return SeedRow(
         kind=kind,  # type: ignore[arg-type]
