@@ -39,8 +39,8 @@ from adaptive_sleep.experiments.matching import (
 from adaptive_sleep.experiments.runs import Run
 from adaptive_sleep.experiments.training_cost import Training, step_flops, training_of
 from adaptive_sleep.learning import TaskRecipe
-from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.spec import format_spec, resolve
+from adaptive_sleep.streams.errors import InputError
 
 FEW = 4  # streams
 QUICK_STEPS = 20  # of training, where nothing is claimed
