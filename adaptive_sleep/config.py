@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 import tomllib
 import types
 import typing
@@ -231,8 +232,21 @@ def decode(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
     except InputError as error:
         raise InputError(f"{where}: {error}" if where else str(error)) from None
     except msgspec.ValidationError as error:
-        place = str(error).replace("$.", "").replace("Object missing", "missing")
+        place = _with_value(str(error), data).replace("Object missing", "missing")
         raise InputError(f"{where}: {place}" if where else place) from None
+
+
+def _with_value(message: str, data: Any) -> str:
+    """What msgspec says of a field, with the value that is there before it."""
+    said, _, path = message.partition(" - at `$.")
+    path = path.removesuffix("`")
+    if not path or "[...]" in path:  # one of several; which, it does not say
+        return message.replace("$.", "")
+    value = data
+    for step in re.findall(r"[^.\[\]]+", path):
+        value = value[int(step) if isinstance(value, (list, tuple)) else step]
+    quotes = "; write it in quotes" if said.startswith("Expected `str`") else ""
+    return f"{path}={value!r}: {said[0].lower()}{said[1:]}{quotes}"
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

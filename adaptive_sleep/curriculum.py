@@ -85,11 +85,10 @@ def check_training(training: LearningRecipe) -> None:
         raise InputError(
             f"[training] longest={training.longest}: for stages, at least steps={training.steps}"
         )
-    for name in ("whole", "patience"):
-        if getattr(training, name) and not training.stages:
-            raise InputError(
-                f"[training] {name}={getattr(training, name)}: for stages; leave it out"
-            )
+    for name in ("whole", "patience", "learned"):
+        given = getattr(training, name)
+        if given != getattr(LearningRecipe, name) and not training.stages:
+            raise InputError(f"[training] {name}={given}: for stages; leave it out")
     if not 0 <= training.carry_from < max(len(training.stages), 1):
         raise InputError(
             f"[training] carry_from={training.carry_from}: one of {len(training.stages)} stages, "

@@ -27,7 +27,7 @@ from adaptive_sleep.reading_cost import GRADIENT, sequence_flops
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.sleep import ClosedWindow, consolidate
 from adaptive_sleep.streams.cutting import Cutter, Windower
-from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.training_data import (
     Batch,
@@ -142,7 +142,8 @@ def train_preset(
     are not read, and are there to test on. Raises InputError.
     """
     if preset not in PRESETS:
-        raise InputError(f"preset={preset!r}: one of {', '.join(PRESETS)}")
+        close = nearest(preset, PRESETS)
+        raise InputError(f"preset={preset!r}: one of {', '.join(PRESETS)}{close}")
     recipe = PRESETS[preset]
     data = replace(recipe.data, recording=str(recording), train=(0.0, 0.7), validation=(0.7, 0.85))
     return train(replace(recipe, data=data), out, on_progress=on_progress)

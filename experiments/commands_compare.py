@@ -41,6 +41,9 @@ def compare(
     """
     if quick and results:
         raise InputError("compare: give one of --quick and --from-results")
+    for option, value in (("--out", out), ("--jobs", jobs)):
+        if results and value is not None:
+            raise InputError(f"compare --from-results: runs nothing; leave out {option} {value}")
     from adaptive_sleep.experiments import compare as work
 
     if results:

@@ -66,6 +66,9 @@ def reproduce(
     for option, value in given:
         if value is not None and (quick or checkpoint or results):
             raise InputError(f"reproduce {how}: what it runs is fixed; leave out {option} {value}")
+    for option, value in (("--out", out), ("--jobs", jobs)):
+        if value is not None and (checkpoint or results):
+            raise InputError(f"reproduce {how}: trains nothing; leave out {option} {value}")
     if changes and (checkpoint or results):
         raise InputError(f"reproduce {how}: tests the recipe as it is; leave out --set")
     from adaptive_sleep.experiments import reproduce as work

@@ -48,7 +48,10 @@ def _named(models: Models, quick: bool) -> dict[int, str | None]:
     if quick:
         one = models.quick or next(iter(models.paths), "")
         if not one:
-            raise InputError("[models] quick: missing; name a trained model, e.g. 'bundled:chain'")
+            raise InputError(
+                "[models] quick: missing; name a trained model of what is run, a file or "
+                "bundled:NAME, or leave out --quick"
+            )
         return {0: _there(one)}
     if not models.recipe:
         return {number: _there(path) for number, path in enumerate(models.paths)}

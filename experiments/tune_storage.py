@@ -63,7 +63,13 @@ def open_storage(where: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE) 
             if not left:
                 raise _unreachable(url, _first_line(error)) from error
             time.sleep(0.2)
-        except (ImportError, RuntimeError) as error:  # no driver; tables of another Optuna
+        except ImportError as error:
+            why = (
+                f"{_first_line(error)}; a driver is missing, for PostgreSQL that of the extra "
+                "adaptive-sleep[postgres]"
+            )
+            raise _unreachable(url, why) from error
+        except RuntimeError as error:  # tables of another Optuna
             raise _unreachable(url, _first_line(error)) from error
     raise AssertionError("unreachable")
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, nearest
 from .drawing import draw_difficulties, draw_in_part, draw_size, permutations, taken
 from .questions import check_asks, checked_delays, delayed, repeated
 from .task import (
@@ -71,7 +71,8 @@ class Hops:
         if self.least:
             check_whole("hops", "least", self.least, 2 * self.windows, self.nodes)
         if self.show not in get_args(Show):
-            raise InputError(f"hops: show={self.show!r}: expected 'window' or 'last'")
+            close = nearest(str(self.show), get_args(Show))
+            raise InputError(f"hops: show={self.show!r}: expected 'window' or 'last'{close}")
 
     @cached_property
     def space(self) -> TaskSpace:

@@ -76,6 +76,14 @@ def test_the_answers_come_from_the_fast_weights_alone(model: Model) -> None:
     tokens[0] = np.roll(tokens[0], 1, axis=0)  # another sample's window was read
     other = dataclasses.replace(batch, tokens=tuple(tokens), targets=tuple(targets))
     assert not torch.allclose(found, answer(model, other, 2)[0].logits)
+    # asked with nothing but the fast weights, the answers are the same
+    words, lengths = (torch.from_numpy(x[0]) for x in (batch.tokens, batch.lengths))
+    weights = fall_asleep(model, words, lengths, model.fresh(5), 2)[0][-1]
+    questions, lengths = (torch.from_numpy(x[-1]) for x in (batch.tokens, batch.lengths))
+    embedded = model.placed(model.tokens.embed(questions), torch.zeros_like(lengths))
+    done = model.run(embedded, lengths, weights, seen="diagonal")
+    alone = model.tokens.logits(done.hidden.flatten(0, 1))
+    torch.testing.assert_close(found, alone)
 
 
 def test_no_question_sees_another(model: Model) -> None:

@@ -310,7 +310,8 @@ def test_results_are_shown_where_there_are_some(
     assert main(["compare", recipe, "--from-results"]) == 2
     assert "no full run has been kept" in capsys.readouterr().err
     assert main(["compare", recipe, "--from-results", "--quick"]) == 2
-    capsys.readouterr()
+    assert main(["compare", recipe, "--from-results", "--out", "x"]) == 2
+    assert "leave out --out x" in capsys.readouterr().err
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "tiny.json").write_bytes((place / "out" / "tiny.json").read_bytes())
     monkeypatch.setattr(comparing.resources, "files", lambda package: tmp_path)

@@ -266,6 +266,11 @@ def test_a_recipe_can_be_changed(recipe: Path) -> None:
             "--from-results: .* leave out --kinds model",
         ),
         (["chain", "--from-checkpoint", "m", "--set", "test.samples=9"], "leave out --set"),
+        (["chain", "--from-checkpoint", "m", "--jobs", "2"], "trains nothing; leave out --jobs 2"),
+        (["etth1", "--from-results", "--out", "x"], "trains nothing; leave out --out x"),
+        (["chain", "--set", "training.passes=3"], "passes=3: expected `str`.*in quotes"),
+        (["chain", "--set", "training.betas=[1, 'a']"], r"betas\[1\]='a': expected `float`, got"),
+        (["sliding-window", "--set", "training.learned=0.3"], "learned=0.3: for stages"),
         (["nowhere.toml"], "no such file"),
     ],
 )

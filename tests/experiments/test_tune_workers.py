@@ -218,6 +218,7 @@ def test_a_study_of_something_else_is_refused(url: str) -> None:
         ("sqlite://", "name a file"),
         ("sqlite:////no/such/folder/s.db", "unable to open database file"),
         ("oracel://host/name", "cannot be reached"),
+        ("mysql://me@host/name", "a driver is missing"),
         ("postgresql://me:secret@127.0.0.1:1/name", "cannot be reached"),
     ],
 )
