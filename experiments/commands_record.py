@@ -16,7 +16,8 @@ from adaptive_sleep.streams.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from adaptive_sleep.streams.tablefiles import TimeUnit
-    from adaptive_sleep.streams.tasks.task import Part
+    from adaptive_sleep.streams.tasks.mixed import Mixed
+    from adaptive_sleep.streams.tasks.task import Part, Task
 
 app = typer.Typer(
     help="Make a recording: from this machine, text, tables, event logs, arrays or a task.",
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+HARD = -2.0  # power of the hard bursts of a task
 Out = Annotated[Path, typer.Option(help="The folder to write; it must not exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Files = Annotated[list[Path], typer.Argument(help="The files, in the order to read them.")]
@@ -246,6 +248,12 @@ def task(
     streams: Annotated[int, typer.Option(min=1, help="Streams that they are dealt to.")] = 1,
     part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     power: Annotated[float, typer.Option(help="Difficulty d is drawn with weight d^-POWER.")] = 0.0,
+    bursts: Annotated[
+        str, typer.Option(help="EASY,HARD: mean lengths of bursts, easy and hard by turns.")
+    ] = "",
+    hard_power: Annotated[
+        float | None, typer.Option(help="With --bursts, --power in hard ones [default: -2].")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -253,15 +261,38 @@ def task(
 
     What is asked and how hard a window is stand in label channels, which no model sees.
     """
+    from adaptive_sleep.streams.tasks.drawing import power_weights
+    from adaptive_sleep.streams.tasks.mixed import Mixed
     from adaptive_sleep.streams.tasks.recorded import record
     from adaptive_sleep.streams.tasks.registry import make_task
 
-    made = make_task(name, **_settings(settings or []))
-    weights = {d: float(d) ** -power for d in made.space.difficulties}
+    if hard_power is not None and not bursts:
+        raise InputError(f"--hard-power {hard_power}: goes with --bursts")
+    one = make_task(name, **_settings(settings or []))
+    weights = power_weights(one.space.difficulties, power)
+    made: Task | Mixed = one
+    if bursts:
+        hard = power_weights(one.space.difficulties, HARD if hard_power is None else hard_power)
+        made = Mixed(((one, 1.0),), weights, hard, _lengths(bursts))
     record(
-        made, out, samples=samples, seed=seed, part=_part(part), streams=streams, weights=weights
+        made,
+        out,
+        samples=samples,
+        seed=seed,
+        part=_part(part),
+        streams=streams,
+        weights=None if bursts else weights,
     )
     _say(out, as_json)
+
+
+def _lengths(text: str) -> tuple[float, float]:
+    """Two mean lengths. Raises InputError."""
+    try:
+        easy, hard = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"--bursts {text!r}: two mean lengths in samples, e.g. 32,8") from None
+    return easy, hard
 
 
 def _part(text: str) -> Part:

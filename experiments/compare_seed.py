@@ -16,7 +16,13 @@ from adaptive_sleep.experiments.compare_bench import Bench, Tell, point
 from adaptive_sleep.experiments.compare_fits import fitted
 from adaptive_sleep.experiments.compare_judge import Choice, Judge, Rows, correlations
 from adaptive_sleep.experiments.compare_rows import Point
-from adaptive_sleep.experiments.compare_streams import Source, changed, difficulties, source
+from adaptive_sleep.experiments.compare_streams import (
+    Source,
+    changed,
+    difficulties,
+    in_bursts,
+    source,
+)
 from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry
 from adaptive_sleep.experiments.runs import Run
 from adaptive_sleep.experiments.training_cost import training_of
@@ -88,8 +94,10 @@ def _changes(
     }
     if changes.switch is not None:
         mixes["switch"] = changes.switch
-    for name, powers in mixes.items():
-        where = changed(recipe, streams, seed, name, powers)
+    sources = {name: changed(recipe, streams, seed, name, mix) for name, mix in mixes.items()}
+    if changes.bursts is not None:
+        sources["bursts"] = in_bursts(recipe, streams, seed)
+    for name, where in sources.items():
         bench = replace(test, source=where, folder=test.folder.parent / name)
         yield name, judge.rows(bench, bench.forks("forks"), control)
     if changes.price is not None:

@@ -16,9 +16,10 @@ import polars as pl
 from adaptive_sleep.experiments.comparing import Comparison, RecordedStreams, TaskStreams
 from adaptive_sleep.experiments.runs import open_recording
 from adaptive_sleep.streams.recording import Recording
-from adaptive_sleep.streams.tasks.mixed import in_order
+from adaptive_sleep.streams.tasks.drawing import power_weights
+from adaptive_sleep.streams.tasks.mixed import Mixed, in_order
 from adaptive_sleep.streams.tasks.recorded import record_batch
-from adaptive_sleep.streams.tasks.task import Part, Task
+from adaptive_sleep.streams.tasks.task import Part, TaskBatch
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
@@ -34,12 +35,6 @@ class Source:
     def open(self) -> Recording:
         """The recording; raises as `Recording.open` does."""
         return open_recording(self.recording)
-
-
-def mix_weights(task: Task, power: float) -> dict[int, float]:
-    """Weights of the difficulties: d^-power, or (1 + d)^-power where they begin at 0."""
-    least = 0 in task.space.difficulties
-    return {d: float(least + d) ** -power for d in task.space.difficulties}
 
 
 def source(
@@ -62,6 +57,22 @@ def changed(
     assert recipe.task is not None
     mixes = [(power, recipe.task.samples // len(powers)) for power in powers]
     return _drawn(recipe, folder / name, "test", seed, mixes)
+
+
+def in_bursts(recipe: Comparison, folder: Path, seed: int) -> Source:
+    """A test stream on which the mixes of `switch` come by turns, each stream in its own bursts."""
+    assert recipe.task is not None
+    assert recipe.changes.switch is not None
+    assert recipe.changes.bursts is not None
+    task, path, powers = recipe.made_task(), folder / "bursts", recipe.changes.switch
+    if not path.exists():
+        easy, hard = (power_weights(task.space.difficulties, power) for power in powers)
+        mixed = Mixed(((task, 1.0),), easy, hard, recipe.changes.bursts)
+        random = np.random.default_rng([recipe.seed, PARTS.index("test"), seed, len(powers)])
+        streams = min(recipe.task.streams, recipe.task.samples)
+        batch = mixed.dealt(random, recipe.task.samples, "test", streams=streams)
+        _write(recipe, path, batch, "test", seed, powers, streams)
+    return Source(str(path))
 
 
 def pieces(
@@ -136,17 +147,33 @@ def _drawn(
     batches = []
     for number, (power, count) in enumerate(mixes):
         random = np.random.default_rng([recipe.seed, PARTS.index(part), seed, number, *key])
-        batches.append(task.sample(random, count, part=part, weights=mix_weights(task, power)))
+        weights = power_weights(task.space.difficulties, power)
+        batches.append(task.sample(random, count, part=part, weights=weights))
+    ends = np.cumsum([len(batch) for batch in batches])
+    rows = [np.arange(end - len(b), end) for end, b in zip(ends, batches, strict=True)]
+    whole = in_order(rows, batches)
+    wide = len(whole) if recipe.task.fresh else streams or recipe.task.streams
+    _write(recipe, path, whole, part, seed, [power for power, _ in mixes], wide)
+    return where
+
+
+def _write(
+    recipe: Comparison,
+    path: Path,
+    batch: TaskBatch,
+    part: Part,
+    seed: int,
+    powers: Sequence[float],
+    streams: int,
+) -> None:
+    """Record samples, and say where they come from."""
+    assert recipe.task is not None
+    task = recipe.made_task()
     provenance = {
         "source": "task",
         "task": f"{task.name}({recipe.task.parameters})",
         "part": part,
         "seed": f"{recipe.seed}, {seed}",
-        "mixes": str([power for power, _ in mixes]),
+        "mixes": str(list(powers)),
     }
-    ends = np.cumsum([len(batch) for batch in batches])
-    rows = [np.arange(end - len(b), end) for end, b in zip(ends, batches, strict=True)]
-    whole = in_order(rows, batches)
-    wide = len(whole) if recipe.task.fresh else streams or recipe.task.streams
-    record_batch(whole, task.space, path, streams=wide, provenance=provenance)
-    return where
+    record_batch(batch, task.space, path, streams=streams, provenance=provenance)

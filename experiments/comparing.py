@@ -105,11 +105,13 @@ class PolicyEntry:
 @dataclass(frozen=True)
 class Changes:
     """What is run besides, with all parameters as they were chosen: `mixes`, the power by name;
-    `switch`, the powers of the first and the second half of each stream; `price` of a FLOP in units
-    of loss, which is then doubled."""
+    `switch`, the powers of the first and the second half of each stream; `bursts`, mean lengths in
+    samples, in which these two mixes come by turns on each stream; `price` of a FLOP in units of
+    loss, which is then doubled."""
 
     mixes: dict[str, float] = field(default_factory=dict)
     switch: tuple[float, float] | None = None
+    bursts: tuple[float, float] | None = None
     price: float | None = None
 
 
@@ -242,8 +244,20 @@ def _check_changes(recipe: Comparison) -> None:
         _check_power(f"[changes] mixes.{name}", power)
     for power in changes.switch or ():
         _check_power("[changes] switch", power)
+    if changes.bursts is not None:
+        _check_bursts(recipe, changes.bursts)
     if changes.price is not None and not 0.0 < changes.price < math.inf:
         raise InputError(f"[changes] price={changes.price}: units of loss per FLOP, above 0")
+
+
+def _check_bursts(recipe: Comparison, bursts: Span) -> None:
+    given = f"[changes] bursts={list(bursts)}"
+    if recipe.changes.switch is None:
+        raise InputError(f"{given}: of the two mixes of switch; give it too, e.g. [2.0, -2.0]")
+    if recipe.task is not None and recipe.task.fresh:
+        raise InputError(f"{given}: with fresh = true a stream has one sample; leave out one")
+    if not all(1.0 <= mean < math.inf for mean in bursts):
+        raise InputError(f"{given}: mean lengths in samples, from 1, e.g. [6.0, 3.0]")
 
 
 def _check_power(name: str, power: float) -> None:

@@ -56,6 +56,12 @@ def check_weights(name: str, weights: Mapping[int, float], allowed: tuple[int, .
         raise InputError(f"{name}={dict(weights)}: at least 1 weight must be above 0")
 
 
+def power_weights(difficulties: Sequence[int], power: float) -> dict[int, float]:
+    """Weights of difficulties: d^-power, or (1 + d)^-power where they begin at 0."""
+    least = 0 in difficulties
+    return {d: float(least + d) ** -power for d in difficulties}
+
+
 def check_difficulties(
     name: str, given: Sequence[int] | Mapping[int, float], allowed: tuple[int, ...]
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ class Mixed:
     easy: Mapping[int, float]
     hard: Mapping[int, float]
     bursts: tuple[float, float] = (32.0, 8.0)
+
+    name: ClassVar[str] = "mixed"
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -78,6 +80,16 @@ class Mixed:
             hard = self._states(random, count, last)
             last = bool(hard[-1])
             yield self._drawn(random, hard, part)
+
+    def dealt(
+        self, random: np.random.Generator, count: int, part: Part, *, streams: int
+    ) -> TaskBatch:
+        """Return `count` samples of `part`, sample i for stream i mod `streams`; each stream has
+        bursts of its own. Raises InputError where a stream would have none."""
+        if not 1 <= streams <= count:
+            raise InputError(f"streams={streams}: from 1 to {count}, one sample each at least")
+        rows = [np.arange(first, count, streams) for first in range(streams)]
+        return in_order(rows, [self.sequence(random, len(some), part) for some in rows])
 
     def _states(
         self, random: np.random.Generator, count: int, last: bool | None

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..events import Channel
 from ..recording import Recording
 from ..writer import RecordingWriter
+from .mixed import Mixed
 from .task import Part, Task, TaskBatch, TaskSpace, WindowEvents, events
 
 CHANNELS = (Channel(TARGET, "label"), Channel("difficulty", "label"))
@@ -32,7 +33,7 @@ _MOST_ANSWERS = 2**24  # and labels as float32
 
 
 def record(
-    task: Task,
+    task: Task | Mixed,
     path: str | os.PathLike[str],
     *,
     samples: int,
@@ -44,11 +45,18 @@ def record(
     """Write `samples` samples of a task as a recording of tokens, and open it.
 
     They are those of `task.sample(default_rng(seed), samples, ...)`, dealt to `streams` streams as
-    `record_batch` does. Raises InputError for what the task refuses, an existing path, and a task
-    that a recording cannot hold.
+    `record_batch` does; of a `Mixed` those of its `dealt`, so that difficulty comes in bursts, and
+    without `weights`, which it has. Raises InputError for what the task refuses, an existing path,
+    and a task that a recording cannot hold.
     """
     _check(task.space, streams)
-    batch = task.sample(np.random.default_rng(seed), samples, part=part, weights=weights)
+    random = np.random.default_rng(seed)
+    if isinstance(task, Mixed):
+        if weights is not None:
+            raise InputError("weights: a mixed task has its own, easy and hard; leave them out")
+        batch = task.dealt(random, samples, part, streams=streams)
+    else:
+        batch = task.sample(random, samples, part=part, weights=weights)
     return record_batch(
         batch,
         task.space,
@@ -123,7 +131,7 @@ def _check(space: TaskSpace, streams: int) -> None:
         )
 
 
-def _written(task: Task) -> str:
+def _written(task: Task | Mixed) -> str:
     """A task as it may be made again: its name and all parameters."""
     made: Any = task
     if not is_dataclass(made):

@@ -150,3 +150,25 @@ def test_train_takes_a_recipe_or_a_recording(
     assert asked[1:] == [(Path("mine.toml"), Path("new.safetensors"))]
     assert main(["train", "mine.toml", "--out", "m.safetensors"]) == 2  # it is there
     assert len(asked) == 2
+
+
+def test_a_task_is_recorded_in_bursts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = ["record", "task", "chain", "--samples", "64"]
+    assert main([*record, "--power", "16", "--bursts", "4,4", "--out", "B", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 64 * 32
+    seen = pl.read_parquet(tmp_path / "B" / "*.parquet")["difficulty"]
+    assert (seen == 3).mean() > 0.2  # the easiest, hardly ever drawn in the hard bursts
+    assert (seen > 8).mean() > 0.2
+    zero = ["record", "task", "lead_lag", "--power", "1", "--samples", "8", "--out", "L"]
+    assert main(zero) == 0  # its least difficulty is 0
+    for options, said in (
+        (["--bursts", "32"], "two mean lengths"),
+        (["--bursts", "0.5,3"], "at least 1"),
+        (["--hard-power", "3"], "goes with --bursts"),
+    ):
+        assert main([*record, *options, "--out", "C"]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "C").exists()

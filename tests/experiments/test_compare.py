@@ -20,7 +20,13 @@ from adaptive_sleep.experiments.cli import main
 from adaptive_sleep.experiments.compare import claim, compare
 from adaptive_sleep.experiments.compare_models import models_of, trained
 from adaptive_sleep.experiments.compare_seed import look_up
-from adaptive_sleep.experiments.compare_streams import Source, changed, difficulties, source
+from adaptive_sleep.experiments.compare_streams import (
+    Source,
+    changed,
+    difficulties,
+    in_bursts,
+    source,
+)
 from adaptive_sleep.experiments.comparing import Models, read_comparison
 from adaptive_sleep.experiments.controls import slept_windows
 from adaptive_sleep.experiments.finding import find_recipe
@@ -44,6 +50,7 @@ quick_samples = 8
 table = true
 [changes]
 switch = [4.0, -4.0]
+bursts = [1.0, 1.0]
 [[policies]]
 name = "lot"
 spec = "random(mean={{mean}}, most=3)"
@@ -102,7 +109,7 @@ def test_every_row_is_there_with_its_keys(found: dict[str, Any]) -> None:
         assert row["score_interval"][0] <= row["score"] <= row["score_interval"][1]
     online = [row["name"] for row in found["rows"] if row["online"]]
     assert online == ["fixed-1", "fixed-2", "fixed-3", "lot"]
-    assert set(found["changes"]) == {"switch"}
+    assert set(found["changes"]) == {"switch", "bursts"}
     assert found["seeds"] == [0, 1]
     assert found["quick"] is False
     assert len(set(found["model_hashes"].values())) == 2
@@ -157,9 +164,9 @@ def test_streams_of_seeds_and_parts_differ(found: dict[str, Any], place: Path) -
     hashes = {
         (seed, part): Source(str(place / "out" / seed / "streams" / part)).open().sha256
         for seed in ("seed-0", "seed-1")
-        for part in ("validation", "test", "switch")
+        for part in ("validation", "test", "switch", "bursts")
     }
-    assert len(set(hashes.values())) == 6
+    assert len(set(hashes.values())) == 8
 
 
 def test_a_stream_may_change_its_mix_half_way(place: Path, tmp_path: Path) -> None:
@@ -170,6 +177,18 @@ def test_a_stream_may_change_its_mix_half_way(place: Path, tmp_path: Path) -> No
         half = len(rows) // 2
         assert set(rows["difficulty"][:half]) == {1}
         assert set(rows["difficulty"][half:]) == {2}
+
+
+def test_on_streams_with_bursts_two_mixes_come_by_turns(place: Path, tmp_path: Path) -> None:
+    text = (place / "tiny.toml").read_text().replace("switch = [4.0", "switch = [16.0")
+    (tmp_path / "far.toml").write_text(text.replace(", -4.0]", ", -16.0]"))
+    where = in_bursts(read_comparison(tmp_path / "far.toml"), tmp_path, 0)
+    by = difficulties(where).sort("stream", "first_time", maintain_order=True)
+    streams = [rows["difficulty"].to_list() for _, rows in by.group_by("stream")]
+    assert len(streams) == 4
+    for stream in streams:
+        hard = [stream[at] for at in range(0, len(stream), len(stream) // 4)]
+        assert hard in ([1, 2, 1, 2], [2, 1, 2, 1])  # bursts of one sample
 
 
 def test_a_table_takes_the_fewest_passes_that_do(place: Path, tmp_path: Path) -> None:
@@ -319,7 +338,7 @@ def test_results_are_shown_where_there_are_some(
     assert json.loads(capsys.readouterr().out)["rows"] == json.loads(json.dumps(found["rows"]))
     assert main(["compare", recipe, "--from-results"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("lot-shuffled") == 2  # the streams as they are, and those that change
+    assert shown.count("lot-shuffled") == 3  # the streams as they are, and those that change
     assert found["reading"][0] in shown
 
 

@@ -71,6 +71,8 @@ def test_a_grid_is_every_choice_in_order() -> None:
         (TASK, 'name = "hops"', 'name = "hops"\npower = nan', "power=nan"),
         (TASK, "hard = -1.0", "Hard = -1.0", "small letters"),
         (TASK, "mixes = { hard = -1.0 }", "price = 0.0", "price=0.0"),
+        (TASK, "mixes = { hard = -1.0 }", "bursts = [6.0, 3.0]", "of the two mixes of switch"),
+        (TASK, "mixes = { hard", "switch = [1, -1]\nbursts = [0, 3]\nmixes = { hard", "from 1"),
         (TASK, "grid =", "gird =", "did you mean 'grid'"),
         (TASK, "{tolerance}", "{tolerence}", "did you mean 'tolerance'"),
         (TASK, "{tolerance}", "0.1", "not in its spec"),

@@ -10,6 +10,7 @@ import pytest
 
 from adaptive_sleep.streams.cutting import Cutter, Windower
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.tasks.mixed import Mixed
 from adaptive_sleep.streams.tasks.recorded import GAP_SECONDS, record, record_batch
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import events
@@ -120,3 +121,24 @@ def test_what_cannot_be_recorded_is_refused(name, params, changes, told, tmp_pat
     with pytest.raises(InputError, match=told):
         record(make_task(name, **params), tmp_path / "r", **given)
     assert not (tmp_path / "r").exists()
+
+
+def test_bursts_are_each_streams_own(tmp_path: Path):
+    chain = make_task("chain")
+    mixed = Mixed(((chain, 1.0),), {3: 1.0}, {12: 1.0}, bursts=(1.0, 1.0))
+    recording = record(mixed, tmp_path / "r", samples=40, seed=3, part="test", streams=4)
+    seen = recording.scan().select("stream", "difficulty").collect()
+    begun = set()
+    for stream, rows in seen.group_by("stream"):
+        turns = [d for d, again in zip(rows["difficulty"], [0, *rows["difficulty"]], strict=False)
+                 if d != again]  # fmt: skip
+        assert turns in ([3, 12] * 5, [12, 3] * 5), stream
+        begun.add(turns[0])
+    assert begun == {3, 12}
+    assert "mixed(" in recording.manifest.provenance["task"]
+    again = record(mixed, tmp_path / "s", samples=40, seed=3, part="test", streams=4)
+    assert again.sha256 == recording.sha256
+    with pytest.raises(InputError, match="has its own, easy and hard"):
+        record(mixed, tmp_path / "t", samples=4, seed=3, part="test", weights={3: 1.0})
+    with pytest.raises(InputError, match="streams=5: from 1 to 4"):
+        record(mixed, tmp_path / "t", samples=4, seed=3, part="test", streams=5)
