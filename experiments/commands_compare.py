@@ -5,7 +5,7 @@ The work is done in compare.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +41,8 @@ def compare(
     """
     if quick and results:
         raise InputError("compare: give one of --quick and --from-results")
-    for option, value in (("--out", out), ("--jobs", jobs)):
+    unused: dict[str, Any] = {"--out": out, "--jobs": jobs}
+    for option, value in unused.items():
         if results and value is not None:
             raise InputError(f"compare --from-results: runs nothing; leave out {option} {value}")
     from adaptive_sleep.experiments import compare as work
@@ -63,14 +64,50 @@ COLUMNS = ("row", "online", "score", "to fixed", "mean passes", "FLOPs / event",
            "share", "regret", "to shuffled", "to hull")  # fmt: skip
 
 
+MATCHED = ("row", "score", "to the policy", "FLOPs / event", "of them wake", "knob", "bytes held",
+           "training tokens", "training FLOPs", "tried", "tuning FLOPs")  # fmt: skip
+
+
+def _matched_cells(row: Mapping[str, Any]) -> list[str]:
+    from adaptive_sleep.experiments.report import quantity
+
+    def counted(key: str, form: Callable[[float], str] = quantity) -> str:
+        value = row.get(key)  # of what an earlier version wrote, or a knob that there is not
+        return "" if value is None else form(value)
+
+    beside = row.get("difference_to_policy"), row.get("difference_to_policy_interval")
+    return [
+        row["name"],
+        _mean(row["score"], row["score_interval"], ".4f"),
+        _mean(*beside, "+.4f"),
+        quantity(row["flops_per_event"]),
+        counted("wake_flops_per_event"),
+        counted("knob", "{:g}".format),
+        counted("resident_bytes"),
+        counted("training_tokens"),
+        counted("training_flops"),
+        counted("tuning_trials", "{:g}".format),
+        counted("tuning_flops"),
+    ]
+
+
 def _print(found: Mapping[str, Any]) -> None:
     """Print the table, those of the changes, what the signals tell, and the reading."""
     most = found["max_passes"]
-    parts = {"": found["rows"], **found["changes"]}
+    matched = [row for row in found["rows"] if row.get("target") is not None]
+    parts = {"": [row for row in found["rows"] if row not in matched], **found["changes"]}
     for name, rows in parts.items():
         if name:
             print(f"\n{name}, with all parameters as they were chosen\n")
         print_table(COLUMNS, [_cells(row, most) for row in rows])
+    for name, rows in (
+        ("at matched cost", matched),
+        ("of these, what keeps no more than 1.1 times the bytes of the policy that was best on "
+         "validation", [row for row in matched if row.get("roomy")]),
+    ):  # fmt: skip
+        if rows:
+            print(f"\n{name}\n")
+            print_table(MATCHED, [_matched_cells(row) for row in rows])
     print("\nrank correlation of each signal after one pass with the oracle's passes\n")
     for name, told in found["signals"].items():
         print(f"{name:<18} {_mean(told['correlation'], told['interval'], '+.3f', 'never changes')}")

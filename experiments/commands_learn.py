@@ -62,11 +62,12 @@ def reproduce(
     if sum((bool(checkpoint), results, quick)) > 1:
         raise InputError("reproduce: give one of --quick, --from-checkpoint and --from-results")
     how = "--quick" if quick else "--from-checkpoint" if checkpoint else "--from-results"
-    given = (("--seeds", seeds), ("--kinds", None if kinds == DEFAULT_KINDS else kinds))
-    for option, value in given:
+    fixed = {"--seeds": seeds, "--kinds": None if kinds == DEFAULT_KINDS else kinds}
+    for option, value in fixed.items():
         if value is not None and (quick or checkpoint or results):
             raise InputError(f"reproduce {how}: what it runs is fixed; leave out {option} {value}")
-    for option, value in (("--out", out), ("--jobs", jobs)):
+    unused: dict[str, Any] = {"--out": out, "--jobs": jobs}
+    for option, value in unused.items():
         if value is not None and (checkpoint or results):
             raise InputError(f"reproduce {how}: trains nothing; leave out {option} {value}")
     if changes and (checkpoint or results):

@@ -25,7 +25,7 @@ from adaptive_sleep.experiments.compare_seed import Found, run_seed
 from adaptive_sleep.experiments.comparing import Comparison, read_comparison
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.jobs import one_thread, side_by_side
-from adaptive_sleep.experiments.matched_reading import plain_name, read_matched
+from adaptive_sleep.experiments.matched_reading import beside_policy, plain_name, read_matched
 from adaptive_sleep.experiments.report import write_report
 from adaptive_sleep.experiments.reproduce import Report, commit, interval
 from adaptive_sleep.experiments.runs import versions
@@ -127,7 +127,7 @@ def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
     of signals with the oracle's passes, and where all of it comes from; with stable keys."""
     most, seeds = plan.max_passes, sorted(done)
     found = {seed: done[seed].found for seed in seeds}
-    rows = make_rows({seed: one.rows for seed, one in found.items()}, most)
+    rows = beside_policy(make_rows({seed: one.rows for seed, one in found.items()}, most))
     left = _left_out(found, rows)
     changes = {
         name: make_rows({seed: one.changes[name] for seed, one in found.items()}, most)

@@ -52,8 +52,9 @@ class Market:
     validation part that are as long, and the same for every seed, so that each finds the same knobs
     of what does not sleep (of a recording as many rows as the test has, from the first on: only
     lengths matter there); the training recipe that baselines change (in as many steps as the model
-    took, few in a quick comparison), what the training of the model took, and of a task whose
-    questions stand alone their `reaches` on the test stream."""
+    took, few in a quick comparison), what the training of the model took, the FLOPs of the forks
+    that policies were `fitted` to, and of a task whose questions stand alone their `reaches` on the
+    test stream."""
 
     validation: Bench
     test: Bench
@@ -62,6 +63,7 @@ class Market:
     taken: Training
     seed: int
     quick: bool
+    fitted: float = 0.0
     reaches: pl.DataFrame | None = None
 
     @property
@@ -81,8 +83,11 @@ class Market:
         )  # fmt: skip
 
 
-def market(validation: Bench, test: Bench, seed: int, *, quick: bool) -> Market:
-    """The market of a seed. Raises InputError for a wrong training recipe."""
+def market(
+    validation: Bench, test: Bench, seed: int, *, quick: bool, fitted: float = 0.0
+) -> Market:
+    """The market of a seed, where policies were `fitted` for so many FLOPs. Raises InputError for a
+    wrong training recipe."""
     training = training_recipe(test.recipe.models.recipe)
     taken = training_of(test.model)
     steps = QUICK_STEPS if quick else taken.steps
@@ -91,14 +96,14 @@ def market(validation: Bench, test: Bench, seed: int, *, quick: bool) -> Market:
     if comparison.recording is not None:
         first, last = comparison.recording.test
         few = Source(comparison.recording.path, 0.0, last - first)
-        return Market(validation, test, few, training, taken, seed, quick)
+        return Market(validation, test, few, training, taken, seed, quick, fitted)
     assert comparison.task is not None
     parts = max(1, comparison.task.streams // FEW)
     where = validation.folder.parent / "streams"
     few, *_ = pieces(comparison, where, comparison.seed, parts, quick=quick)
     alone = comparison.made_task().space.questions == "alone"  # a text asks where it will
     known = reaches(test.source) if alone else None
-    return Market(validation, test, few, training, taken, seed, quick, known)
+    return Market(validation, test, few, training, taken, seed, quick, fitted, known)
 
 
 def matched_rows(
@@ -132,19 +137,23 @@ def _policy(
 ) -> SeedRow | None:
     """A policy with the point of its grid that does best on validation among those that cost no
     more than the target; None where all cost more."""
-    tried = []
+    tried, flops = [], 0.0 if not entry.fit else here.fitted
     for number, values in enumerate(entry.points()):
         spec = entry.written({**values, **files})
         run = here.validation.run(f"{entry.name}-{number}", spec)
         assert run.summary is not None
         tried.append((run.summary.flops_per_event, point(run)[1], spec))
+        flops += run.summary.flops_per_event * run.summary.events
     chosen = affordable(tried, target)
     if chosen is None:
         return None
     _, score, spec = chosen
     run = here.test.run(f"{entry.name}-{_short(target)}", spec)
     row = _row(here, run, "matched", entry.spec, online=entry.online)
-    row = replace(row, policy=format_spec(resolve(spec)), validation_score=score)
+    row = replace(
+        row, policy=format_spec(resolve(spec)), validation_score=score, tuning_trials=len(tried),
+        tuning_flops=flops,
+    )  # fmt: skip
     return _taught(row, here.taken.tokens, here.taken.flops)
 
 
@@ -209,7 +218,7 @@ def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
         most=passes_of(here.training),
     )  # fmt: skip
     row = _row(here, bench.run("test", setup.policy), "baseline", f"{name}({knob})")
-    return _taught(replace(row, knob=knob), tokens, flops)
+    return _taught(replace(row, knob=knob, tuning_trials=1, tuning_flops=0.0), tokens, flops)
 
 
 def _taught(row: SeedRow, tokens: int, flops: float) -> SeedRow:

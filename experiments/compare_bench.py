@@ -18,7 +18,7 @@ from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.experiments.compare_rows import Point
 from adaptive_sleep.experiments.compare_streams import Source
 from adaptive_sleep.experiments.comparing import Comparison
-from adaptive_sleep.experiments.counterfactual import counterfactuals, open_counterfactuals
+from adaptive_sleep.experiments.counterfactual import RUN, counterfactuals, open_counterfactuals
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import Run, open_run
 from adaptive_sleep.ledger import Ledger
@@ -67,6 +67,13 @@ class Bench:
             start=self.source.start, stop=self.source.stop, gap_seconds=self.recipe.gap,
             max_passes=most, seed=self.recipe.seed,
         ).table  # fmt: skip
+
+
+def forked_flops(forks: Path) -> float:
+    """What a folder of counterfactuals took: the forks, and the run that they leave."""
+    summary = open_run(forks / RUN).summary
+    assert summary is not None
+    return open_counterfactuals(forks).forked_flops + summary.flops_per_event * summary.events
 
 
 def point(run: Run, *, charged: bool = False) -> Point:

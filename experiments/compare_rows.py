@@ -37,7 +37,9 @@ class SeedRow:
     validation (None: there was no grid).
     `optimistic`: what chose the passes is in the score. Of rows at matched cost (kinds "matched", a
     policy, and "baseline"): `target`, times the plain hybrid's FLOPs per event; the `knob` of a
-    baseline; what its model was trained on, tokens each counted once; the FLOPs of wake passes
+    baseline; what its model was trained on, tokens each counted once; the points that a policy was
+    chosen among, and the FLOPs of running them and of what it was fitted to (a baseline's one knob
+    is set by its cost, so it has one try, which nothing is spent on); the FLOPs of wake passes
     alone, which a prediction waits for; wall-clock seconds; and, of a task, the windows all right
     `by_reach` of their questions (`compare_reach`), so the score within and beyond the
     `largest_window`, in events, of the baseline larger_window at that target.
@@ -72,6 +74,8 @@ class SeedRow:
     knob: int | None = None
     training_tokens: int | None = None
     training_flops: float | None = None
+    tuning_trials: int | None = None
+    tuning_flops: float | None = None
     wake_flops_per_event: float | None = None
     seconds_per_event: float | None = None
     by_reach: ByReach | None = None
@@ -130,6 +134,8 @@ _MATCHED = (
     "knob",
     "training_tokens",
     "training_flops",
+    "tuning_trials",
+    "tuning_flops",
     "wake_flops_per_event",
     "seconds_per_event",
     "largest_window",

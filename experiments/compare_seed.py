@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from adaptive_sleep.experiments.compare_baselines import market, matched_rows
-from adaptive_sleep.experiments.compare_bench import Bench, Tell, point
+from adaptive_sleep.experiments.compare_bench import Bench, Tell, forked_flops, point
 from adaptive_sleep.experiments.compare_fits import fitted
 from adaptive_sleep.experiments.compare_judge import Choice, Judge, Rows, correlations
 from adaptive_sleep.experiments.compare_rows import Point
@@ -59,9 +59,11 @@ def run_seed(
     fixed = {n: tried.run(f"fixed-{n}", f"fixed({n})") for n in range(1, recipe.max_passes + 1)}
     known = [point(run) for run in fixed.values()]
     files: dict[str, str] = {"model": model}
+    fit_flops = 0.0
     for fit in dict.fromkeys(entry.fit for entry in recipe.policies if entry.fit):
         training = bench("train", "fit")
         training.forks("forks")
+        fit_flops = forked_flops(training.folder / "forks")  # all fits read the same
         files[fit] = str(fitted(fit, training.folder / "forks", training.folder, recipe.seed))
     choices = [choose(tried, entry, files, known[-1][1]) for entry in recipe.policies]
     table = look_up(tried.source, fixed, recipe.within) if recipe.task and recipe.task.table else {}
@@ -72,7 +74,8 @@ def run_seed(
     shown = [name for name, row in rows.items() if row.kind in ("fixed", "policy")]
     unmatched: dict[str, str] = {}
     if recipe.baselines:
-        matched, unmatched = matched_rows(market(tried, test, seed, quick=quick), files)
+        here = market(tried, test, seed, quick=quick, fitted=fit_flops)
+        matched, unmatched = matched_rows(here, files)
         rows |= matched
     return Found(
         rows,

@@ -29,6 +29,26 @@ def read_matched(rows: Sequence[Row]) -> list[str]:
     return said
 
 
+def beside_policy(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows, those at matched cost with their place beside the policy that did best on
+    validation at their target: `difference_to_policy`, a row's score less the policy's, and its
+    interval over seeds (None for the policy itself), and whether it is as `roomy`, which the second
+    table is of: no more than 1.1 times the policy's resident bytes."""
+    told: list[dict[str, Any]] = []
+    for row in rows:
+        found = dict(row)
+        if row.get("target") is not None:
+            here = [one for one in rows if one.get("target") == row["target"]]
+            if any(one["kind"] == "matched" for one in here):
+                ours = _chosen(here)
+                differences = None if row is ours else _differences(row, ours)
+                found["difference_to_policy"] = differences and float(np.mean(differences))
+                found["difference_to_policy_interval"] = differences and interval(differences)
+                found["roomy"] = as_roomy(_spent(ours), _spent(row))
+        told.append(found)
+    return told
+
+
 def _best(rows: Sequence[Row], target: float) -> list[str]:
     """Of a target the policy that did best on validation, and the baseline that does best on the
     test, which favours the baselines; with what each costs."""

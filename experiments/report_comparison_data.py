@@ -55,6 +55,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     knob: float | None = None
     training_tokens: float | None = None
     training_flops: float | None = None
+    tuning_trials: float | None = None
+    tuning_flops: float | None = None
+    difference_to_policy: float | None = None
+    difference_to_policy_interval: Ends | None = None
+    roomy: bool | None = None
     wake_flops_per_event: float | None = None
     seconds_per_event: float | None = None
     largest_window: float | None = None
@@ -69,6 +74,12 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         """The least difference to fixed(max_passes) that would have been told from none: half of
         its interval. None where it has none, and of fixed(max_passes) itself."""
         low, high = self.difference_interval or (0.0, 0.0)
+        return (high - low) / 2 or None
+
+    @property
+    def smallest_beside(self) -> float | None:
+        """The same of its difference to the policy at its target."""
+        low, high = self.difference_to_policy_interval or (0.0, 0.0)
         return (high - low) / 2 or None
 
     @property

@@ -58,6 +58,11 @@ def _matched_columns(rows: Sequence[Row]) -> list[Column]:
          lambda row: number(row.target, "g")),
         ("score", "Mean over trained models, ± half its 95 % t-interval",
          lambda row: number(row.score, ".4f", row.score_interval)),
+        ("to the policy", "Difference of the score to the policy at that target that was best on "
+         "validation",
+         lambda row: number(row.difference_to_policy, "+.4f", row.difference_to_policy_interval)),
+        ("smallest effect", "What that difference must be to be told from none",
+         lambda row: number(row.smallest_beside, ".4f")),
         ("FLOPs per event", "All FLOPs per event, by the ledger",
          lambda row: _quantity(row.flops_per_event)),
         ("of them wake", "What a prediction waits for: wake passes alone",
@@ -67,6 +72,10 @@ def _matched_columns(rows: Sequence[Row]) -> list[Column]:
          lambda row: _quantity(row.resident_bytes)),
         ("training tokens", "Each counted once", lambda row: _quantity(row.training_tokens)),
         ("training FLOPs", "Of its model", lambda row: _quantity(row.training_flops)),
+        ("tried", "Points that it was chosen among; a baseline's knob is set by its cost",
+         lambda row: number(row.tuning_trials, "g")),
+        ("tuning FLOPs", "Of trying them, and of what a policy was fitted to",
+         lambda row: _quantity(row.tuning_flops)),
         ("time per event", "Wall clock, on the machine that ran it",
          lambda row: Cell("" if row.seconds_per_event is None
                           else f"{1e3 * row.seconds_per_event:.3g} ms", row.seconds_per_event)),
@@ -116,7 +125,10 @@ def tables_of(
 
     found = {"rows": table("rows", result.others, _columns(most))}
     if result.matched:
-        found["matched"] = table("matched", result.matched, _matched_columns(result.matched))
+        columns = _matched_columns(result.matched)
+        found["matched"] = table("matched", result.matched, columns)
+        if roomy := [row for row in result.matched if row.roomy]:
+            found["roomy"] = table("roomy", roomy, columns)
     if result.changes:
         found["changes"] = _changes_table(result, colours)
     if result.signals:

@@ -56,6 +56,11 @@ def test_every_row_is_at_its_target(found: dict[str, Any], place: Path) -> None:
     assert ours["name"] == "lot@1.1"
     assert ours["policy"].startswith(("random(mean=1.0,", "random(mean=1.1,"))
     assert found["left_out"] == {}
+    assert ours["tuning_trials"] == 3
+    grid = [place / "out" / "seed-0" / "validation" / f"lot-{n}" for n in range(3)]
+    runs = [open_run(run).summary for run in grid]
+    tried = sum(run.flops_per_event * run.events for run in runs if run is not None)
+    assert ours["tuning_flops"] == pytest.approx(tried)
     for row in rows.values():
         slept = row["sleep_flops_per_event"]
         assert row["wake_flops_per_event"] + slept <= row["flops_per_event"]
@@ -66,6 +71,7 @@ def test_every_row_is_at_its_target(found: dict[str, Any], place: Path) -> None:
     for name in ("fixed", "compressed_kv", "wake_loops"):
         mine = [row for row in rows.values() if row["name"].split("@")[0].split("-")[0] == name]
         assert mine, name
+        assert {(row["tuning_trials"], row["tuning_flops"]) for row in mine} == {(1, 0.0)}
         assert all(isinstance(row["knob"], int) for row in mine)
         assert all(row["kind"] == "baseline" for row in mine)
         for row in mine:

@@ -269,6 +269,41 @@ def looked_at(text: str, clicks: str, folder: Path) -> tuple[Page, str]:
     return page, shown
 
 
+PHONE = 390, 844  # pixels; a window of the browser is never narrower than 500, a frame may be
+
+
+def on_a_phone(text: str, folder: Path) -> dict[str, float]:
+    """How a page stands in a frame as wide as a phone: pixels of the `frame`, of the `widest` of
+    what does not scroll by itself, and of the `smallest` letters that are shown, plots apart."""
+    look = """<script>addEventListener("load", () => {
+      const sizes = [];
+      const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+      while (walk.nextNode()) {
+        const owner = walk.currentNode.parentElement;
+        if (!walk.currentNode.data.trim() || owner.closest(".plot, script, style")) continue;
+        if (owner.getClientRects().length) sizes.push(parseFloat(getComputedStyle(owner).fontSize));
+      }
+      parent.postMessage([innerWidth, document.documentElement.scrollWidth, Math.min(...sizes)],
+                         "*");
+    });</script></body>"""
+    (folder / "inner.html").write_text(text.replace("</body>", look), encoding="utf-8")
+    outer = folder / "phone.html"
+    outer.write_text(
+        "<script>onmessage = (it) => { document.title = `phone ${it.data.join(' ')}`; };</script>"
+        f'<iframe src="inner.html" width="{PHONE[0]}" height="{PHONE[1]}" frameborder="0"></iframe>'
+    )
+    _, shown, complaints = browse(outer, folder / "profile")
+    assert complaints == []
+    found = re.search(r"<title>phone (\S+) (\S+) (\S+)</title>", shown)
+    assert found is not None
+    return dict(zip(("frame", "widest", "smallest"), map(float, found.groups()), strict=True))
+
+
+def legible(page: dict[str, float]) -> bool:
+    """Whether nothing must be pushed aside to be read, and no letters are too small."""
+    return page["frame"] == PHONE[0] >= page["widest"] and page["smallest"] >= 11
+
+
 def drawn_in(shown: str) -> list[str]:
     """The figures that a browser drew, by their places."""
     return re.findall(r'class="plot js-plotly-plot" id="(\w+)"', shown)
@@ -280,6 +315,7 @@ def test_a_browser_draws_all_figures_without_an_error(runs: list[Path], tmp_path
     _, text, complaints = browse(written, tmp_path / "profile")
     assert drawn_in(text) == ["time", "tradeoff", "by_phase", "signals"]
     assert complaints == []
+    assert legible(on_a_phone(written.read_text(encoding="utf-8"), tmp_path))
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -14,10 +14,12 @@ from typing import Any
 import polars as pl
 import pytest
 from synthetic_runs import WINDOWS, make_recording, make_run, make_trace
-from test_report import CHROMIUM, Page, drawn_in, looked_at
+from test_report import CHROMIUM, Page, drawn_in, legible, looked_at, on_a_phone
 
 from adaptive_sleep.experiments.cli import main
+from adaptive_sleep.experiments.commands_compare import _print
 from adaptive_sleep.experiments.compare_rows import SeedRow, make_rows
+from adaptive_sleep.experiments.matched_reading import beside_policy
 from adaptive_sleep.experiments.report_comparison import render
 from adaptive_sleep.experiments.report_comparison_data import (
     Row,
@@ -65,9 +67,14 @@ def seed_rows(seed: int, *, matched: bool = True) -> dict[str, SeedRow]:
         for target in (1.25, 1.5):
             at = {"target": target, "training_tokens": 10, "training_flops": 1e9}
             cost = 100 * target
-            rows[f"{POLICY}@{target:g}"] = made("matched", 0.75 + more, cost, **at)
+            rows[f"{POLICY}@{target:g}"] = made(
+                "matched", 0.75 + more, cost, validation_score=0.7, tuning_trials=7, **at
+            )  # fmt: skip
             for name in ("deeper", "deeper-compute", "larger_window-below", "larger_window-above"):
-                rows[f"{name}@{target:g}"] = made("baseline", 0.6, cost, knob=3, **at)
+                room = 1200 if "larger" in name else 1100
+                rows[f"{name}@{target:g}"] = made(
+                    "baseline", 0.6, cost, knob=3, resident_bytes=room, **at
+                )
     return rows
 
 
@@ -85,7 +92,7 @@ def usual() -> str:
     }
     found = {
         "comparison": "made_up",
-        "rows": make_rows(by_seed, MOST),
+        "rows": beside_policy(make_rows(by_seed, MOST)),
         "changes": {name: make_rows(harder, MOST) for name in ("mix-hard", "switch", "price")},
         "signals": {"surprise": {"correlation": 0.5, "interval": [0.4, 0.6]},
                     "gap": {"correlation": None, "interval": None}},
@@ -156,7 +163,7 @@ def test_the_page_loads_nothing_and_gives_every_table(text: str) -> None:
     assert {tag for tag, _ in page.loads} == {"a"}
     assert all(address.startswith("data:") for _, address in page.loads)
     assert "default-src 'none'" in text
-    tables = ("rows", "matched", "changes", "passes", "seeds", "signals")
+    tables = ("rows", "matched", "roomy", "changes", "passes", "seeds", "signals")
     assert set(page.frames) == {f"made_up-{name}.parquet" for name in tables}
     assert {*tables, "tradeoff"} <= page.ids
     assert text.count("plotly.js v") == 1
@@ -177,6 +184,31 @@ def test_rows_and_their_parquet_are_those_of_the_json(text: str, folder: Path) -
     seeds = page.frames["made_up-seeds.parquet"].filter(pl.col("row") == POLICY)
     assert seeds["seed"].to_list() == list(SEEDS)
     assert seeds["score"].to_list() == pytest.approx([0.79, 0.80, 0.81])
+
+
+def test_rows_at_matched_cost_stand_beside_the_policy_and_its_bytes(
+    text: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = json.loads((folder / "made_up.json").read_text())
+    rows = {row["name"]: row for row in held["rows"]}
+    page = Links(text)
+    matched, roomy = (page.frames[f"made_up-{name}.parquet"] for name in ("matched", "roomy"))
+    assert set(matched["name"]) - set(roomy["name"]) == {
+        f"larger_window-{side}@{target}" for side in ("below", "above") for target in (1.25, 1.5)
+    }
+    assert rows[f"{POLICY}@1.25"]["difference_to_policy"] is None
+    behind = [-0.15, -0.16, -0.17]
+    assert rows["deeper@1.25"]["difference_to_policy"] == pytest.approx(-0.16)
+    assert rows["deeper@1.25"]["difference_to_policy_interval"] == pytest.approx(interval(behind))
+    one = next(row for row in open_comparison(folder).result.rows if row.name == "deeper@1.25")
+    low, high = interval(behind) or (0.0, 0.0)
+    assert one.smallest_beside == pytest.approx((high - low) / 2)
+    _print(held)
+    first, second = capsys.readouterr().out.split("at matched cost")[1].split("of these, what")
+    assert "larger_window-above@1.5" in first
+    assert "larger_window" not in second.split("rank correlation")[0]
+    assert re.search(rf"{POLICY}@1.5 .* 7 ", first)
+    assert re.search(r"deeper@1.5 .*-0.1600 ±0.0248", second)
 
 
 def test_the_front_is_what_no_deployable_row_beats(folder: Path) -> None:
@@ -354,6 +386,7 @@ def test_a_browser_draws_it_sorts_it_and_asks_for_nothing(text: str, tmp_path: P
     clicks = 'document.querySelectorAll("#rows thead button")[1].click();'
     page, shown = looked_at(text, clicks, tmp_path)
     assert drawn_in(shown) == ["tradeoff", "matched", "changes", "passes"]
+    assert legible(on_a_phone(text, tmp_path))
     scores = [row[1] for row in page.rows if len(row) == 13]  # of the first table
     assert scores
     assert scores == sorted(scores)

@@ -15,7 +15,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from test_report import CHROMIUM, Page, drawn_in, looked_at
+from test_report import CHROMIUM, Page, drawn_in, legible, looked_at, on_a_phone
 from test_report_comparison import Links
 
 from adaptive_sleep.experiments.cli import main
@@ -274,6 +274,7 @@ def test_a_browser_draws_it_sorts_it_and_asks_for_nothing(text: str, tmp_path: P
       document.querySelectorAll(".chips button")[0].click();"""
     _, shown = looked_at(text, clicks, tmp_path)
     assert drawn_in(shown) == ["tradeoff", "progress", "importance"]
+    assert legible(on_a_phone(text, tmp_path))
     trials = shown.partition('<table id="trials">')[2].partition("</table>")[0]
     costs = re.findall(r'<tr>(?:\s*<td.*?</td>){3}\s*<td data-key="([\d.]+)"', trials)
     assert len(costs) == 22  # one was refused
