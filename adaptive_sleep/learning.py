@@ -100,7 +100,9 @@ def task_of(recipe: TaskRecipe) -> Task:
 
 
 def config_of(recipe: TaskRecipe) -> ModelConfig:
-    """The model of a recipe; what the task fixes is filled in where `[model]` leaves it out."""
+    """The model of a recipe. Where `[model]` leaves it out, what the task fixes is, and what
+    experiments say of tasks: under hard eviction sleep that looks both ways, which learned four
+    passes where causal sleep learned two (experiments/LOG.md, choices on a small ring)."""
     space = task_of(recipe).space
     filled: dict[str, Any] = {
         "kind": "tokens",
@@ -110,6 +112,7 @@ def config_of(recipe: TaskRecipe) -> ModelConfig:
         "answers": space.answers,
         "questions": space.questions,
         "window": space.window,
+        "sleep_attention": "bidirectional" if recipe.eviction == "hard" else "causal",
         **recipe.model,
     }
     config = decode(ModelConfig, filled, where="[model]")

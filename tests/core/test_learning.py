@@ -86,6 +86,14 @@ def test_the_answers_come_from_the_fast_weights_alone(model: Model) -> None:
     torch.testing.assert_close(found, alone)
 
 
+def test_what_experiments_say_is_filled_in_where_a_recipe_leaves_it_out() -> None:
+    bare = dataclasses.replace(small(), model={"width": 32, "heads": 2})
+    assert config_of(bare).sleep_attention == "bidirectional"
+    assert config_of(dataclasses.replace(bare, eviction="sliding")).sleep_attention == "causal"
+    given = dataclasses.replace(bare, model={**bare.model, "sleep_attention": "causal"})
+    assert config_of(given).sleep_attention == "causal"
+
+
 def test_no_question_sees_another(model: Model) -> None:
     batch = drawn(small())
     whole = answer(model, batch, 2)[0].logits.view(5, 6, -1)
