@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 import typer
 
@@ -150,33 +150,42 @@ def _write(found: dict[str, Any], folder: Path, stem: str) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    """Print accuracy by N (columns) and difficulty (rows), controls last, and the gain on them."""
+    """Print accuracy by N (columns) and difficulty (rows), controls last; then the gain of every N
+    on the same model at N = 1 and on each control."""
     parts = {f"N={n}": (found["accuracy"][n], found["interval"][n]) for n in found["accuracy"]}
-    named = f"gain of N={found.get('gain_passes')} on"
-    if found.get("gain"):
-        parts[f"{named} N=1"] = found["gain"], found["gain_interval"]
+    gains = {"itself at N=1": (found.get("gains"), found.get("gains_interval"))}
     for kind, control in found.items():
         if kind.startswith("control") and control:
             name, n = kind.replace("_", " "), next(iter(control["accuracy"]))  # made for N = 1
             parts[name] = control["accuracy"][n], control["interval"][n]
-            if control.get("gain"):
-                parts[f"{named} {name}"] = control["gain"], control["gain_interval"]
-    rows = []
-    for difficulty in next(iter(found["accuracy"].values())):
-        cells = []
-        for values, bounds in parts.values():
-            value, ends = values[difficulty], bounds[difficulty]
-            cells.append(f"{value:.3f}" + (f" ±{ends[1] - value:.3f}" if _wide(ends) else ""))
-        rows.append([str(difficulty), *cells])
-    print_table(["difficulty", *parts], rows)
+            gains[name] = control.get("gains"), control.get("gains_interval")
+    _table(parts)
+    for name, (values, bounds) in gains.items():
+        if values and bounds and len(values) > 1:
+            print(f"\ngain on {name}\n")
+            _table({f"N={n}": (values[n], bounds[n]) for n in values if n != "1"}, "+.3f")
     print(
-        f"{found['experiment']}: {len(found['seeds'])} seed(s), {found['parameters']:,} "
+        f"\n{found['experiment']}: {len(found['seeds'])} seed(s), {found['parameters']:,} "
         f"parameters, {found['tokens']:,} tokens and {found['seconds']:.0f} s a seed, "
         f"commit {found['commit']}"
     )
 
 
-def _wide(ends: list[float] | None) -> bool:
+def _table(
+    parts: dict[str, tuple[dict[str, float], dict[str, list[float] | None]]], form: str = ".3f"
+) -> None:
+    """Print a table of columns with intervals, by difficulty."""
+    rows = []
+    for difficulty in next(iter(parts.values()))[0]:
+        cells = []
+        for values, bounds in parts.values():
+            value, ends = values[difficulty], bounds[difficulty]
+            cells.append(f"{value:{form}}" + (f" ±{ends[1] - value:.3f}" if _wide(ends) else ""))
+        rows.append([str(difficulty), *cells])
+    print_table(["difficulty", *parts], rows)
+
+
+def _wide(ends: list[float] | None) -> TypeGuard[list[float]]:
     return ends is not None and math.isfinite(ends[0]) and ends[1] > ends[0]
 
 
