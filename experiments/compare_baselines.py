@@ -19,6 +19,7 @@ from adaptive_sleep.experiments.baselines.setup import (
     Setup,
     passes_of,
     plain,
+    shape_of,
 )
 from adaptive_sleep.experiments.compare_bench import Bench, ledger_of, point
 from adaptive_sleep.experiments.compare_models import taught, training_recipe
@@ -199,16 +200,21 @@ def _in_steps(recipe: AnyRecipe, steps: int, every: int) -> AnyRecipe:
 
 
 def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
-    """Train, or take up, the model of a setup, and run it on the test stream."""
+    """Train, or take up, the model of a setup, and run it on the test stream. What a knob leaves as
+    the plain hybrid is trained once for all baselines."""
     recipe, model = setup.recipe, here.test.model
     tokens, flops = here.taken.tokens, here.taken.flops
-    folder = here.test.folder.parent / "baselines" / f"{name}-{knob}-{recipe.training.steps}"
+    place = here.test.folder.parent / "baselines"
+    folder = where = place / f"{name}-{knob}-{recipe.training.steps}"
     asleep = recipe == here.training  # it is the model that sleeps
     if not asleep:
-        here.test.tell(f"{folder.name}: training")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        usual = plain(here.training).recipe
+        if _alike(recipe, usual):
+            recipe, where = usual, place / f"plain-{usual.training.steps}"
+        here.test.tell(f"{where.name}: training")
+        place.mkdir(parents=True, exist_ok=True)
         try:
-            model = taught(recipe, folder / "model", here.seed)
+            model = taught(recipe, where / "model", here.seed)
         except InputError as error:
             raise InputError(f"baseline {name}({knob}), seed {here.seed}: {error}") from error
         took = training_of(model)
@@ -219,6 +225,14 @@ def _trained(here: Market, name: str, setup: Setup, knob: int) -> SeedRow:
     )  # fmt: skip
     row = _row(here, bench.run("test", setup.policy), "baseline", f"{name}({knob})")
     return _taught(replace(row, knob=knob, tuning_trials=1, tuning_flops=0.0), tokens, flops)
+
+
+def _alike(one: AnyRecipe, other: AnyRecipe) -> bool:
+    """Whether two recipes train the same model in the same way, however their tables put it."""
+    same = one.training == other.training and shape_of(one) == shape_of(other)
+    if isinstance(one, TaskRecipe) and isinstance(other, TaskRecipe):
+        return same and (one.eviction, one.keep) == (other.eviction, other.keep)
+    return same
 
 
 def _taught(row: SeedRow, tokens: int, flops: float) -> SeedRow:
