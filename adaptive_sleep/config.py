@@ -232,21 +232,25 @@ def decode(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
     except InputError as error:
         raise InputError(f"{where}: {error}" if where else str(error)) from None
     except msgspec.ValidationError as error:
-        place = _with_value(str(error), data).replace("Object missing", "missing")
+        place = _with_value(str(error), data)
         raise InputError(f"{where}: {place}" if where else place) from None
 
 
 def _with_value(message: str, data: Any) -> str:
     """What msgspec says of a field, with the value that is there before it."""
-    said, _, path = message.partition(" - at `$.")
+    said, _, path = message.replace("Object missing", "missing").partition(" - at `$.")
     path = path.removesuffix("`")
-    if not path or "[...]" in path:  # one of several; which, it does not say
-        return message.replace("$.", "")
+    said = said[:1].lower() + said[1:]
+    if not path:
+        return said.replace("$.", "")
+    if "[...]" in path or said.startswith("missing"):  # of one of several; which, it does not say
+        return f"{path}: {said}"
     value = data
     for step in re.findall(r"[^.\[\]]+", path):
         value = value[int(step) if isinstance(value, (list, tuple)) else step]
-    quotes = "; write it in quotes" if said.startswith("Expected `str`") else ""
-    return f"{path}={value!r}: {said[0].lower()}{said[1:]}{quotes}"
+    bare = isinstance(value, (bool, int, float))
+    quotes = "; write it in quotes" if bare and said.startswith("expected `str`") else ""
+    return f"{path}={value!r:.60}: {said}{quotes}"
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

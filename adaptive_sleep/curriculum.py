@@ -85,7 +85,7 @@ def check_training(training: LearningRecipe) -> None:
         raise InputError(
             f"[training] longest={training.longest}: for stages, at least steps={training.steps}"
         )
-    for name in ("whole", "patience", "learned"):
+    for name in ("whole", "patience"):
         given = getattr(training, name)
         if given != getattr(LearningRecipe, name) and not training.stages:
             raise InputError(f"[training] {name}={given}: for stages; leave it out")

@@ -191,6 +191,8 @@ def _described(recipe: TaskRecipe) -> dict[str, Any]:
     is older can be taken up, and without what says nothing of a whole run."""
     written = asdict(recipe)
     del written["training"]["quick"]
+    if (seen := config_of(recipe).sleep_attention) != "causal":  # as it was where none was given
+        written["model"]["sleep_attention"] = seen
     if recipe.keep is None:
         del written["keep"]
     for name in ("longest", "whole", "carry_from", "patience"):

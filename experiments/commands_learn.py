@@ -66,7 +66,7 @@ def reproduce(
     for option, value in fixed.items():
         if value is not None and (quick or checkpoint or results):
             raise InputError(f"reproduce {how}: what it runs is fixed; leave out {option} {value}")
-    unused: dict[str, Any] = {"--out": out, "--jobs": jobs}
+    unused: dict[str, Any] = {"--out": out, "--jobs": jobs, "--data": data}
     for option, value in unused.items():
         if value is not None and (checkpoint or results):
             raise InputError(f"reproduce {how}: trains nothing; leave out {option} {value}")
@@ -161,9 +161,10 @@ def _print(found: dict[str, Any]) -> None:
             gains[name] = control.get("gains"), control.get("gains_interval")
     _table(parts)
     for name, (values, bounds) in gains.items():
-        if values and bounds and len(values) > 1:
+        slept = [n for n in values or () if int(n) > 1]  # text in what was kept
+        if values and bounds and slept:
             print(f"\ngain on {name}\n")
-            _table({f"N={n}": (values[n], bounds[n]) for n in values if n != "1"}, "+.3f")
+            _table({f"N={n}": (values[n], bounds[n]) for n in slept}, "+.3f")
     print(
         f"\n{found['experiment']}: {len(found['seeds'])} seed(s), {found['parameters']:,} "
         f"parameters, {found['tokens']:,} tokens and {found['seconds']:.0f} s a seed, "

@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 
 HARD = -2.0  # power of the hard bursts of a task
+STEEPEST = 16.0  # power of a difficulty's weight
 Out = Annotated[Path, typer.Option(help="The folder to write; it must not exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Files = Annotated[list[Path], typer.Argument(help="The files, in the order to read them.")]
@@ -268,6 +269,9 @@ def task(
 
     if hard_power is not None and not bursts:
         raise InputError(f"--hard-power {hard_power}: goes with --bursts")
+    for option, value in (("--power", power), ("--hard-power", hard_power or 0.0)):
+        if not abs(value) <= STEEPEST:
+            raise InputError(f"{option} {value}: a number from -{STEEPEST:g} to {STEEPEST:g}")
     one = make_task(name, **_settings(settings or []))
     weights = power_weights(one.space.difficulties, power)
     made: Task | Mixed = one

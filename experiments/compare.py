@@ -70,9 +70,9 @@ def compare(
 
     `quick`: one seed, on the recipe's quick model, fewer samples, one control, no changes. Models
     of a training recipe are trained where they are not yet, in `out`/seed-S/model, as `reproduce`
-    does, and baselines in `out`/seed-S/baselines: copies of these in another folder are taken up
-    by another recipe (more targets, say) of the same models. Raises InputError for a wrong recipe,
-    and for a folder that holds something else.
+    does, and baselines in `out`/seed-S/baselines/*/model: copies of these in another folder are
+    taken up by another recipe (more targets, say) of the same models. Raises InputError for a wrong
+    recipe, and for a folder that holds something else.
     """
     file, begun = find_recipe(recipe), time.perf_counter()
     plan, folder = read_comparison(file), Path(out)
@@ -119,7 +119,7 @@ def from_results(recipe: str | Path) -> dict[str, Any]:
     held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if "rows" not in held:
         raise InputError(f"compare {name} --from-results: {file} holds no comparison")
-    return held
+    return {**held, "rows": beside_policy(held["rows"])}
 
 
 def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
@@ -199,8 +199,8 @@ def claim(folder: Path, what: Mapping[str, Any], models: str = "") -> str:
             if held.get(name) != value:
                 raise InputError(
                     f"out={str(folder)!r}: was begun with another {name}; choose another folder "
-                    "(what is copied there of seed-*/model and seed-*/baselines is not trained "
-                    "again)"
+                    "(what is copied there of seed-*/model and seed-*/baselines/*/model is not "
+                    "trained again)"
                 )
         return str(held["commit"])
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()

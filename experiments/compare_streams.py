@@ -69,7 +69,7 @@ def in_bursts(recipe: Comparison, folder: Path, seed: int) -> Source:
         easy, hard = (power_weights(task.space.difficulties, power) for power in powers)
         mixed = Mixed(((task, 1.0),), easy, hard, recipe.changes.bursts)
         random = np.random.default_rng([recipe.seed, PARTS.index("test"), seed, len(powers)])
-        streams = min(recipe.task.streams, recipe.task.samples)
+        streams = recipe.task.streams
         batch = mixed.dealt(random, recipe.task.samples, "test", streams=streams)
         _write(recipe, path, batch, "test", seed, powers, streams)
     return Source(str(path))

@@ -251,11 +251,16 @@ def _check_changes(recipe: Comparison) -> None:
 
 
 def _check_bursts(recipe: Comparison, bursts: Span) -> None:
-    given = f"[changes] bursts={list(bursts)}"
+    given, task = f"[changes] bursts={list(bursts)}", recipe.task
+    if task is None:
+        raise InputError(f"{given}: bursts need a [task]; a recording is as it is")
     if recipe.changes.switch is None:
         raise InputError(f"{given}: of the two mixes of switch; give it too, e.g. [2.0, -2.0]")
-    if recipe.task is not None and recipe.task.fresh:
-        raise InputError(f"{given}: with fresh = true a stream has one sample; leave out one")
+    if task.fresh or task.streams >= task.samples:
+        raise InputError(
+            f"{given}: fresh={task.fresh}, streams={task.streams} and samples={task.samples} leave "
+            "a stream one sample; give it several, or leave out bursts"
+        )
     if not all(1.0 <= mean < math.inf for mean in bursts):
         raise InputError(f"{given}: mean lengths in samples, from 1, e.g. [6.0, 3.0]")
 

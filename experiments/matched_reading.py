@@ -33,18 +33,17 @@ def beside_policy(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows, those at matched cost with their place beside the policy that did best on
     validation at their target: `difference_to_policy`, a row's score less the policy's, and its
     interval over seeds (None for the policy itself), and whether it is as `roomy`, which the second
-    table is of: no more than 1.1 times the policy's resident bytes."""
+    table is of: no more than 1.1 times the policy's resident bytes. None where no policy is."""
     told: list[dict[str, Any]] = []
     for row in rows:
         found = dict(row)
         if row.get("target") is not None:
             here = [one for one in rows if one.get("target") == row["target"]]
-            if any(one["kind"] == "matched" for one in here):
-                ours = _chosen(here)
-                differences = None if row is ours else _differences(row, ours)
-                found["difference_to_policy"] = differences and float(np.mean(differences))
-                found["difference_to_policy_interval"] = differences and interval(differences)
-                found["roomy"] = as_roomy(_spent(ours), _spent(row))
+            ours = _chosen(here) if any(one["kind"] == "matched" for one in here) else None
+            differences = None if ours is None or ours is row else _differences(row, ours)
+            found["difference_to_policy"] = differences and float(np.mean(differences))
+            found["difference_to_policy_interval"] = differences and interval(differences)
+            found["roomy"] = None if ours is None else as_roomy(_spent(ours), _spent(row))
         told.append(found)
     return told
 

@@ -16,6 +16,7 @@ import msgspec
 import polars as pl
 
 from adaptive_sleep.experiments.compare import CLAIM
+from adaptive_sleep.experiments.matched_reading import beside_policy
 from adaptive_sleep.streams.errors import InputError, nearest
 
 Ends = tuple[float, float]
@@ -223,6 +224,8 @@ def read_result(file: Path) -> Result:
         changes = {name: plain(rows) for name, rows in changes.items()}
     try:
         whole = {**held, "rows": plain(held["rows"]), "changes": changes or {}}
+        msgspec.convert(whole, Result, str_keys=True)
+        whole["rows"] = beside_policy(whole["rows"])
         result = msgspec.convert(whole, Result, str_keys=True)
     except msgspec.ValidationError as error:
         raise InputError(f"{where}: is not as `adaptive-sleep compare` wrote it: {error}") from None

@@ -118,7 +118,11 @@ def holding_more(recipe: AnyRecipe, eviction: Eviction, keep: int) -> Setup:
     return Setup(
         replace(
             awake,
-            model={**awake.model, "positions": positions},
+            model={
+                **awake.model,
+                "positions": positions,
+                "sleep_attention": config.sleep_attention,  # its default goes by what is evicted
+            },
             eviction=eviction,
             keep=keep,
             training=training,

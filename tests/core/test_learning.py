@@ -94,6 +94,19 @@ def test_what_experiments_say_is_filled_in_where_a_recipe_leaves_it_out() -> Non
     assert config_of(given).sleep_attention == "causal"
 
 
+def test_a_folder_from_before_that_default_is_not_taken_up_as_another_model(tmp_path: Path) -> None:
+    bare = dataclasses.replace(small(steps=1), model={"width": 32, "heads": 2})
+    learn(bare, tmp_path / "run")
+    file = tmp_path / "run" / "recipe.json"
+    written = json.loads(file.read_text())
+    assert written["recipe"]["model"].pop("sleep_attention") == "bidirectional"
+    file.write_text(json.dumps(written))  # as it was written while causal was the default
+    with pytest.raises(InputError, match="begun with another recipe"):
+        learn(bare, tmp_path / "run")
+    causal = dataclasses.replace(bare, model={**bare.model, "sleep_attention": "causal"})
+    learn(causal, tmp_path / "causal")
+
+
 def test_no_question_sees_another(model: Model) -> None:
     batch = drawn(small())
     whole = answer(model, batch, 2)[0].logits.view(5, 6, -1)

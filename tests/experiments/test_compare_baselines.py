@@ -117,10 +117,11 @@ def test_another_recipe_takes_up_copies_of_what_was_trained(
 ) -> None:
     text = (place / "tiny.toml").read_text()
     (place / "more.toml").write_text(text + '[[policies]]\nname = "one"\nspec = "fixed(1)"\n')
-    with pytest.raises(InputError, match=r"recipe_sha256.*seed-\*/baselines"):
+    with pytest.raises(InputError, match=r"recipe_sha256.*seed-\*/baselines/\*/model"):
         compare(place / "more.toml", place / "out", quick=True, jobs=1)
     held = place / "more" / "seed-0" / "baselines"
-    shutil.copytree(place / "out" / "seed-0" / "baselines", held)
+    for model in (place / "out" / "seed-0" / "baselines").glob("*/model"):
+        shutil.copytree(model, held / model.parent.name / "model")
     states = {file: file.stat().st_mtime_ns for file in held.glob("*/model/state.safetensors")}
     more = compare(place / "more.toml", place / "more", quick=True, jobs=1)
     after = {file: file.stat().st_mtime_ns for file in held.glob("*/model/state.safetensors")}

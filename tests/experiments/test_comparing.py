@@ -73,6 +73,13 @@ def test_a_grid_is_every_choice_in_order() -> None:
         (TASK, "mixes = { hard = -1.0 }", "price = 0.0", "price=0.0"),
         (TASK, "mixes = { hard = -1.0 }", "bursts = [6.0, 3.0]", "of the two mixes of switch"),
         (TASK, "mixes = { hard", "switch = [1, -1]\nbursts = [0, 3]\nmixes = { hard", "from 1"),
+        (
+            TASK,
+            "max_hops = 3 }\n[changes]",
+            "max_hops = 3 }\nsamples = 64\n[changes]\nswitch = [1, -1]\nbursts = [6, 3]",
+            "streams=64 and samples=64 leave",
+        ),
+        (RECORDED, "[recording]", "[changes]\nbursts = [6.0, 3.0]\n[recording]", "need a [task]"),
         (TASK, "grid =", "gird =", "did you mean 'grid'"),
         (TASK, "{tolerance}", "{tolerence}", "did you mean 'tolerance'"),
         (TASK, "{tolerance}", "0.1", "not in its spec"),

@@ -286,6 +286,7 @@ def on_a_phone(text: str, folder: Path) -> dict[str, float]:
       parent.postMessage([innerWidth, document.documentElement.scrollWidth, Math.min(...sizes)],
                          "*");
     });</script></body>"""
+    assert '<meta name="viewport" content="width=device-width' in text  # a frame does not heed it
     (folder / "inner.html").write_text(text.replace("</body>", look), encoding="utf-8")
     outer = folder / "phone.html"
     outer.write_text(

@@ -200,6 +200,9 @@ def test_the_command_prints_json_and_writes_its_files(
     printed_table = capsys.readouterr().out
     words = printed_table.split()  # headers break at spaces
     assert printed_table.count("gain on ") == 3  # itself at N=1, two controls
+    assert printed_table.split("gain on ")[1].split()[:6] == [
+        "itself", "at", "N=1", "difficulty", "N=2", "2",
+    ]  # fmt: skip
     assert (words.count("control"), words.count("compute")) == (4, 2)
 
 
@@ -268,9 +271,10 @@ def test_a_recipe_can_be_changed(recipe: Path) -> None:
         (["chain", "--from-checkpoint", "m", "--set", "test.samples=9"], "leave out --set"),
         (["chain", "--from-checkpoint", "m", "--jobs", "2"], "trains nothing; leave out --jobs 2"),
         (["etth1", "--from-results", "--out", "x"], "trains nothing; leave out --out x"),
+        (["etth1", "--from-results", "--data", "x"], "trains nothing; leave out --data x"),
         (["chain", "--set", "training.passes=3"], "passes=3: expected `str`.*in quotes"),
         (["chain", "--set", "training.betas=[1, 'a']"], r"betas\[1\]='a': expected `float`, got"),
-        (["sliding-window", "--set", "training.learned=0.3"], "learned=0.3: for stages"),
+        (["sliding-window", "--set", "training.patience=0.3"], "patience=0.3: for stages"),
         (["nowhere.toml"], "no such file"),
     ],
 )
