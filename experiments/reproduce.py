@@ -25,6 +25,7 @@ from adaptive_sleep.config import decode
 from adaptive_sleep.curriculum import in_one_pass, without_stages
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.jobs import Given, one_thread, side_by_side
+from adaptive_sleep.experiments.runs import versions
 from adaptive_sleep.experiments.training_cost import step_flops
 from adaptive_sleep.learning import (
     Accuracy,
@@ -37,6 +38,7 @@ from adaptive_sleep.learning import (
 )
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.streams.manifest import write_atomically
 from adaptive_sleep.streams.tasks.task import Part
 from adaptive_sleep.task_training import learn
 from adaptive_sleep.training import parse_passes
@@ -93,10 +95,11 @@ def variant(recipe: TaskRecipe, kind: str, steps: int = 0, flops: float = 0.0) -
 def train_and_test(
     recipe: TaskRecipe, folder: str, seed: int, part: Part = "test"
 ) -> dict[str, Any]:
-    """One job, on one thread: train, or take up, and test on samples of a part."""
+    """One job, on one thread: train, or take up, and test on samples of a part, unless this code
+    tested this model so before."""
     with one_thread():
         learned = learn(recipe, folder, seed=seed)
-        found = tested(learned.model, recipe, part)
+        found = _tested_once(learned.model, recipe, part, Path(folder) / f"tested-{part}.json")
     return {
         "accuracy": found,
         "tokens": learned.tokens,
@@ -104,6 +107,23 @@ def train_and_test(
         "seconds": learned.seconds,
         "steps": learned.steps,
     }
+
+
+def _tested_once(model: Model, recipe: TaskRecipe, part: Part, file: Path) -> Accuracy:
+    """What `tested` finds, or what it found, if the file holds what the same committed code and
+    libraries found of the same model."""
+    by, of = commit(), {"task": recipe.task, "test": asdict(recipe.test), "keep": recipe.keep}
+    asked = {"by": by, "versions": versions(), "model": model.hash, "eviction": recipe.eviction}
+    asked = json.loads(json.dumps(asked | of))  # as it is written
+    if file.is_file() and not by.endswith("-dirty"):
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if held["asked"] == asked:
+            told = held["accuracy"].items()
+            return {int(n): {int(d): share for d, share in by.items()} for n, by in told}
+    found = tested(model, recipe, part)
+    text = json.dumps({"asked": asked, "accuracy": found}, indent=1) + "\n"
+    write_atomically(file, text.encode())
+    return found
 
 
 def tested(model: Model, recipe: TaskRecipe, part: Part) -> Accuracy:

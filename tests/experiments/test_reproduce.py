@@ -85,6 +85,35 @@ def test_means_and_intervals_are_over_seeds(found: dict[str, Any]) -> None:
     assert work.interval([0.5]) is None
 
 
+def test_what_was_tested_is_not_tested_again_by_the_same_code(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, tests = work.recipe_of(str(recipe)), list[str]()
+    usual = work.tested
+
+    def counted(model: Any, recipe: Any, part: Any) -> Any:
+        tests.append(part)
+        return usual(model, recipe, part)
+
+    monkeypatch.setattr(work, "tested", counted)
+    monkeypatch.setattr(work, "commit", lambda: "c0ffee")
+    folder = str(tmp_path / "one")
+    first = work.train_and_test(whole, folder, 0)
+    assert work.train_and_test(whole, folder, 0)["accuracy"] == first["accuracy"]
+    assert tests == ["test"]
+    work.train_and_test(whole, folder, 0, "validation")  # another part
+    other = replace(whole, test=replace(whole.test, samples=whole.test.samples + 1))
+    file = tmp_path / "one" / "recipe.json"
+    written = json.loads(file.read_text())
+    written["recipe"]["test"]["samples"] += 1
+    file.write_text(json.dumps(written))
+    work.train_and_test(other, folder, 0)  # other samples
+    for code in ("beef", "beef-dirty", "beef-dirty"):  # other code, or who knows which
+        monkeypatch.setattr(work, "commit", lambda code=code: code)
+        work.train_and_test(other, folder, 0)
+    assert tests == ["test", "validation", "test", "test", "test", "test"]
+
+
 def test_the_gain_is_paired_by_seed(found: dict[str, Any]) -> None:
     for kind in ("control", "control_compute"):
         for d in (2, 3, 4):
