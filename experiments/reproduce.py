@@ -112,10 +112,10 @@ def train_and_test(
 def _tested_once(model: Model, recipe: TaskRecipe, part: Part, file: Path) -> Accuracy:
     """What `tested` finds, or what it found, if the file holds what the same committed code and
     libraries found of the same model."""
-    by, of = commit(), {"task": recipe.task, "test": asdict(recipe.test), "keep": recipe.keep}
-    asked = {"by": by, "versions": versions(), "model": model.hash, "eviction": recipe.eviction}
-    asked = json.loads(json.dumps(asked | of))  # as it is written
-    if file.is_file() and not by.endswith("-dirty"):
+    code, test = commit(), {"task": recipe.task, "test": asdict(recipe.test), "keep": recipe.keep}
+    asked = {"code": code, "versions": versions(), "model": model.hash, **test}
+    asked = json.loads(json.dumps({**asked, "eviction": recipe.eviction}))  # as it is written
+    if file.is_file() and not code.endswith("-dirty"):
         held = json.loads(file.read_text(encoding="utf-8"))
         if held["asked"] == asked:
             told = held["accuracy"].items()
