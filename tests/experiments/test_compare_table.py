@@ -14,6 +14,7 @@ def test_readme_shows_what_the_last_full_comparison_found():
     shown = README.read_text(encoding="utf-8")
     assert short_table(from_results("mixed_chain")) in shown
     assert matched_table(from_results("matched_chain"), 1.5) in shown
+    assert matched_table(from_results("matched_often_long"), 1.5) in shown
 
 
 @pytest.mark.parametrize("interval", [None, [0.55, 0.65]])
