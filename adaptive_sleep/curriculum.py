@@ -87,7 +87,7 @@ def check_training(training: LearningRecipe) -> None:
         )
     for name in ("whole", "patience"):
         given = getattr(training, name)
-        if given != getattr(LearningRecipe, name) and not training.stages:
+        if given and not training.stages:
             raise InputError(f"[training] {name}={given}: for stages; leave it out")
     if not 0 <= training.carry_from < max(len(training.stages), 1):
         raise InputError(

@@ -27,7 +27,6 @@ app = typer.Typer(
 )
 
 HARD = -2.0  # power of the hard bursts of a task
-STEEPEST = 16.0  # power of a difficulty's weight
 Out = Annotated[Path, typer.Option(help="The folder to write; it must not exist.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Files = Annotated[list[Path], typer.Argument(help="The files, in the order to read them.")]
@@ -262,16 +261,15 @@ def task(
 
     What is asked and how hard a window is stand in label channels, which no model sees.
     """
-    from adaptive_sleep.streams.tasks.drawing import power_weights
+    from adaptive_sleep.streams.tasks.drawing import check_power, power_weights
     from adaptive_sleep.streams.tasks.mixed import Mixed
     from adaptive_sleep.streams.tasks.recorded import record
     from adaptive_sleep.streams.tasks.registry import make_task
 
     if hard_power is not None and not bursts:
         raise InputError(f"--hard-power {hard_power}: goes with --bursts")
-    for option, value in (("--power", power), ("--hard-power", hard_power or 0.0)):
-        if not abs(value) <= STEEPEST:
-            raise InputError(f"{option} {value}: a number from -{STEEPEST:g} to {STEEPEST:g}")
+    check_power("--power", power)
+    check_power("--hard-power", HARD if hard_power is None else hard_power)
     one = make_task(name, **_settings(settings or []))
     weights = power_weights(one.space.difficulties, power)
     made: Task | Mixed = one

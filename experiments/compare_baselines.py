@@ -144,7 +144,7 @@ def _policy(
         run = here.validation.run(f"{entry.name}-{number}", spec)
         assert run.summary is not None
         tried.append((run.summary.flops_per_event, point(run)[1], spec))
-        flops += run.summary.flops_per_event * run.summary.events
+        flops += ledger_of(run).flops
     chosen = affordable(tried, target)
     if chosen is None:
         return None

@@ -18,7 +18,12 @@ from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.experiments.compare_rows import Point
 from adaptive_sleep.experiments.compare_streams import Source
 from adaptive_sleep.experiments.comparing import Comparison
-from adaptive_sleep.experiments.counterfactual import RUN, counterfactuals, open_counterfactuals
+from adaptive_sleep.experiments.counterfactual import (
+    RUN,
+    Counterfactuals,
+    counterfactuals,
+    open_counterfactuals,
+)
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import Run, open_run
 from adaptive_sleep.ledger import Ledger
@@ -55,25 +60,18 @@ class Bench:
         )  # fmt: skip
         return open_run(out)
 
-    def forks(self, name: str) -> pl.DataFrame:
+    def forks(self, name: str) -> Counterfactuals:
         """What 1 to max_passes passes come to at each window of a run that sleeps them all."""
         self.tell(f"{self.folder.name}: {name}")
         out, most = self.folder / name, self.recipe.max_passes
         if out.exists():
-            return open_counterfactuals(out).table
+            return open_counterfactuals(out)
         out.parent.mkdir(parents=True, exist_ok=True)
         return counterfactuals(
             self.source.recording, self.model, f"fixed({most})", out, most=most,
             start=self.source.start, stop=self.source.stop, gap_seconds=self.recipe.gap,
             max_passes=most, seed=self.recipe.seed,
-        ).table  # fmt: skip
-
-
-def forked_flops(forks: Path) -> float:
-    """What a folder of counterfactuals took: the forks, and the run that they leave."""
-    summary = open_run(forks / RUN).summary
-    assert summary is not None
-    return open_counterfactuals(forks).forked_flops + summary.flops_per_event * summary.events
+        )  # fmt: skip
 
 
 def point(run: Run, *, charged: bool = False) -> Point:
@@ -94,6 +92,11 @@ def ledger_of(run: Run) -> Ledger:
     """What a finished run spent."""
     assert run.last is not None
     return snapshot.read(run.last)[0].ledger
+
+
+def forked_flops(forks: Counterfactuals, folder: Path) -> int:
+    """What counterfactuals took: the forks, and the run that they leave in their `folder`."""
+    return forks.forked_flops + ledger_of(open_run(folder / RUN)).flops
 
 
 def resident(run: Run) -> int:

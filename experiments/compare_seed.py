@@ -62,13 +62,13 @@ def run_seed(
     fit_flops = 0.0
     for fit in dict.fromkeys(entry.fit for entry in recipe.policies if entry.fit):
         training = bench("train", "fit")
-        training.forks("forks")
-        fit_flops = forked_flops(training.folder / "forks")  # all fits read the same
-        files[fit] = str(fitted(fit, training.folder / "forks", training.folder, recipe.seed))
+        read = training.folder / "forks"
+        fit_flops = forked_flops(training.forks(read.name), read)  # all fits read the same
+        files[fit] = str(fitted(fit, read, training.folder, recipe.seed))
     choices = [choose(tried, entry, files, known[-1][1]) for entry in recipe.policies]
     table = look_up(tried.source, fixed, recipe.within) if recipe.task and recipe.task.table else {}
     test = bench("test", "test")
-    forks, judge = test.forks("forks"), Judge(choices, known, table)
+    forks, judge = test.forks("forks").table, Judge(choices, known, table)
     rows = judge.rows(test, forks, recipe.control_seeds[: 1 if quick else None])
     changes = {} if quick else dict(_changes(recipe, test, streams, seed, judge))
     shown = [name for name, row in rows.items() if row.kind in ("fixed", "policy")]
@@ -102,12 +102,12 @@ def _changes(
         sources["bursts"] = in_bursts(recipe, streams, seed)
     for name, where in sources.items():
         bench = replace(test, source=where, folder=test.folder.parent / name)
-        yield name, judge.rows(bench, bench.forks("forks"), control)
+        yield name, judge.rows(bench, bench.forks("forks").table, control)
     if changes.price is not None:
         for name, times in (("price", 1.0), ("price-doubled", 2.0)):
             price = times * changes.price
             bench = replace(test, price=price, folder=test.folder.parent / name)
-            yield name, judge.rows(bench, test.forks("forks"), control)
+            yield name, judge.rows(bench, test.forks("forks").table, control)
 
 
 def choose(bench: Bench, entry: PolicyEntry, files: Mapping[str, str], aim: float) -> Choice:

@@ -19,6 +19,7 @@ from adaptive_sleep.experiments.matched_table import BaselineEntry, check_baseli
 from adaptive_sleep.experiments.tune_table import TuneTable, check_tune
 from adaptive_sleep.spec import resolve
 from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.streams.tasks.drawing import check_power
 from adaptive_sleep.streams.tasks.recorded import GAP_SECONDS
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import Task
@@ -199,7 +200,7 @@ def _check_streams(recipe: Comparison) -> None:
         for name in ("streams", "samples", "fit_samples", "quick_samples", "quick_fit_samples"):
             if getattr(recipe.task, name) < 1:
                 raise InputError(f"[task] {name}={getattr(recipe.task, name)}: at least 1")
-        _check_power("[task] power", recipe.task.power)
+        check_power("[task] power", recipe.task.power)
     if recipe.recording is not None:
         _check_spans(recipe.recording)
 
@@ -241,9 +242,9 @@ def _check_changes(recipe: Comparison) -> None:
         raise InputError("[changes]: mixes and switch need a [task]; a recording is as it is")
     for name, power in changes.mixes.items():
         _check_name("[changes] mixes", name)
-        _check_power(f"[changes] mixes.{name}", power)
+        check_power(f"[changes] mixes.{name}", power)
     for power in changes.switch or ():
-        _check_power("[changes] switch", power)
+        check_power("[changes] switch", power)
     if changes.bursts is not None:
         _check_bursts(recipe, changes.bursts)
     if changes.price is not None and not 0.0 < changes.price < math.inf:
@@ -263,11 +264,6 @@ def _check_bursts(recipe: Comparison, bursts: Span) -> None:
         )
     if not all(1.0 <= mean < math.inf for mean in bursts):
         raise InputError(f"{given}: mean lengths in samples, from 1, e.g. [6.0, 3.0]")
-
-
-def _check_power(name: str, power: float) -> None:
-    if not abs(power) <= 16.0:
-        raise InputError(f"{name}={power}: a number from -16 to 16")
 
 
 def _check_name(field: str, name: str) -> None:

@@ -39,7 +39,7 @@ def beside_policy(rows: Sequence[Row]) -> list[dict[str, Any]]:
         found = dict(row)
         if row.get("target") is not None:
             here = [one for one in rows if one.get("target") == row["target"]]
-            ours = _chosen(here) if any(one["kind"] == "matched" for one in here) else None
+            ours = _chosen(here) if any(_told(one) for one in here) else None
             differences = None if ours is None or ours is row else _differences(row, ours)
             found["difference_to_policy"] = differences and float(np.mean(differences))
             found["difference_to_policy_interval"] = differences and interval(differences)
@@ -91,13 +91,22 @@ def _part(rows: Sequence[Row], part: str) -> str:
     )
 
 
+def _told(row: Row) -> bool:
+    """Whether a row is of a policy at matched cost, and says how it did on validation (one that an
+    earlier version wrote may not)."""
+    values = row["seeds_values"].values()
+    return row["kind"] == "matched" and all(
+        own.get("validation_score") is not None for own in values
+    )
+
+
 def _chosen(rows: Sequence[Row]) -> Row:
     """The policy at matched cost that did best on validation."""
 
     def score(row: Row) -> float:
         return float(np.mean([own["validation_score"] for own in row["seeds_values"].values()]))
 
-    return max((row for row in rows if row["kind"] == "matched"), key=score)
+    return max((row for row in rows if _told(row)), key=score)
 
 
 def _against(ours: Row, name: str, theirs: Sequence[Row]) -> str:

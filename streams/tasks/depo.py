@@ -41,9 +41,10 @@ class Depo:
 
     In part "train" there are n words, 3..max_nodes, with chances as 1 / (n + sqrt(max_nodes)), and
     k is uniform; else n = max_nodes, and k is a power of two or max_hops. Weights given are obeyed
-    in every part. All questions of a sample share one k (in the public text each draws its own), so
-    that k is the difficulty of the sample. k may exceed n, and wraps. With `rungs`, for words of
-    one token, rung n of a sample asks for the word min(k, rungs[n - 1]) words on.
+    in every part. All questions of a sample share one k, which is its difficulty; with `own_hops`
+    each draws its own in part "train", as in the public text, and the largest is the difficulty.
+    k may exceed n, and wraps. With `rungs`, for words of one token, rung n of a sample asks for the
+    word min(k, rungs[n - 1]) words on.
 
     Our ids: 0 blank, 1..2 word_tokens as they are, and from b = 2 word_tokens on, b + 1: 9999,
     b + 2: 9700, b + 3: 9500, b + 3 + k: 9000 + k; `public_ids` gives the public ones back.
@@ -60,6 +61,7 @@ class Depo:
     windows: int = 4
     questions: int = 10
     rungs: Sequence[int] = ()
+    own_hops: bool = False
 
     def __post_init__(self) -> None:
         check_whole("depo", "max_nodes", self.max_nodes, 3, 4096)
@@ -69,6 +71,7 @@ class Depo:
         check_whole("depo", "min_length", self.min_length, 1, self.max_length)
         check_whole("depo", "windows", self.windows, 1, 6 * self.min_length + 1)
         check_switch("depo", "separator", self.separator)
+        check_switch("depo", "own_hops", self.own_hops)
         check_whole("depo", "questions", self.questions, 1, 4096)
         object.__setattr__(self, "rungs", checked_rungs("depo", self.rungs, self.max_hops))
         if (
@@ -127,18 +130,21 @@ class Depo:
         if weights is None and difficulty is None and part != "train":
             powers = {2**i for i in range(self.max_hops.bit_length())}
             weights = dict.fromkeys(powers | {self.max_hops}, 1.0)
-        k = draw_difficulties(random, count, self.space.difficulties, weights, difficulty)
+        each = min(self.questions, self.max_nodes) if self.own_hops and part == "train" else 1
+        k = draw_difficulties(random, count * each, self.space.difficulties, weights, difficulty)
+        hops = k.reshape(count, each)
 
         def draw(random: np.random.Generator, k: IntArray) -> tuple[IntArray, ...]:
             return self._cycles(random, self._sizes(random, len(k), part))
 
-        _, codes, sizes = draw_in_part(random, part, k, draw, eager=False)
+        _, codes, sizes = draw_in_part(random, part, hops[:, 0], draw, eager=False)
         n = sizes[:, 0]
         words = codes[:, :, None] // self._base ** np.arange(self.max_length) % self._base
         text, lengths = closed_up(self._edges(random, words, n))
-        asked, answered, rungs = self._questions(random, words, n, k)
+        asked, answered, rungs = self._questions(random, words, n, hops)
         read = cut(text, even_stops(lengths, self.windows))
-        return text_batch(read, asked, answered, k, rungs)
+        hardest = np.where(np.arange(each) < n[:, None], hops, 0).max(axis=1)
+        return text_batch(read, asked, answered, hardest, rungs)
 
     def _sizes(self, random: np.random.Generator, rows: int, part: Part) -> IntArray:
         if part != "train":
@@ -179,23 +185,23 @@ class Depo:
         return np.concatenate([begin, np.concatenate(pieces, axis=2).reshape(len(n), -1)], axis=1)
 
     def _questions(
-        self, random: np.random.Generator, words: IntArray, n: IntArray, k: IntArray
+        self, random: np.random.Generator, words: IntArray, n: IntArray, hops: IntArray
     ) -> tuple[IntArray, NDArray[np.bool_], list[IntArray]]:
         """The questions with blanks in them, where they are answers, and the questions with each
-        rung's answers instead, all `[B, P]`."""
+        rung's answers instead, all `[B, P]`; `hops` is `[B, 1]`, or of each question `[B, Q]`."""
         rows = np.arange(len(n))[:, None]
         start = permutations(random, len(n), self.max_nodes, n)[:, : self.questions]
         there = (start < n[:, None])[:, :, None]
-        query = np.broadcast_to((self._base + 2 + k)[:, None, None], there.shape)
+        query = np.broadcast_to((self._base + 2 + hops)[:, :, None], there.shape)
         pieces = [query, words[rows, start], np.full(there.shape, self._base + 2)]
 
         def told(hops: IntArray) -> IntArray:
-            reached = words[rows, (start + hops[:, None]) % n[:, None]]
+            reached = words[rows, (start + hops) % n[:, None]]
             return (np.concatenate([*pieces, reached], axis=2) * there).reshape(len(n), -1)
 
         place = np.arange(sum(piece.shape[2] for piece in pieces) + self.max_length)
         answered = np.broadcast_to(
             place >= len(place) - self.max_length, (*start.shape, len(place))
         )
-        rungs = [told(np.minimum(k, level)) for level in self.rungs]
-        return told(k), answered.reshape(len(n), -1), rungs
+        rungs = [told(np.minimum(hops, level)) for level in self.rungs]
+        return told(hops), answered.reshape(len(n), -1), rungs

@@ -16,6 +16,7 @@ from .task import IntArray, Part
 
 _BUCKETS = 10
 _BUCKETS_OF: dict[str, tuple[int, int]] = {"test": (0, 0), "validation": (1, 1), "train": (2, 9)}
+_STEEPEST = 16
 _ROUNDS = 300  # a part that holds a hundredth of the structures is all but never missed
 
 
@@ -54,6 +55,12 @@ def check_weights(name: str, weights: Mapping[int, float], allowed: tuple[int, .
             raise InputError(f"{name}[{value}]={weight}: expected a finite weight of at least 0")
     if not any(weights.values()):
         raise InputError(f"{name}={dict(weights)}: at least 1 weight must be above 0")
+
+
+def check_power(name: str, power: float) -> None:
+    """Raise InputError unless difficulties can be weighted by this power."""
+    if not abs(power) <= _STEEPEST:
+        raise InputError(f"{name}={power}: a number from -{_STEEPEST} to {_STEEPEST}")
 
 
 def power_weights(difficulties: Sequence[int], power: float) -> dict[int, float]:

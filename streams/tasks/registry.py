@@ -21,8 +21,10 @@ from .rule110 import Rule110
 from .task import Task
 
 _CLASSES = (Hops, Chain, Rule110, LeadLag, Depo, GsmSymbolic, GsmWorded, Distractors)
-_DEPO1 = {"max_nodes": 375, "max_hops": 8, "word_tokens": 50, "min_length": 1, "max_length": 2}
-_DEPO2 = {"max_nodes": 125, "max_hops": 16, "word_tokens": 3, "min_length": 5, "max_length": 7}
+_DEPO1 = {"max_nodes": 375, "max_hops": 8, "word_tokens": 50, "min_length": 1, "max_length": 2,
+          "own_hops": True}  # fmt: skip
+_DEPO2 = {"max_nodes": 125, "max_hops": 16, "word_tokens": 3, "min_length": 5, "max_length": 7,
+          "own_hops": True}  # fmt: skip
 _REAL = {"channels": 8, "levels": 0, "steps": 3, "max_horizon": 4, "noise": 0.02}
 
 # name -> the class, and what a preset fixes unless it is given (the paper's smaller Depo have

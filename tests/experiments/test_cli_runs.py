@@ -168,8 +168,8 @@ def test_a_task_is_recorded_in_bursts(
         (["--bursts", "32"], "two mean lengths"),
         (["--bursts", "0.5,3"], "at least 1"),
         (["--hard-power", "3"], "goes with --bursts"),
-        (["--power", "-700"], "--power -700.0: a number from -16 to 16"),
-        (["--bursts", "4,4", "--hard-power", "nan"], "--hard-power nan"),
+        (["--power", "-700"], "--power=-700.0: a number from -16 to 16"),
+        (["--bursts", "4,4", "--hard-power", "nan"], "--hard-power=nan"),
     ):
         assert main([*record, *options, "--out", "C"]) == 2
         assert said in capsys.readouterr().err

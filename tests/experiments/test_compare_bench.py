@@ -28,4 +28,4 @@ def test_forks_cost_their_run_and_every_fork(tmp_path: Path) -> None:
     run = replay(tmp_path / "R", model, "fixed(2)", tmp_path / "run", stop=0.2)
     alone = run.flops_per_event * run.events
     assert found.forked_flops > alone  # each window read on from twice
-    assert forked_flops(tmp_path / "forks") == pytest.approx(alone + found.forked_flops)
+    assert forked_flops(found, tmp_path / "forks") == pytest.approx(alone + found.forked_flops)

@@ -203,6 +203,11 @@ def test_rows_at_matched_cost_stand_beside_the_policy_and_its_bytes(
     one = next(row for row in open_comparison(folder).result.rows if row.name == "deeper@1.25")
     low, high = interval(behind) or (0.0, 0.0)
     assert one.smallest_beside == pytest.approx((high - low) / 2)
+    for own in rows[f"{POLICY}@1.5"]["seeds_values"].values():
+        del own["validation_score"]  # as an earlier version wrote it
+    old = {row["name"]: row for row in beside_policy(held["rows"])}
+    assert old["deeper@1.5"]["difference_to_policy"] is old["deeper@1.5"]["roomy"] is None
+    held = json.loads((folder / "made_up.json").read_text())
     _print(held)
     first, second = capsys.readouterr().out.split("at matched cost")[1].split("of these, what")
     assert "larger_window-above@1.5" in first

@@ -13,6 +13,7 @@ from adaptive_sleep.streams.tasks.chain import Chain
 from adaptive_sleep.streams.tasks.depo import Depo
 from adaptive_sleep.streams.tasks.drawing import buckets, distinct, permutations
 from adaptive_sleep.streams.tasks.gsm_symbolic import GsmSymbolic
+from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.rule110 import RULE, after_one_step
 
 
@@ -112,6 +113,26 @@ def test_depo_sizes_and_hops_are_those_of_the_public_format():
     assert set(task.sample(random, 300, part="test").difficulty.tolist()) == {1, 2, 4, 6}
     assert set(task.sample(random, 300, part="train").difficulty.tolist()) == {1, 2, 3, 4, 5, 6}
     assert task.sample(random, 9, part="test", difficulty=3).difficulty.tolist() == [3] * 9
+
+
+def test_depo_questions_draw_their_own_hops_in_the_public_format():
+    task = make_task("depo1", max_nodes=12)
+    random = np.random.default_rng(0)
+
+    def hops(batch):
+        asked = task.public_ids(batch.tokens[-1])
+        return [row[(row > 9000) & (row < 9500)] - 9000 for row in asked]
+
+    batch = task.sample(random, 400, part="train")
+    drawn = hops(batch)
+    wanted = dict.fromkeys(range(1, 9), sum(map(len, drawn)) / 8)
+    assert unlikely(Counter(np.concatenate(drawn).tolist()), wanted) < 4
+    assert sum(len(set(row.tolist())) > 1 for row in drawn) > 350
+    assert [int(row.max()) for row in drawn] == batch.difficulty.tolist()
+    easy = hops(task.sample(random, 20, part="train", weights={1: 1.0, 2: 1.0}))
+    assert set(np.concatenate(easy).tolist()) == {1, 2}
+    for row in hops(task.sample(random, 40, part="test")):
+        assert len(set(row.tolist())) == 1
 
 
 def test_depo_cuts_its_text_evenly():

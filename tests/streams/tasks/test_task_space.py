@@ -95,8 +95,8 @@ def test_events_are_a_row_without_its_padding():
 
 def test_a_task_is_made_by_its_name():
     assert make_task("hops", nodes=8, max_hops=4) == Hops(nodes=8, max_hops=4)
-    assert make_task("depo1", max_nodes=300) == Depo(300, 8, 50, 1, 2)
-    assert make_task("depo2") == Depo(125, 16, 3, 5, 7)
+    assert make_task("depo1", max_nodes=300) == Depo(300, 8, 50, 1, 2, own_hops=True)
+    assert make_task("depo2") == Depo(125, 16, 3, 5, 7, own_hops=True)
     assert {make_task(name).name for name in task_names()} == {
         "hops", "chain", "rule110", "lead_lag", "depo", "gsm_symbolic",
         "gsm_worded", "distractors",
