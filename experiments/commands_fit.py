@@ -6,7 +6,7 @@ The work is done in fit_gain.py; here are the options and the result.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import msgspec
 import typer
@@ -15,6 +15,7 @@ from adaptive_sleep.experiments.console import note, print_facts, print_json, pr
 
 if TYPE_CHECKING:
     from adaptive_sleep.experiments.fit_gain import FittedGain, Passes
+    from adaptive_sleep.experiments.gain_cases import Of
 
 
 def fit_gain(
@@ -28,6 +29,10 @@ def fit_gain(
             help="A folder to choose thresholds on (repeat) [default: a fifth of FORKS or more]."
         ),
     ] = None,
+    of: Annotated[
+        str,
+        typer.Option(help="What a pass is to save: loss, or errors (windows not all right)."),
+    ] = "loss",
     seed: Annotated[int, typer.Option(min=0, help="Of the fit.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -39,7 +44,7 @@ def fit_gain(
     """
     from adaptive_sleep.experiments.fit_gain import fit_gain as fit
 
-    found = fit(forks, out, held_out=held_out or (), seed=seed)
+    found = fit(forks, out, of=cast("Of", of), held_out=held_out or (), seed=seed)
     if as_json:
         print_json(msgspec.to_builtins(found, enc_hook=str))
         return

@@ -7,9 +7,11 @@ one, name it in `comparing.FITS` and say here how it is made; a spec then has it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from adaptive_sleep.experiments.fit_gain import fit_gain
+from adaptive_sleep.experiments.gain_cases import Of
 
 
 def fitted(fit: str, forks: Path, folder: Path, seed: int) -> Path:
@@ -20,9 +22,12 @@ def fitted(fit: str, forks: Path, folder: Path, seed: int) -> Path:
     return out
 
 
-def _gain(forks: Path, out: Path, seed: int) -> None:
+def _gain(of: Of, forks: Path, out: Path, seed: int) -> None:
     """Fit what predicted_gain reads."""
-    fit_gain([forks], out, seed=seed)
+    fit_gain([forks], out, of=of, seed=seed)
 
 
-_FITS: Mapping[str, Callable[[Path, Path, int], None]] = {"gain": _gain}
+_FITS: Mapping[str, Callable[[Path, Path, int], None]] = {
+    "gain": partial(_gain, "loss"),
+    "gain_of_errors": partial(_gain, "errors"),
+}

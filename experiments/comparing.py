@@ -24,7 +24,7 @@ from adaptive_sleep.streams.tasks.recorded import GAP_SECONDS
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import Task
 
-FITS = ("gain",)  # what can be fitted for a policy; `{gain}` in its spec is the file
+FITS = ("gain", "gain_of_errors")  # what can be fitted for a policy; `{gain}` is the file
 MOST_GRID = 256
 OWN = ("fixed", "oracle", "table")  # rows that a comparison adds itself
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -80,7 +80,8 @@ class RecordedStreams:
 @dataclass(frozen=True)
 class PolicyEntry:
     """A policy: a name, and a spec in which `{parameter}` stands for a value of `grid`, `{model}`
-    for the model's file and `{gain}` for what `fit` = "gain" fitted.
+    for the model's file and `{gain}` for what `fit` = "gain" fitted to losses (`gain_of_errors`: to
+    what was not answered all right).
 
     Of all points of the grid, each seed takes the cheapest within `within` of fixed(max_passes) on
     validation. `online` is false for a policy that reads what no deployed one could.

@@ -14,6 +14,7 @@ import numpy as np
 
 from adaptive_sleep.experiments.gain_cases import (
     Cases,
+    Of,
     Origin,
     check_alike,
     read_cases,
@@ -62,12 +63,16 @@ def fit_gain(
     forks: Sequence[str | Path],
     out: str | Path,
     *,
+    of: Of = "loss",
     held_out: Sequence[str | Path] = (),
     seed: int = 0,
     how: Recipe | None = None,
 ) -> FittedGain:
     """Fit what going on saves to folders of counterfactuals of one model, and write a gain file.
 
+    What it saves is loss, or, `of` errors, the chance that a window is not answered all right: a
+    model that is sure of a wrong answer loses much by it, and a budget that buys loss goes to the
+    windows that need most passes, where one that buys right windows goes to those that need few.
     Without folders `held_out`, some windows of `forks` are (`gain_cases.split`). They say when to
     stop fitting, so that what they tell of thresholds is validation, and no test. Same folders and
     seed, same file. Raises InputError for an existing `out`, recordings that are on both sides, and
@@ -78,9 +83,10 @@ def fit_gain(
         raise InputError(f"out={str(out)!r}: exists already; choose another file")
     if not out.parent.is_dir():
         raise InputError(f"out={str(out)!r}: the folder {out.parent} does not exist")
-    cases, origin = read_cases(forks)
-    fit, held = _sides(cases, origin, forks, held_out) if held_out else split(cases, seed)
+    cases, origin = read_cases(forks, of)
+    fit, held = _sides(cases, origin, forks, held_out, of) if held_out else split(cases, seed)
     provenance = {
+        "of": of,
         "recordings": " ".join(origin.recordings),
         "seed": str(seed),
         "windows": str(len(fit)),
@@ -92,10 +98,14 @@ def fit_gain(
 
 
 def _sides(
-    cases: Cases, origin: Origin, forks: Sequence[str | Path], held_out: Sequence[str | Path]
+    cases: Cases,
+    origin: Origin,
+    forks: Sequence[str | Path],
+    held_out: Sequence[str | Path],
+    of: Of,
 ) -> tuple[Cases, Cases]:
     """The windows to fit, which are all of `forks`, and those held out, which are others."""
-    held, theirs = read_cases(held_out)
+    held, theirs = read_cases(held_out, of)
     check_alike(forks[0], origin, held_out[0], theirs)
     if shared := set(cases.stream) & set(held.stream):
         raise InputError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -19,23 +19,26 @@ from numpy.typing import NDArray
 from adaptive_sleep.experiments.counterfactual import FACTS, RUN, Facts, open_counterfactuals
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.signals import BoolArray, FloatArray, IntArray, StrArray
-from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.errors import InputError, nearest
 
 SHARE = 0.2  # of the windows, held out
 STREAMS = 4  # from so many streams on, whole streams are held out
+Of = Literal["loss", "errors"]  # what a pass is to save
 
 
 @dataclass(frozen=True, eq=False)
 class Cases:
     """Windows after 1..K passes, one a row.
 
-    loss, state_change, hidden_change (NaN after pass 1) `[windows, K]`; summary float32
-    `[windows, K, width]`; all_right bool `[windows, K]`, None for a model that answers nothing;
-    stream: recording and stream, one name for both; window: its index;
-    last: the index of the last window that `loss` is of.
+    loss, cost (what a pass is to save: the loss, or 1 where not all is right), state_change,
+    hidden_change (NaN after pass 1) `[windows, K]`; summary float32 `[windows, K, width]`;
+    all_right bool `[windows, K]`, None for a model that answers nothing; stream: recording and
+    stream, one name for both; window: its index; last: the index of the last window that `loss` is
+    of.
     """
 
     loss: FloatArray
+    cost: FloatArray
     all_right: BoolArray | None
     state_change: FloatArray
     hidden_change: FloatArray
@@ -70,15 +73,18 @@ class Origin:
     recordings: tuple[str, ...]
 
 
-def read_cases(folders: Sequence[str | Path]) -> tuple[Cases, Origin]:
-    """The windows of folders of counterfactuals, and where they come from.
+def read_cases(folders: Sequence[str | Path], of: Of = "loss") -> tuple[Cases, Origin]:
+    """The windows of folders of counterfactuals, with what a pass is to save of each, and where
+    they come from.
 
-    Raises InputError for none, for folders of different models, passes or horizons, and for one
-    without a window; else as `open_counterfactuals` does.
+    Raises InputError for none, for folders of different models, passes or horizons, for one without
+    a window, and for errors where nothing is answered; else as `open_counterfactuals` does.
     """
     if not folders:
         raise InputError("forks: give at least one folder of counterfactuals")
-    found = [_read(Path(folder)) for folder in folders]
+    if of not in get_args(Of):
+        raise InputError(f"of={of!r}: one of {', '.join(get_args(Of))}{nearest(of, get_args(Of))}")
+    found = [_read(Path(folder), of) for folder in folders]
     first = found[0][1]
     for folder, (_, origin) in zip(folders, found, strict=True):
         check_alike(folders[0], first, folder, origin)
@@ -130,7 +136,7 @@ def _late(cases: Cases) -> tuple[BoolArray, BoolArray]:
     return held, kept
 
 
-def _read(folder: Path) -> tuple[Cases, Origin]:
+def _read(folder: Path, of: Of) -> tuple[Cases, Origin]:
     table = open_counterfactuals(folder).table.sort("stream", "window", "passes")
     if not len(table):
         raise InputError(f"forks={str(folder)!r}: holds no window; replay a longer recording")
@@ -145,8 +151,16 @@ def _read(folder: Path) -> tuple[Cases, Origin]:
     one = table.gather_every(most)
     recording = manifest.recording.sha256
     right = None if table["right"].null_count() else grid("right") == grid("asked")
+    cost = loss = grid("loss")
+    if of == "errors":
+        if right is None:
+            raise InputError(
+                f"of='errors': the model of {str(folder)!r} answers no questions; of='loss'"
+            )
+        cost = 1.0 - right
     cases = Cases(
-        loss=grid("loss"),
+        loss=loss,
+        cost=cost,
         all_right=right,
         state_change=grid("state_change"),
         hidden_change=grid("hidden_change"),

@@ -60,7 +60,7 @@ class Samples:
             change = cases.state_change[:, done - 1]
             x.append(inputs(cases.summary[:, done - 1], passes, change, moved, most))
             counts.append(np.tile(np.arange(1, most) >= done, (len(cases), 1)))
-        y = np.tile((savings(cases.loss) / unit).astype(np.float32), (most - 1, 1))
+        y = np.tile((savings(cases.cost) / unit).astype(np.float32), (most - 1, 1))
         return cls(np.concatenate(x), y, np.concatenate(counts, dtype=np.float32))
 
     def mean(self) -> FloatArray:
@@ -82,7 +82,7 @@ class Samples:
 
 def unit_of(cases: Cases) -> float:
     """The mean saving, in which savings are counted while fitting."""
-    return max(float(savings(cases.loss).mean()), 1e-12)
+    return max(float(savings(cases.cost).mean()), 1e-12)
 
 
 def train(

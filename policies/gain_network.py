@@ -30,8 +30,9 @@ class Gain:
     model_hash: of the model; most: passes of the longest sleep it was fitted on, >= 2; width: 2d of
     the summary; horizon: scored windows over which a saving was measured; provenance: how it was
     fitted, free text. Output m of the network, m = 1..most - 1, is the logarithm of what going on
-    beyond m passes is expected to save, as `savings` has it, in units of loss. Output m means
-    nothing after more than m passes.
+    beyond m passes is expected to save, as `savings` has it, in units of what it was fitted to:
+    loss, or windows that are not answered all right. Output m means nothing after more than m
+    passes.
     Raises InputError for what does not fit together.
     """
 
@@ -121,7 +122,8 @@ def inputs(
 
 
 def savings(loss: FloatArray) -> FloatArray:
-    """What going on beyond each number of passes saved, `[rows, K - 1]`, of losses `[rows, K]`.
+    """What going on beyond each number of passes saved, `[rows, K - 1]`, of losses `[rows, K]`, or
+    of whatever else is to be saved.
 
     The most that any number of further passes saved, a pass, or 0 where none saved anything:
     max over n > m of (loss after m - loss after n) / (n - m). So at any price of a pass, going on

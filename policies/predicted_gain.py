@@ -25,8 +25,10 @@ class PredictedGain:
     """Go on where a further pass is predicted to save at least `threshold` and its price.
 
     At the boundary it plans up to the last pass that may pay, or none; after each pass it looks
-    again, and stops where nothing is left to save. The saving is in units of loss, a pass: the best
-    mean over all numbers of further passes. The price of a pass is `signals.price` x `pass_flops`.
+    again, and stops where nothing is left to save. The saving is in units of what it was fitted to,
+    a pass: loss, or windows that are not answered all right (`fit-gain --of errors`); the best mean
+    over all numbers of further passes. The price of a pass is `signals.price` x `pass_flops`, in
+    the same units.
 
     file: path of a gain file, read when the policy is made; its digest is kept with a run that is
     saved, so that none goes on with another. Raises InputError where there is no such file, or one

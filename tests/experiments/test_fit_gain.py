@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def made(windows: int, seed: int, streams: int = 8) -> Cases:
     changes[1, :, 0] = np.nan
     return Cases(
         loss=loss,
+        cost=loss,
         all_right=done,
         state_change=changes[0],
         hidden_change=changes[1],
@@ -118,6 +120,39 @@ def test_windows_held_out_share_nothing_with_the_others(streams: int) -> None:
     else:
         assert set(fit.stream) == set(held.stream)
         assert len(fit) >= 0.7 * len(cases)
+
+
+def test_fitted_to_errors_a_budget_buys_right_windows_and_not_sure_mistakes() -> None:
+    """A window that needs two more passes loses six times what one that needs one does: by loss it
+    comes first, by errors last."""
+
+    def sure(windows: int, seed: int) -> Cases:
+        cases = made(windows, seed)
+        assert cases.all_right is not None
+        late = ~cases.all_right[:, 1]
+        loss = np.where(cases.all_right, 0.01, np.where(late[:, None], 6.0, 1.0))
+        summary = cases.summary.copy()
+        summary[..., 3] += 2 * late[:, None]
+        return replace(cases, loss=loss, cost=loss, summary=summary)
+
+    fit, held = sure(900, 0), sure(400, 1)
+    budget, best = 1.5, {}
+    for of in ("loss", "errors"):
+        sides = [it if of == "loss" else replace(it, cost=1.0 - it.all_right) for it in (fit, held)]
+        saving = predicted(train(*sides, ORIGIN, {}, 0, Recipe(hidden=16, batch=32)), held)
+        found = [outcome(held, slept(saving, it), it) for it in np.geomspace(0.01, 6, 60)]
+        best[of] = max(it.all_right for it in found if it.mean_passes <= budget)
+    assert best["errors"] > best["loss"] + 0.05
+
+
+def test_what_is_to_be_saved_is_read_from_the_table(forks: Path) -> None:
+    cases, _ = read_cases([forks], "errors")
+    assert cases.all_right is not None
+    np.testing.assert_array_equal(cases.cost, 1.0 - cases.all_right)
+    assert 0 < cases.cost.mean() < 1
+    np.testing.assert_array_equal(cases.loss, read_cases([forks])[0].cost)
+    with pytest.raises(InputError, match=r"of='eror': one of loss, errors, did you mean 'errors'"):
+        read_cases([forks], "eror")  # type: ignore[arg-type]
 
 
 def test_too_few_windows_are_refused() -> None:
@@ -196,6 +231,8 @@ def test_a_model_that_answers_nothing(tmp_path: Path) -> None:
     found = fit_gain([tmp_path / "forks"], tmp_path / "gain.safetensors", how=QUICK)
     assert {it.all_right for it in (*found.fixed, *found.thresholds)} == {None}
     assert found.fixed[0].loss > 0
+    with pytest.raises(InputError, match=r"of='errors': the model of .* answers no questions"):
+        fit_gain([tmp_path / "forks"], tmp_path / "errors.safetensors", of="errors")
 
 
 def test_the_command(forks: Path, few: Path, tmp_path: Path, capsys: Any) -> None:
@@ -203,6 +240,11 @@ def test_the_command(forks: Path, few: Path, tmp_path: Path, capsys: Any) -> Non
     assert main([*command, str(tmp_path / "a.safetensors"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["windows"], found["held_out"]) == (40, 4)
+    assert read_gain(tmp_path / "a.safetensors").provenance["of"] == "loss"
+    errors = [*command, str(tmp_path / "errors.safetensors"), "--of", "errors", "--json"]
+    assert main(errors) == 0
+    assert read_gain(tmp_path / "errors.safetensors").provenance["of"] == "errors"
+    assert json.loads(capsys.readouterr().out)["fixed"] == found["fixed"]
     assert found["file"] == str(tmp_path / "a.safetensors")
     assert len(found["fixed"]) == 3
     assert found["fixed"][0]["threshold"] is None
