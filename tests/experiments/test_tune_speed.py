@@ -43,15 +43,29 @@ tune(sys.argv[1], sys.argv[2], quick=True, trials=16, out=sys.argv[3], heartbeat
 """
 
 
+REAL = """
+[models]
+paths = ["bundled:chain"]
+[task]
+name = "chain"
+parameters = { nodes = 18, paths = 2, alone = true }
+quick_samples = 1024
+[tune]
+budget = "4x"
+policies = ["random(mean=range(2.0, 2.1), most=4)"]
+[[policies]]
+name = "lot"
+spec = "random(mean=2.0, most=4)"
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-def test_two_workers_do_1_7_times_the_trials_of_one(url: str, tmp_path: Path) -> None:
-    (tmp_path / "busy_policy.py").write_text(BUSY_POLICY)
-    save_model(answering_model(0), tmp_path / "m0.safetensors", provenance={})
-    save_model(answering_model(1), tmp_path / "m1.safetensors", provenance={})
-    (there,) = [line for line in TASK.splitlines() if line.startswith("policies = ")]
-    text = TASK.replace(there, 'policies = ["busy_policy:Busy"]').format(folder=tmp_path)
+@pytest.mark.parametrize("work", ["a busy loop", "a trained model"])
+def test_two_workers_do_1_7_times_the_trials_of_one(url: str, tmp_path: Path, work: str) -> None:
+    """A busy loop shares nothing but the storage; a trained model the memory too."""
+    text = REAL if work == "a trained model" else busy(tmp_path)
     rates = []
     for workers in (1, 2):
         recipe = tmp_path / f"by{workers}.toml"  # whose study is named after it
@@ -59,6 +73,15 @@ def test_two_workers_do_1_7_times_the_trials_of_one(url: str, tmp_path: Path) ->
         rates.append(trials_a_second(recipe, url, tmp_path, workers))
     print("trials a second:", rates)
     assert rates[1] >= 1.7 * rates[0], rates
+
+
+def busy(folder: Path) -> str:
+    """The recipe of a study whose trials are mostly a loop, with what it needs in the folder."""
+    (folder / "busy_policy.py").write_text(BUSY_POLICY)
+    save_model(answering_model(0), folder / "m0.safetensors", provenance={})
+    save_model(answering_model(1), folder / "m1.safetensors", provenance={})
+    (there,) = [line for line in TASK.splitlines() if line.startswith("policies = ")]
+    return TASK.replace(there, 'policies = ["busy_policy:Busy"]').format(folder=folder)
 
 
 def trials_a_second(recipe: Path, url: str, folder: Path, workers: int) -> float:
