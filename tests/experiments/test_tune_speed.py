@@ -39,7 +39,8 @@ class Busy:
 WORKER = """
 import sys
 from adaptive_sleep.experiments.tune import tune
-tune(sys.argv[1], sys.argv[2], quick=True, trials=16, out=sys.argv[3], heartbeat=15, grace=60)
+recipe, url, out, trials = sys.argv[1:]
+tune(recipe, url, quick=True, trials=int(trials), out=out, heartbeat=15, grace=60)
 """
 
 
@@ -63,8 +64,10 @@ spec = "random(mean=2.0, most=4)"
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
-@pytest.mark.parametrize("work", ["a busy loop", "a trained model"])
-def test_two_workers_do_1_7_times_the_trials_of_one(url: str, tmp_path: Path, work: str) -> None:
+@pytest.mark.parametrize(("work", "trials"), [("a busy loop", 16), ("a trained model", 48)])
+def test_two_workers_do_1_7_times_the_trials_of_one(
+    url: str, tmp_path: Path, work: str, trials: int
+) -> None:
     """A busy loop shares nothing but the storage; a trained model the memory too. All trials of one
     do as much: on one recording none is stopped."""
     text = REAL if work == "a trained model" else busy(tmp_path)
@@ -72,7 +75,7 @@ def test_two_workers_do_1_7_times_the_trials_of_one(url: str, tmp_path: Path, wo
     for workers in (1, 2):
         recipe = tmp_path / f"by{workers}.toml"  # whose study is named after it
         recipe.write_text(text)
-        rates.append(trials_a_second(recipe, url, tmp_path, workers))
+        rates.append(trials_a_second(recipe, url, trials, workers))
     print("trials a second:", rates)
     assert rates[1] >= 1.7 * rates[0], rates
 
@@ -86,10 +89,11 @@ def busy(folder: Path) -> str:
     return TASK.replace(there, 'policies = ["busy_policy:Busy"]').format(folder=folder)
 
 
-def trials_a_second(recipe: Path, url: str, folder: Path, workers: int) -> float:
+def trials_a_second(recipe: Path, url: str, trials: int, workers: int) -> float:
     """Trials finished after all workers had finished one, which took longest, by the time from then
     on."""
-    given = [sys.executable, "-c", WORKER, str(recipe), url, str(folder / recipe.stem)]
+    folder = recipe.parent
+    given = [sys.executable, "-c", WORKER, str(recipe), url, str(folder / recipe.stem), str(trials)]
     path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with quiet():
@@ -99,7 +103,7 @@ def trials_a_second(recipe: Path, url: str, folder: Path, workers: int) -> float
         study = optuna.load_study(storage=storage, study_name=f"{recipe.stem}-quick")
         done = finished(study)
         close(storage)
-    assert len({trial.number for trial in done}) == 16  # none lost, none run again
+    assert len({trial.number for trial in done}) == trials  # none lost, none run again
     first: dict[str, float] = {}
     for trial in done:
         over = trial.datetime_complete.timestamp()
