@@ -58,6 +58,7 @@ def fit_gain(
 
 def _facts(found: FittedGain) -> dict[str, str]:
     return {
+        "a pass saves": found.of,
         "windows fitted": f"{found.windows:,}",
         "windows held out": f"{found.held_out:,}",
         "error there": f"{found.error:.4g}",

@@ -15,7 +15,7 @@ from adaptive_sleep.bundled import locate
 from adaptive_sleep.checkpoint import describe_model, load_model
 from adaptive_sleep.config import ModelConfig, read_toml
 from adaptive_sleep.experiments.baselines.setup import AnyRecipe
-from adaptive_sleep.experiments.comparing import Comparison, Models
+from adaptive_sleep.experiments.comparing import ERRORS, Comparison, Models
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.intake import check_fits
 from adaptive_sleep.learning import TaskRecipe, check_made_for, config_of, read_task_recipe
@@ -41,7 +41,17 @@ def models_of(plan: Comparison, quick: bool) -> dict[int, str | None]:
             check_made_for(config, plan.made_task().space, named)
         else:
             _check_recorded(recording, plan.recording.test, config, said, named)
+        _check_fits(plan, config, named)
     return found
+
+
+def _check_fits(plan: Comparison, config: ModelConfig, named: str) -> None:
+    for entry in plan.policies:
+        if entry.fit == ERRORS and config.kind == "series":
+            raise InputError(
+                f"policy {entry.name!r}: fit={entry.fit!r}: {named} answers no questions, so none "
+                "is wrong; fit to losses ('gain')"
+            )
 
 
 def _named(models: Models, quick: bool) -> dict[int, str | None]:

@@ -24,7 +24,8 @@ from adaptive_sleep.streams.tasks.recorded import GAP_SECONDS
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import Task
 
-FITS = ("gain", "gain_of_errors")  # what can be fitted for a policy; `{gain}` is the file
+ERRORS = "gain_of_errors"
+FITS = ("gain", ERRORS)  # what can be fitted for a policy; `{NAME}` in its spec is the file
 MOST_GRID = 256
 OWN = ("fixed", "oracle", "table")  # rows that a comparison adds itself
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
@@ -283,6 +284,11 @@ def _check_policy(entry: PolicyEntry, recipe: Comparison) -> None:
         )
     if entry.fit and recipe.recording is not None and recipe.recording.fit is None:
         raise InputError(f"{where}: fit={entry.fit!r} needs [recording] fit, a part to fit on")
+    if entry.fit == ERRORS and recipe.changes.price is not None:
+        raise InputError(
+            f"{where}: fit={entry.fit!r} beside [changes] price: a price is in units of loss; fit "
+            "to losses ('gain'), or leave the price out"
+        )
     known = [*entry.grid, "model", *((entry.fit,) if entry.fit else ())]
     places = _PLACE.findall(entry.spec)
     for place in places:

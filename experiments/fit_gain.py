@@ -44,13 +44,15 @@ class Passes:
 class FittedGain:
     """A gain file, and how far to trust it.
 
-    `windows` fitted to and `held_out`; `error`: mean deviance of the predictions on the latter (0
-    for the truth), `error_of_mean` that of the mean savings over the former; `fixed`: 1 to K passes
-    each; `thresholds`: what predicted_gain would do, from the least threshold up.
+    `of`: what a pass is to save; `windows` fitted to and `held_out`; `error`: mean deviance of the
+    predictions on the latter (0 for the truth), `error_of_mean` that of the mean savings over the
+    former; `fixed`: 1 to K passes each; `thresholds`: what predicted_gain would do, from the least
+    threshold up.
     """
 
     file: Path
     model_hash: str
+    of: str
     windows: int
     held_out: int
     error: float
@@ -125,6 +127,7 @@ def told(gain: Gain, file: Path, fit: Cases, held: Cases) -> FittedGain:
     return FittedGain(
         file=file,
         model_hash=gain.model_hash,
+        of=gain.provenance.get("of", "loss"),
         windows=len(fit),
         held_out=count,
         error=checks.error(gain.network.run(checks.x) - np.log(unit)),

@@ -30,11 +30,11 @@ Of = Literal["loss", "errors"]  # what a pass is to save
 class Cases:
     """Windows after 1..K passes, one a row.
 
-    loss, cost (what a pass is to save: the loss, or 1 where not all is right), state_change,
-    hidden_change (NaN after pass 1) `[windows, K]`; summary float32 `[windows, K, width]`;
-    all_right bool `[windows, K]`, None for a model that answers nothing; stream: recording and
-    stream, one name for both; window: its index; last: the index of the last window that `loss` is
-    of.
+    loss, cost (what a pass is to save: the loss, or 1 where not all is right; both of all windows
+    up to `last`), state_change, hidden_change (NaN after pass 1) `[windows, K]`; summary float32
+    `[windows, K, width]`; all_right bool `[windows, K]`, None for a model that answers nothing;
+    stream: recording and stream, one name for both; window: its index; last: the index of the last
+    window that `loss` is of.
     """
 
     loss: FloatArray
@@ -155,7 +155,8 @@ def _read(folder: Path, of: Of) -> tuple[Cases, Origin]:
     if of == "errors":
         if right is None:
             raise InputError(
-                f"of='errors': the model of {str(folder)!r} answers no questions; of='loss'"
+                f"of='errors': the model of {str(folder)!r} answers no questions, so none is "
+                "wrong; fit to 'loss'"
             )
         cost = 1.0 - right
     cases = Cases(

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import platform
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +24,6 @@ from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.trace import TRACE_SCHEMA
 
 SCHEMA = 1
-_QUOTED = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")  # a literal of a spec
 PACKAGES = ("adaptive-sleep", "torch", "numpy", "polars", "msgspec", "safetensors")
 TIMINGS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "step": pl.Int64,
@@ -111,8 +109,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     schema: int = SCHEMA
     source: str  # "replay" | "live"
     policy: str  # spec string
-    # SHA-256 of the files that the spec names, by how it names them; unset where it names none
-    policy_files: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     recording: RecordingRef
     model: ModelRef
     settings: Settings
@@ -301,7 +297,6 @@ def new_manifest(
     return Manifest(
         source=source,
         policy=policy,
-        policy_files=_files_of(policy) or msgspec.UNSET,
         recording=recording,
         model=model,
         settings=settings,
@@ -311,29 +306,9 @@ def new_manifest(
     )
 
 
-def _files_of(spec: str) -> dict[str, str]:
-    """SHA-256 of the files that a spec string names, by path as it is written there."""
-    found = {}
-    for literal in dict.fromkeys(_QUOTED.findall(spec)):
-        path = re.sub(r"\\(.)", r"\1", literal[1:-1])
-        if repr(path) == literal and _is_file(path):
-            with open(path, "rb") as handle:
-                found[path] = hashlib.file_digest(handle, "sha256").hexdigest()
-    return found
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # a text that no path can be: too long, a null byte
-        return False
-
-
 def differences(old: Manifest, new: Manifest) -> list[str]:
     """Say in words what makes two runs different runs, one entry a field; empty if nothing does."""
     before, after = (_identity(manifest) for manifest in (old, new))
-    if isinstance(old.policy_files, dict) and isinstance(new.policy_files, dict):
-        before["policy"], after["policy"] = (_by_content(manifest) for manifest in (old, new))
     return [
         f"{name} was {before.get(name)!r}, now {after.get(name)!r}"
         for name in dict.fromkeys((*before, *after))  # in an order of its own, not that of a set
@@ -345,19 +320,10 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
     """Dotted names of what must be equal; where a recording or model lies may change."""
     flat: dict[str, Any] = {}
     for name, value in msgspec.to_builtins(manifest).items():
-        if name in ("finished", "summary", "policy_files"):
+        if name in ("finished", "summary"):
             continue
         if isinstance(value, dict):
             flat.update({f"{name}.{key}": inner for key, inner in value.items()})
         else:
             flat[name] = value
     return {name: value for name, value in flat.items() if not name.endswith(".path")}
-
-
-def _by_content(manifest: Manifest) -> str:
-    """The spec, with what its files hold in place of where they lie."""
-    spec = manifest.policy
-    assert isinstance(manifest.policy_files, dict)
-    for path, digest in manifest.policy_files.items():
-        spec = spec.replace(repr(path), f"sha256:{digest[:16]}")
-    return spec

@@ -46,7 +46,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Trained:
-    """The model of one seed, the files that stand for {model} and {gain}, and its recordings."""
+    """The model of one seed, the files that stand for {model} and {NAME} of its fits, and its
+    recordings."""
 
     model: Model
     files: Mapping[str, str]

@@ -25,8 +25,8 @@ DRAWS = 32  # tries before a policy is said to refuse all that it could be given
 
 @dataclass(frozen=True)
 class Candidate:
-    """One point of the space: the spec, in which {gain} and {model} stand for files of a model, and
-    the window in events (None: the model's own)."""
+    """One point of the space: the spec, in which {model} and {NAME} of a fit stand for files of a
+    model, and the window in events (None: the model's own)."""
 
     written: str
     window: int | None

@@ -28,7 +28,7 @@ class PredictedGain:
     again, and stops where nothing is left to save. The saving is in units of what it was fitted to,
     a pass: loss, or windows that are not answered all right (`fit-gain --of errors`); the best mean
     over all numbers of further passes. The price of a pass is `signals.price` x `pass_flops`, in
-    the same units.
+    units of loss: give none to what was fitted to errors.
 
     file: path of a gain file, read when the policy is made; its digest is kept with a run that is
     saved, so that none goes on with another. Raises InputError where there is no such file, or one

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from adaptive_sleep.experiments.compare_models import models_of
 from adaptive_sleep.experiments.comparing import PolicyEntry, names_of, read_comparison
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.streams.errors import InputError
@@ -123,3 +124,17 @@ def test_what_is_fitted_needs_a_part_to_fit_on(tmp_path: Path) -> None:
     file.write_text(RECORDED.replace("fit = [0.0, 0.6]", "") + entry)
     with pytest.raises(InputError, match="a part to fit on"):
         read_comparison(file)
+
+
+def test_a_policy_fitted_to_errors_has_no_price_and_answers(tmp_path: Path) -> None:
+    entry = '[[policies]]\nname = "errors"\nspec = "rule(file={gain_of_errors})"\n'
+    file = tmp_path / "errors.toml"
+    file.write_text(TASK + entry + 'fit = "gain_of_errors"\n')
+    assert names_of(read_comparison(file)) == ["rule", "errors"]
+    priced = TASK.replace("[changes]", "[changes]\nprice = 1e-9")
+    file.write_text(priced + entry + 'fit = "gain_of_errors"\n')
+    with pytest.raises(InputError, match="price is in units of loss; fit to losses"):
+        read_comparison(file)
+    file.write_text(RECORDED + entry + 'fit = "gain_of_errors"\n')
+    with pytest.raises(InputError, match=r"\[models\] telemetry answers no questions, so none is"):
+        models_of(read_comparison(file), quick=False)

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptive_sleep.experiments.cli import main
+from adaptive_sleep.experiments.compare_fits import fitted
+from adaptive_sleep.experiments.comparing import FITS
 from adaptive_sleep.experiments.counterfactual import counterfactuals
 from adaptive_sleep.experiments.fit_gain import fit_gain, outcome, predicted, slept, told
 from adaptive_sleep.experiments.gain_cases import Cases, Origin, read_cases, split
@@ -155,6 +157,11 @@ def test_what_is_to_be_saved_is_read_from_the_table(forks: Path) -> None:
         read_cases([forks], "eror")  # type: ignore[arg-type]
 
 
+def test_a_comparison_fits_what_its_recipe_names(forks: Path, tmp_path: Path) -> None:
+    said = {it: read_gain(fitted(it, forks, tmp_path, 0)).provenance["of"] for it in FITS}
+    assert said == {"gain": "loss", "gain_of_errors": "errors"}
+
+
 def test_too_few_windows_are_refused() -> None:
     with pytest.raises(InputError, match=r"2 windows of 1 stream\(s\) are too few"):
         split(made(2, 0, 1), 0)
@@ -244,7 +251,9 @@ def test_the_command(forks: Path, few: Path, tmp_path: Path, capsys: Any) -> Non
     errors = [*command, str(tmp_path / "errors.safetensors"), "--of", "errors", "--json"]
     assert main(errors) == 0
     assert read_gain(tmp_path / "errors.safetensors").provenance["of"] == "errors"
-    assert json.loads(capsys.readouterr().out)["fixed"] == found["fixed"]
+    again = json.loads(capsys.readouterr().out)
+    assert (found["of"], again["of"]) == ("loss", "errors")
+    assert again["fixed"] == found["fixed"]
     assert found["file"] == str(tmp_path / "a.safetensors")
     assert len(found["fixed"]) == 3
     assert found["fixed"][0]["threshold"] is None

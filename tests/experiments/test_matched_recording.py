@@ -207,6 +207,7 @@ def test_what_cannot_be_trained_on_a_recording_is_refused(
         ("matched_often", 1.25),
         ("matched_often_long", 1.25),
         ("matched_recording", 1.5),
+        ("matched_recording_all", 2.0),
     ],
 )
 def test_the_shipped_recipes_can_be_read(name: str, target: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,6 @@ from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.recording import Recording
-
-
-@dataclass(frozen=True)
-class AsWritten:
-    """So many passes as a file says."""
-
-    file: str
-
-    def plan(self, signals: Any) -> int:
-        return int(Path(self.file).read_text())
 
 
 def test_the_summary_is_what_the_trace_says(whole: Path, recording: Recording) -> None:
@@ -131,35 +120,6 @@ def test_a_finished_run_resumes_to_its_summary(
     summary = replay(recording, model, POLICY, whole, commit_every=5, resume=True)
     assert summary == open_run(whole).summary
     assert contents(whole) == before
-
-
-def test_what_a_policy_reads_may_lie_elsewhere_but_not_say_something_else(
-    recording: Recording, model: Model, tmp_path: Path
-) -> None:
-    def run(file: Path) -> None:
-        replay(recording, model, AsWritten(str(file)), tmp_path / "run", resume=True)
-
-    here, moved = tmp_path / "it's \\ here", tmp_path / "moved"
-    here.write_text("2")
-    run(here)
-    first = contents(tmp_path / "run")
-    here.rename(moved)
-    run(moved)
-    assert contents(tmp_path / "run") == first
-    moved.write_text("3")
-    with pytest.raises(InputError, match=r"policy was .*file=sha256:\w{16}.*, now .*file=sha256"):
-        run(moved)
-    moved.unlink()
-    with pytest.raises(InputError, match=r"policy was .*here.*, now .*moved"):
-        run(moved)
-    told = json.loads((tmp_path / "run" / "run.json").read_bytes())
-    assert told.pop("policy_files").keys() == {str(here)}
-    (tmp_path / "run" / "run.json").write_text(json.dumps(told))
-    here.write_text("2")
-    run(here)  # of a run that an earlier version began, the path is part
-    moved.write_text("2")
-    with pytest.raises(InputError, match=r"policy was .*here.*, now .*moved"):
-        run(moved)
 
 
 def test_resume_of_nothing_begins(

@@ -53,6 +53,7 @@ parameters = { nodes = 18, paths = 2, alone = true }
 quick_samples = 1024
 [tune]
 recordings = 1
+pass_caps = [4]
 budget = "4x"
 policies = ["random(mean=range(2.0, 2.1), most=4)"]
 [[policies]]
@@ -114,5 +115,5 @@ def trials_a_second(recipe: Path, url: str, trials: int, workers: int) -> float:
     ended = sorted(trial.datetime_complete.timestamp() for trial in done)
     after = [moment for moment in ended if moment > at]
     # the last trials may leave one worker idle: count while all were at work
-    busy = after[: len(after) - workers + 1]
-    return (len(busy) - 1) / (busy[-1] - busy[0])
+    counted = after[: len(after) - workers + 1]
+    return (len(counted) - 1) / (counted[-1] - counted[0])
