@@ -2,8 +2,8 @@
 
 On a task it slides, and keeps them over boundaries: so a question sees, beside the fast weights,
 what was read before it. On a recording, where every event predicts the next, the window itself is
-longer, and evicted as rarely; in training too, on as many events (one that is longer than a
-training sequence is trained without a boundary).
+longer, and evicted as rarely; in training too, on as many events, a step and in all (one that is
+longer than a training sequence is trained without a boundary).
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ def _change(recipe: AnyRecipe, knob: int) -> Setup:
 
 
 def _on_as_many(recipe: Recipe, share: float) -> Recipe:
-    """The recipe with a `share` of its windows in a sequence, and steps for as many events."""
+    """The recipe with a `share` of its windows in a sequence, and of its sequences in a batch, so
+    that a step is on as many events; what rounding leaves, steps make up for."""
     before = recipe.training
+    wanted = share * before.windows * before.batch
     windows = max(1, round(share * before.windows))
     bptt = min(windows, max(1, round(share * before.bptt)))
-    steps = round(before.steps * share * before.windows / windows)
-    changed = replace(before, windows=windows, bptt=bptt, steps=max(1, steps))
+    batch = max(1, round(wanted / windows))
+    steps = max(1, round(before.steps * wanted / (windows * batch)))
+    changed = replace(before, windows=windows, bptt=bptt, batch=batch, steps=steps)
     return replace(recipe, training=changed)
 
 

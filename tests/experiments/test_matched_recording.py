@@ -153,6 +153,19 @@ def test_a_step_costs_what_is_expected(recipe: Recipe, passes: str) -> None:
     assert {each.tokens for each in taken} <= set(lengths.tolist())
 
 
+def test_a_larger_window_is_trained_on_as_many_events_in_about_as_many_steps() -> None:
+    recipe = training_recipe("telemetry")
+    assert isinstance(recipe, Recipe)
+    window, ours = find_baseline("larger_window"), recipe.training
+    for knob in (13, 100, 538, 1152):
+        longer = window.setup(recipe, knob).recipe
+        assert isinstance(longer, Recipe)
+        theirs = longer.training
+        events = theirs.steps * theirs.batch * theirs.windows * knob
+        assert events == pytest.approx(ours.steps * ours.batch * ours.windows * 12, rel=1e-3)
+        assert theirs.steps == pytest.approx(ours.steps, rel=0.1)
+
+
 def test_a_larger_window_is_trained_on_as_many_events(recipe: Recipe) -> None:
     window = find_baseline("larger_window")
     least, _ = window.bounds(recipe)
@@ -163,8 +176,9 @@ def test_a_larger_window_is_trained_on_as_many_events(recipe: Recipe) -> None:
         assert longer.config.window == 2 * knob
         assert isinstance(longer.recipe, Recipe)
         ours, theirs = recipe.training, longer.recipe.training
-        events = theirs.steps * theirs.windows * longer.config.window
-        assert events == pytest.approx(ours.steps * ours.windows * 16, rel=0.5 / theirs.steps)
+        events = theirs.steps * theirs.batch * theirs.windows * longer.config.window
+        wanted = ours.steps * ours.batch * ours.windows * 16
+        assert events == pytest.approx(wanted, rel=0.5 / theirs.steps)
         assert 1 <= theirs.bptt <= theirs.windows
 
 
