@@ -26,7 +26,8 @@ from adaptive_sleep.policies.gain_network import Gain, planned
 from adaptive_sleep.signals import FloatArray, IntArray
 from adaptive_sleep.streams.errors import InputError
 
-THRESHOLDS = 12
+THRESHOLDS = 12  # that are told, of
+TRIED = 200
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,6 @@ def told(gain: Gain, file: Path, fit: Cases, held: Cases) -> FittedGain:
     unit = unit_of(fit)
     samples, checks = Samples.of(fit, unit), Samples.of(held, unit)
     saving = predicted(gain, held)
-    own = np.stack([saving[:, n, n] for n in range(gain.most - 1)], axis=1)
     count = len(held)
     return FittedGain(
         file=file,
@@ -134,7 +134,7 @@ def told(gain: Gain, file: Path, fit: Cases, held: Cases) -> FittedGain:
         error_of_mean=checks.error(samples.mean()),
         fixed=tuple(outcome(held, np.full(count, n), None) for n in range(1, gain.most + 1)),
         thresholds=tuple(
-            outcome(held, slept(saving, threshold), threshold) for threshold in _thresholds(own)
+            outcome(held, slept(saving, threshold), threshold) for threshold in _thresholds(saving)
         ),
     )
 
@@ -168,10 +168,14 @@ def outcome(cases: Cases, passes: IntArray, threshold: float | None) -> Passes:
     return Passes(threshold, float(passes.mean()), float(cases.loss[rows].mean()), right)
 
 
-def _thresholds(own: FloatArray) -> list[float]:
-    """Thresholds from where nearly all goes on to where nearly nothing does, two digits each."""
+def _thresholds(saving: FloatArray) -> list[float]:
+    """Thresholds, three digits each, that sleep more and more, about evenly from least to most."""
+    own = saving.diagonal(axis1=1, axis2=2)
     above = own[own > 0]
     if not len(above):
         return []
-    low, high = np.quantile(above, (0.01, 0.99))
-    return sorted({float(f"{it:.1e}") for it in np.geomspace(low, high, THRESHOLDS)})
+    shares = np.linspace(0.0, 1.0, TRIED)
+    tried = np.unique([float(f"{it:.2e}") for it in np.quantile(above, shares)])
+    passes = np.array([slept(saving, threshold).mean() for threshold in tried])
+    wanted = np.linspace(passes.min(), passes.max(), THRESHOLDS)
+    return sorted({float(tried[np.abs(passes - each).argmin()]) for each in wanted})

@@ -82,6 +82,9 @@ def test_what_was_fitted_saves_passes_on_windows_held_out() -> None:
     assert [it.mean_passes for it in found.fixed] == [1, 2, 3]
     assert found.fixed[-1].all_right == 1.0
     passes = [it.mean_passes for it in found.thresholds]
+    # they are told about evenly, from where nothing sleeps to where all do that may
+    assert max(-np.diff(passes)) < 0.2 * (passes[0] - passes[-1])
+    assert passes[-1] < 1.01
     assert passes == sorted(passes, reverse=True)
 
 
