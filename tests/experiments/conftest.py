@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,5 +55,6 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database for studies: a file, and, marked `services`, one of a server."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/s.db"
-    name = re.sub(r"\W+", "_", request.node.name).lower()[:60]
+    words = re.sub(r"\W+", "_", request.node.name).lower()
+    name = f"{words[:50]}_{hashlib.sha256(words.encode()).hexdigest()[:8]}"  # 63 at the most
     return new_database(request.getfixturevalue("postgres"), name)
