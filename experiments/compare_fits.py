@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from adaptive_sleep.experiments.comparing import ERRORS
 from adaptive_sleep.experiments.fit_gain import fit_gain
 from adaptive_sleep.experiments.gain_cases import Of
 
@@ -29,5 +30,5 @@ def _gain(of: Of, forks: Path, out: Path, seed: int) -> None:
 
 _FITS: Mapping[str, Callable[[Path, Path, int], None]] = {
     "gain": partial(_gain, "loss"),
-    "gain_of_errors": partial(_gain, "errors"),
+    ERRORS: partial(_gain, "errors"),
 }

@@ -60,11 +60,11 @@ def run_seed(
     known = [point(run) for run in fixed.values()]
     files: dict[str, str] = {"model": model}
     fit_flops = 0.0
-    for fit in dict.fromkeys(entry.fit for entry in recipe.policies if entry.fit):
+    if fits := dict.fromkeys(entry.fit for entry in recipe.policies if entry.fit):
         training = bench("train", "fit")
         read = training.folder / "forks"
         fit_flops = forked_flops(training.forks(read.name), read)  # all fits read the same
-        files[fit] = str(fitted(fit, read, training.folder, recipe.seed))
+        files |= {fit: str(fitted(fit, read, training.folder, recipe.seed)) for fit in fits}
     choices = [choose(tried, entry, files, known[-1][1]) for entry in recipe.policies]
     table = look_up(tried.source, fixed, recipe.within) if recipe.task and recipe.task.table else {}
     test = bench("test", "test")
