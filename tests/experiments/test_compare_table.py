@@ -15,6 +15,7 @@ def test_readme_shows_what_the_last_full_comparison_found():
     assert short_table(from_results("mixed_chain")) in shown
     assert matched_table(from_results("matched_chain"), 1.5) in shown
     assert matched_table(from_results("matched_often_long"), 1.5) in shown
+    assert matched_table(from_results("matched_hops"), 1.5) in shown
 
 
 @pytest.mark.parametrize("interval", [None, [0.55, 0.65]])
