@@ -145,6 +145,7 @@ def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
         "left_out": left,
         "seeds": seeds,
         "max_passes": most,
+        "asked": all(one.asked for one in found.values()),
         "windows": {str(seed): one.windows for seed, one in found.items()},
         "models": {str(seed): done[seed].model for seed in seeds},
         "model_hashes": {str(seed): done[seed].model_hash for seed in seeds},

@@ -27,16 +27,8 @@ from adaptive_sleep.experiments.compare_reach import by_reach, divided, reaches
 from adaptive_sleep.experiments.compare_rows import Kind, SeedRow
 from adaptive_sleep.experiments.compare_streams import Source, pieces
 from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry
-from adaptive_sleep.experiments.matched_table import BaselineEntry
-from adaptive_sleep.experiments.matching import (
-    ABOVE,
-    BELOW,
-    MOST,
-    Spent,
-    UnmatchedError,
-    match,
-    measured,
-)
+from adaptive_sleep.experiments.matched_table import ABOVE, BELOW, COMPUTE, MOST, BaselineEntry
+from adaptive_sleep.experiments.matching import Spent, UnmatchedError, match, measured
 from adaptive_sleep.experiments.runs import Run
 from adaptive_sleep.experiments.training_cost import Training, step_flops, training_of
 from adaptive_sleep.learning import TaskRecipe
@@ -179,7 +171,7 @@ def _baseline(here: Market, entry: BaselineEntry, target: float) -> Iterator[tup
         yield f"{entry.name}{side}", _trained(here, entry.name, setup, spent.knob)
         if entry.equal_compute and setup.recipe != here.training:
             same = _same_compute(here, setup)
-            yield f"{entry.name}{side}-compute", _trained(here, entry.name, same, spent.knob)
+            yield f"{entry.name}{side}{COMPUTE}", _trained(here, entry.name, same, spent.knob)
 
 
 def _same_compute(here: Market, setup: Setup) -> Setup:

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from adaptive_sleep.experiments.compare_baselines import market, matched_rows
-from adaptive_sleep.experiments.compare_bench import Bench, Tell, forked_flops, point
+from adaptive_sleep.experiments.compare_bench import Bench, Tell, asks, forked_flops, point
 from adaptive_sleep.experiments.compare_fits import fitted
 from adaptive_sleep.experiments.compare_judge import Choice, Judge, Rows, correlations
 from adaptive_sleep.experiments.compare_rows import Point
@@ -32,14 +32,16 @@ from adaptive_sleep.streams.tasks.task import Part
 @dataclass(frozen=True)
 class Found:
     """What a seed found: rows on the test stream, rows by change, correlation of each signal with
-    the oracle's passes, windows that were slept on, the run folders of a report, and what could not
-    be run at the cost of a target, with the reason."""
+    the oracle's passes, windows that were slept on, the run folders of a report, whether anything
+    is `asked` (the score is the share of windows all right, else minus the loss), and what could
+    not be run at the cost of a target, with the reason."""
 
     rows: Rows
     changes: dict[str, Rows]
     signals: dict[str, float | None]
     windows: int
     runs: tuple[str, ...]
+    asked: bool
     unmatched: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,6 +85,7 @@ def run_seed(
         correlations(forks, recipe.tolerance),
         forks.select("stream", "window").n_unique(),
         tuple(str(test.folder / name) for name in shown),
+        asks(fixed[1]),
         unmatched,
     )
 

@@ -15,6 +15,8 @@ import polars as pl
 
 from adaptive_sleep.experiments.comparing import Comparison, RecordedStreams, TaskStreams
 from adaptive_sleep.experiments.runs import open_recording
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.manifest import new_folder, read_manifest
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.streams.tasks.drawing import power_weights
 from adaptive_sleep.streams.tasks.mixed import Mixed, in_order
@@ -65,7 +67,7 @@ def in_bursts(recipe: Comparison, folder: Path, seed: int) -> Source:
     assert recipe.changes.switch is not None
     assert recipe.changes.bursts is not None
     task, path, powers = recipe.made_task(), folder / "bursts", recipe.changes.switch
-    if not path.exists():
+    if not _drawn_before(path):
         easy, hard = (power_weights(task.space.difficulties, power) for power in powers)
         mixed = Mixed(((task, 1.0),), easy, hard, recipe.changes.bursts)
         random = np.random.default_rng([recipe.seed, PARTS.index("test"), seed, len(powers)])
@@ -141,9 +143,8 @@ def _drawn(
     is for drawing others of the same part, `streams` for other than the recipe's."""
     assert recipe.task is not None
     task, where = recipe.made_task(), Source(str(path))
-    if path.exists():
+    if _drawn_before(path):
         return where
-    path.parent.mkdir(parents=True, exist_ok=True)
     batches = []
     for number, (power, count) in enumerate(mixes):
         random = np.random.default_rng([recipe.seed, PARTS.index(part), seed, number, *key])
@@ -176,4 +177,15 @@ def _write(
         "seed": f"{recipe.seed}, {seed}",
         "mixes": str(list(powers)),
     }
-    record_batch(batch, task.space, path, streams=streams, provenance=provenance)
+    with new_folder(path) as beside:  # a stream that is there is there as a whole
+        record_batch(batch, task.space, beside, streams=streams, provenance=provenance)
+
+
+def _drawn_before(path: Path) -> bool:
+    """Whether a stream is there. Raises InputError for half of one, which an earlier version left
+    where it was interrupted."""
+    if not path.exists():
+        return False
+    if not read_manifest(path).closed:
+        raise InputError(f"{path}: was interrupted while it was drawn; remove it, and go on")
+    return True

@@ -15,7 +15,7 @@ from typing import Any
 
 import adaptive_sleep.policies  # noqa: F401  (registers the policies that we ship)
 from adaptive_sleep.config import decode, read_toml
-from adaptive_sleep.experiments.matched_table import BaselineEntry, check_baselines
+from adaptive_sleep.experiments.matched_table import BaselineEntry, check_apart, check_baselines
 from adaptive_sleep.experiments.tune_table import TuneTable, check_tune
 from adaptive_sleep.spec import resolve
 from adaptive_sleep.streams.errors import InputError, nearest
@@ -27,7 +27,7 @@ from adaptive_sleep.streams.tasks.task import Task
 ERRORS = "gain_of_errors"
 FITS = ("gain", ERRORS)  # what can be fitted for a policy; `{NAME}` in its spec is the file
 MOST_GRID = 256
-OWN = ("fixed", "oracle", "table")  # rows that a comparison adds itself
+OWN = ("fixed", "oracle", "table", "forks")  # rows and folders that a comparison adds itself
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _PLACE = re.compile(r"\{([A-Za-z_]\w*)\}")
 Span = tuple[float, float]
@@ -179,6 +179,7 @@ def _check(recipe: Comparison) -> None:
     names = [entry.name for entry in recipe.policies]
     if not names or len(set(names)) != len(names):
         raise InputError(f"policies={names}: at least one, each name once")
+    check_apart(names, [entry.name for entry in recipe.baselines])
     for entry in recipe.policies:
         _check_policy(entry, recipe)
 
@@ -192,6 +193,8 @@ def _check_models(models: Models) -> None:
         given = getattr(models, name)
         if len(set(given)) != len(given):
             raise InputError(f"[models] {name}={list(given)}: each once")
+    if any(seed < 0 for seed in models.seeds):
+        raise InputError(f"[models] seeds={list(models.seeds)}: whole numbers from 0")
 
 
 def _check_streams(recipe: Comparison) -> None:
@@ -227,9 +230,10 @@ def _check_spans(recording: RecordedStreams) -> None:
 def _check_numbers(recipe: Comparison) -> None:
     if recipe.max_passes < 2:
         raise InputError(f"max_passes={recipe.max_passes}: at least 2, or there is no sleep")
-    if not recipe.control_seeds or min(recipe.control_seeds) < 0:
+    controls = recipe.control_seeds
+    if not controls or min(controls) < 0 or len(set(controls)) != len(controls):
         raise InputError(
-            f"control_seeds={list(recipe.control_seeds)}: at least one, from 0, e.g. [0, 1, 2]"
+            f"control_seeds={list(controls)}: at least one, from 0, each once, e.g. [0, 1, 2]"
         )
     if recipe.seed < 0:
         raise InputError(f"seed={recipe.seed}: a whole number from 0")
@@ -276,7 +280,9 @@ def _check_name(field: str, name: str) -> None:
 def _check_policy(entry: PolicyEntry, recipe: Comparison) -> None:
     _check_name("policies", entry.name)
     if entry.name.split("-")[0] in OWN or entry.name.endswith("-shuffled"):
-        raise InputError(f"policies: the name {entry.name!r} is taken by a row of every comparison")
+        raise InputError(
+            f"policies: the name {entry.name!r} is taken by what every comparison runs"
+        )
     where = f"policy {entry.name!r}"
     if entry.fit and entry.fit not in FITS:
         raise InputError(

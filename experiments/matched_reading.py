@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from adaptive_sleep.experiments.compare_rows import signed, spread
-from adaptive_sleep.experiments.matching import MOST, NEAR, SIDES, Spent, as_roomy, check_matched
+from adaptive_sleep.experiments.matched_table import MOST, SIDES
+from adaptive_sleep.experiments.matching import NEAR, Spent, as_roomy, check_matched
 from adaptive_sleep.experiments.reproduce import interval
 from adaptive_sleep.streams.errors import InputError
 
@@ -92,12 +93,11 @@ def _part(rows: Sequence[Row], part: str) -> str:
 
 
 def _told(row: Row) -> bool:
-    """Whether a row is of a policy at matched cost, and says how it did on validation (one that an
-    earlier version wrote may not)."""
+    """Whether a row is of a policy at matched cost that could be deployed, and says how it did on
+    validation (one that an earlier version wrote may not)."""
     values = row["seeds_values"].values()
-    return row["kind"] == "matched" and all(
-        own.get("validation_score") is not None for own in values
-    )
+    known = all(own.get("validation_score") is not None for own in values)
+    return row["kind"] == "matched" and row["online"] and known
 
 
 def _chosen(rows: Sequence[Row]) -> Row:

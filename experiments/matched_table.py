@@ -17,6 +17,11 @@ from adaptive_sleep.learning import read_task_recipe
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.training import read_recipe
 
+# In the name of a baseline's row: its knob costs less than the target, more, or as much as any;
+# and its model was trained with as much compute.
+SIDES = BELOW, ABOVE, MOST = "-below", "-above", "-most"
+COMPUTE = "-compute"
+
 
 @dataclass(frozen=True)
 class BaselineEntry:
@@ -25,6 +30,16 @@ class BaselineEntry:
 
     name: str
     equal_compute: bool = False
+
+
+def check_apart(policies: Sequence[str], baselines: Sequence[str]) -> None:
+    """Raise InputError for a policy that has the name of a baseline's row."""
+    for name, side, compute in itertools.product(baselines, ("", *SIDES), ("", COMPUTE)):
+        if f"{name}{side}{compute}" in policies:
+            raise InputError(
+                f"policies: the name {name + side + compute!r} is that of a row of the baseline "
+                f"{name!r}; rename the policy"
+            )
 
 
 def check_baselines(

@@ -45,10 +45,6 @@ class Spent:
         return f"{self.name}{knob}: {self.flops_per_event:,.0f} FLOPs an event"
 
 
-# In the name of a baseline's row: its knob costs less than the target, more, or as much as any.
-SIDES = BELOW, ABOVE, MOST = "-below", "-above", "-most"
-
-
 class UnmatchedError(InputError):
     """No knob of a baseline costs so much, or so little, or its costs do not rise with it."""
 

@@ -107,6 +107,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     left_out: dict[str, str] = {}
     seeds: tuple[int, ...]
     max_passes: int
+    asked: bool | None = None
     windows: dict[int, int] = {}
     models: dict[int, str] = {}
     model_hashes: dict[int, str] = {}
@@ -121,7 +122,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def asks(self) -> bool:
         """Whether the score is a share of windows answered right; else it is minus the loss."""
-        return self.recipe.get("recording") is None
+        if self.asked is not None:
+            return self.asked
+        return self.recipe.get("recording") is None  # written by an earlier version
 
     @property
     def matched(self) -> tuple[Row, ...]:

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import polars as pl
 from plotly.subplots import make_subplots
 
+from adaptive_sleep.experiments.matched_table import COMPUTE
 from adaptive_sleep.experiments.report_comparison_data import Result, Row, best_rows
 from adaptive_sleep.experiments.report_comparison_looks import (
     DARK,
@@ -122,7 +123,7 @@ def _bar(row: Row, colour: str) -> go.Bar:
         name=row.name, error_x=error,
         marker={
             "color": colour, "line": {"width": 0},
-            "pattern": {"shape": "/" if "-compute" in row.base else ""},
+            "pattern": {"shape": "/" if COMPUTE in row.base else ""},
         },
         hovertemplate=f"score %{{x:.5g}}{ends_of(row)}<br>{row.flops_per_event:,.0f} FLOPs per "
         f"event{knob}{bytes_held}<extra>{escape(row.name)}</extra>",

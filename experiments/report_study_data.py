@@ -118,7 +118,7 @@ def _opened(where: str) -> RDBStorage:
     try:
         url = make_url(where)
         backend = url.get_backend_name()
-    except ArgumentError as error:  # also of a backend that SQLAlchemy does not know
+    except (ArgumentError, ValueError) as error:  # an unknown backend; a port that is no number
         raise InputError(
             f"storage={where!r}: a URL is expected, sqlite:///FILE or postgresql://USER@HOST/NAME "
             f"({str(error).splitlines()[0]})"

@@ -39,6 +39,7 @@ from adaptive_sleep.experiments.tune_storage import (
     open_study,
     quiet,
     settle,
+    undone_if_refused,
 )
 from adaptive_sleep.experiments.tune_table import Budget, read_budget
 from adaptive_sleep.experiments.tune_trial import (
@@ -160,8 +161,9 @@ def _work(
         what = {"recipe_sha256": order.sha256, "quick": order.quick}
         claim(folder, what, order.recipe.models.recipe)
         bench = prepare(order.recipe, folder, models, quick=order.quick, tell=tell)
-        plain = _plain(study, bench, order.space)
-        flops = _within(order, budget, plain)
+        with undone_if_refused(study, storage):
+            plain = _plain(study, bench, order.space)
+            flops = _within(order, budget, plain)
         settle(study, {
             "budget_flops_per_event": flops,
             "plain_flops_per_event": per_event(plain[None]),
@@ -169,7 +171,8 @@ def _work(
             "models": {str(seed): given or "trained" for seed, given in models.items()},
         })  # fmt: skip
         bench = with_fits(bench, order.space.places(), quick=order.quick, tell=tell)
-    order.space.check(bench.files)
+    with undone_if_refused(study, storage):
+        order.space.check(bench.files)
     study.pruner = _pruner(order.pareto)
     objective = Objective(bench, order.space, flops, plain, order.pareto)
     work(

@@ -13,10 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import polars as pl
-
 from adaptive_sleep.checkpoint import load_model
-from adaptive_sleep.experiments.compare_bench import Bench, Tell, point
+from adaptive_sleep.experiments.compare_bench import Bench, Tell, asks, point
 from adaptive_sleep.experiments.compare_fits import fitted
 from adaptive_sleep.experiments.compare_models import trained
 from adaptive_sleep.experiments.compare_streams import Source, pieces, source
@@ -24,6 +22,7 @@ from adaptive_sleep.experiments.comparing import Comparison
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import Run, open_run
 from adaptive_sleep.model import Model
+from adaptive_sleep.streams.errors import InputError
 
 ONE_COMMIT = 1 << 30  # steps: a trial is short, and what a kill leaves of it is thrown away
 
@@ -84,7 +83,14 @@ class TuneBench:
                 window=window, gap_seconds=self.recipe.gap, max_passes=self.recipe.max_passes,
                 seed=self.recipe.seed, commit_every=ONE_COMMIT,
             )  # fmt: skip
-            return measured(open_run(out))
+            try:
+                return measured(open_run(out))
+            except InputError:
+                raise InputError(
+                    f"{where.recording}, rows from {where.start:.4g} to {where.stop:.4g} of all: "
+                    "nothing is predicted there; cut the validation part in fewer [tune] "
+                    f"recordings than {self.recipe.tune.recordings}, or make it longer"
+                ) from None
 
     def test(self, seed: int, spec: str, window: int | None, name: str) -> Measured:
         """Replay the recording of the test into a run folder `name`, or take that run up."""
@@ -104,9 +110,7 @@ def measured(run: Run) -> Measured:
     _, score = point(run)
     assert run.summary is not None
     events = run.summary.events
-    asked = pl.col("right").is_not_null() & (pl.col("scored") > 0)
-    some = bool(run.trace().select(asked.any()).collect().item())
-    return Measured(score, round(run.summary.flops_per_event * events), events, some)
+    return Measured(score, round(run.summary.flops_per_event * events), events, asks(run))
 
 
 def prepare(

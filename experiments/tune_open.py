@@ -214,7 +214,11 @@ class Reader:
             bare(hint) is not float and all(type(it) is int for it in ends)
         )
         declared = any(isinstance(it, Range) and it.log for it in _marks(hint)) and low > 0
-        log = bool(rest.get("log", declared))
+        log = rest.get("log", declared and "step" not in rest)
+        if not isinstance(log, bool) or (log and "step" in rest):
+            raise self._error(
+                f"{where}: {ast.unparse(node)}: log is True or False, and goes without step"
+            )
         if log and low <= 0:
             raise self._error(f"{where}: range({low}, {high}, log=True): low must be positive")
         return _open(where, Spread(low, high, log, rest.get("step")), whole, self._error)

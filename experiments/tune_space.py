@@ -132,13 +132,21 @@ def _shown(it: Open) -> str:
 
 def space_of(recipe: Comparison, policies: Sequence[str] = ()) -> Space:
     """The space of a recipe: of `policies` if given, else of [tune] policies, else of all policies
-    that it compares, with everything open that they declare. Raises InputError."""
+    that it compares and that could be deployed, with everything open that they declare. Raises
+    InputError, also where there is none."""
     fits = FITS if recipe.recording is None or recipe.recording.fit is not None else ()
     places = (*fits, "model")
     given = list(dict.fromkeys(policies or recipe.tune.policies))
     readers = [Reader(spec, places) for spec in given] or [
-        Reader(entry.spec, places, reopen=True, grid=entry.grid) for entry in recipe.policies
+        Reader(entry.spec, places, reopen=True, grid=entry.grid)
+        for entry in recipe.policies
+        if entry.online
     ]
+    if not readers:
+        raise InputError(
+            "policies: all that the recipe compares have online = false, which no budget buys; "
+            "give one with --policy"
+        )
     heads = [read_call(reader.spec)[0].rpartition(":")[2] for reader in readers]
     times = Counter(heads)
     labels = [

@@ -48,7 +48,7 @@ def open_storage(where: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE) 
     try:
         url = make_url(where)
         sqlite = url.get_backend_name() == "sqlite"
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: of a port that is no number
         raise InputError(
             f"storage={where!r}: a URL is expected, sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from None
@@ -142,6 +142,18 @@ def open_study(
         )
     settle(study, is_of)
     return study
+
+
+@contextmanager
+def undone_if_refused(study: optuna.Study, storage: RDBStorage) -> Iterator[None]:
+    """Take a study that has no trial away again on InputError, so that the command can be put right
+    and begin it anew. Only for what every worker of the study would be refused for."""
+    try:
+        yield
+    except InputError:
+        if not study.get_trials(deepcopy=False):
+            optuna.delete_study(study_name=study.study_name, storage=storage)
+        raise
 
 
 def settle(study: optuna.Study, is_of: Mapping[str, Any]) -> None:

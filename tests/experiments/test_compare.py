@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from run_cases import answering_model, make_series, series_model
@@ -34,6 +35,8 @@ from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.spec import parse_spec
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.manifest import read_manifest, write_manifest
+from adaptive_sleep.streams.writer import RecordingWriter
 
 RECIPE = """
 max_passes = 3
@@ -161,6 +164,7 @@ def test_the_cheapest_point_near_enough_on_validation_is_taken(
 
 def test_streams_of_seeds_and_parts_differ(found: dict[str, Any], place: Path) -> None:
     assert found["windows"] == {"0": 16, "1": 16}
+    assert found["asked"] is True
     hashes = {
         (seed, part): Source(str(place / "out" / seed / "streams" / part)).open().sha256
         for seed in ("seed-0", "seed-1")
@@ -189,6 +193,35 @@ def test_on_streams_with_bursts_two_mixes_come_by_turns(place: Path, tmp_path: P
     for stream in streams:
         hard = [stream[at] for at in range(0, len(stream), len(stream) // 4)]
         assert hard in ([1, 2, 1, 2], [2, 1, 2, 1])  # bursts of one sample
+
+
+def test_a_stream_that_was_interrupted_is_drawn_again_as_a_whole(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read_comparison(place / "tiny.toml")
+    append, taken = RecordingWriter.append, []
+
+    def stopped(self: RecordingWriter, *args: Any, **given: Any) -> None:
+        taken.append(args)
+        if len(taken) == 9:
+            raise KeyboardInterrupt
+        append(self, *args, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordingWriter, "append", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            source(recipe, tmp_path, "validation", 0)
+    assert not list(tmp_path.iterdir())
+    again = source(recipe, tmp_path, "validation", 0)
+    assert again.open().sha256 == source(recipe, place / "whole", "validation", 0).open().sha256
+
+
+def test_half_a_stream_is_refused(place: Path, tmp_path: Path) -> None:
+    recipe = read_comparison(place / "tiny.toml")
+    where = Path(source(recipe, tmp_path, "validation", 0).recording)
+    write_manifest(where, msgspec.structs.replace(read_manifest(where), closed=False))
+    with pytest.raises(InputError, match=r"validation: was interrupted .* remove it"):
+        source(recipe, tmp_path, "validation", 0)
 
 
 def test_a_table_takes_the_fewest_passes_that_do(place: Path, tmp_path: Path) -> None:
@@ -309,6 +342,7 @@ def test_the_command_compares_minus_the_loss_of_a_series(
     assert run is not None
     assert run.loss is not None
     assert named(found, "fixed-2")["score"] == -run.loss
+    assert found["asked"] is False
     assert named(found, "lot")["difference_interval"] is None
     assert [row["name"] for row in found["rows"]][-1] == "oracle"  # nobody asked, so no halves
     assert named(found, "oracle")["optimistic"] is True

@@ -243,6 +243,8 @@ def test_the_policy_that_is_told_of_was_best_on_validation() -> None:
         seed: {"ours@1.5": row("matched", 150.0, 0.8), "lucky@1.5": lucky, "loops@1.5": loops}
         for seed in (0, 1)
     }
+    for one in seeds.values():  # nor one that could not be deployed
+        one["seer@1.5"] = replace(row("matched", 150.0, 0.95), online=False)
     (best, *_) = read_matched(make_rows(seeds, 4))
     assert ": ours@1.5 0.8000 for 150" in best
     assert "loops@1.5 0.9000" in best
@@ -297,7 +299,7 @@ def test_rows_that_a_seed_lacks_say_why() -> None:
     def seed(rows: tuple[str, ...], **unmatched: str) -> Found:
         told = {f"{name}@1.5": reason for name, reason in unmatched.items()}
         made = {f"{name}@1.5": row("baseline", 100.0, 0.5) for name in rows}
-        return Found(made, {}, {}, 1, (), told)
+        return Found(made, {}, {}, 1, (), True, told)
 
     found = {
         0: seed(("all", "deeper-below", "deeper-above"), wider="costs 3"),

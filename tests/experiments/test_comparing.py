@@ -63,6 +63,7 @@ def test_a_grid_is_every_choice_in_order() -> None:
         (TASK, "max_passes = 3", "max_passes = 1", "max_passes=1"),
         (TASK, "max_passes = 3", "within = -1.0", "within=-1.0"),
         (TASK, "max_passes = 3", "control_seeds = []", "control_seeds"),
+        (TASK, "max_passes = 3", "control_seeds = [0, 0]", "each once"),
         (TASK, "paths =", "pathes =", "did you mean 'paths'"),
         (TASK, 'paths = ["a.safetensors", "b.safetensors"]', "", "give paths, or recipe"),
         (TASK, '"b.safetensors"', '"a.safetensors"', "each once"),
@@ -88,12 +89,14 @@ def test_a_grid_is_every_choice_in_order() -> None:
         (TASK, "[0.1, 0.5]", str([0.1] * 257), "at most 256"),
         (TASK, "state_change", "state_chang", "did you mean 'state_change'"),
         (TASK, 'name = "rule"', 'name = "fixed-9"', "is taken"),
+        (TASK, 'name = "rule"', 'name = "forks"', "is taken"),
         (TASK, 'name = "rule"', 'name = "rule"\nfit = "gian"', "did you mean 'gain'"),
         (TASK, 'name = "rule"', 'name = "rule"\nfit = "gain"', "{gain} is not in its spec"),
         (RECORDED, "test = [0.7, 1.0]", "test = [0.65, 1.0]", "overlap"),
         (RECORDED, "test = [0.7, 1.0]", "test = [1.0, 0.7]", "two rising fractions"),
         (RECORDED, "[recording]", "[changes]\nswitch = [0.0, 1.0]\n[recording]", "need a [task]"),
         (RECORDED, "seeds = [0, 1]", "", "go with recipe"),
+        (RECORDED, "seeds = [0, 1]", "seeds = [0, -1]", "seeds=[0, -1]: whole numbers from 0"),
         (RECORDED, "threshold=0.3", "threshhold=0.3", "did you mean 'threshold'"),
     ],
 )
@@ -113,6 +116,17 @@ def test_a_policy_is_named_once(tmp_path: Path) -> None:
     file = tmp_path / "twice.toml"
     file.write_text(RECORDED + '[[policies]]\nname = "rule"\nspec = "fixed(2)"\n')
     with pytest.raises(InputError, match="each name once"):
+        read_comparison(file)
+
+
+@pytest.mark.parametrize("ending", ["", "-compute", "-below", "-above-compute", "-most"])
+def test_a_policy_has_not_the_name_of_a_baselines_row(tmp_path: Path, ending: str) -> None:
+    text = "targets = [1.5]\n" + RECORDED + '[[baselines]]\nname = "deeper"\n'
+    file = tmp_path / "twice.toml"
+    file.write_text(text)
+    assert names_of(read_comparison(file)) == ["rule"]
+    file.write_text(text.replace('name = "rule"', f'name = "deeper{ending}"'))
+    with pytest.raises(InputError, match=f"name 'deeper{ending}' is that of a row of the baseline"):
         read_comparison(file)
 
 

@@ -34,6 +34,7 @@ from adaptive_sleep.experiments.report_comparison_figures import (
     passes_figure,
     tradeoff_figure,
 )
+from adaptive_sleep.experiments.report_comparison_looks import score_title
 from adaptive_sleep.experiments.report_given import write_given
 from adaptive_sleep.experiments.report_page import Table, number
 from adaptive_sleep.experiments.report_passes import passes_over_time
@@ -214,6 +215,17 @@ def test_rows_at_matched_cost_stand_beside_the_policy_and_its_bytes(
     assert "larger_window" not in second.split("rank correlation")[0]
     assert re.search(rf"{POLICY}@1.5 .* 7 ", first)
     assert re.search(r"deeper@1.5 .*-0.1600 ±0.0248", second)
+
+
+def test_what_a_score_is_comes_from_what_was_run(tmp_path: Path) -> None:
+    of_rows = {"models": {}, "task": None, "recording": {"path": "R"}}
+    for asked, said in (
+        (True, "score: windows all right"),  # a recording may ask, as that of a task does
+        (False, "score: minus the loss"),
+        (None, "score: minus the loss"),  # an earlier version did not say
+    ):
+        file = written(tmp_path / "made_up.json", recipe=of_rows, asked=asked)
+        assert score_title(open_comparison(file).result) == said
 
 
 def test_the_front_is_what_no_deployable_row_beats(folder: Path) -> None:

@@ -238,6 +238,7 @@ def test_the_command_reads_a_study_and_writes_nothing_to_it(
         ("sqlite:///{folder}/empty.db", None, "no study can be read there"),
         ("nothing://", None, "no study can be read there"),
         ("no url://", None, "a URL is expected"),
+        ("postgresql://u@h:port/db", None, "a URL is expected"),
         ("sqlite:///{folder}/study.db", "tny", "did you mean 'tiny'? (tiny, other)"),
         ("sqlite:///{folder}/study.db", "theirs", "was not made by `adaptive-sleep tune`"),
         ("sqlite:///{folder}/study.db", None, "give one with --study: tiny, other"),

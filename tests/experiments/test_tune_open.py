@@ -124,6 +124,10 @@ def test_ranges_and_choices_are_narrowed_in_the_spec() -> None:
     assert found["it.max_passes"].options == (2, 4)
     stepped = opened("random(mean=range(1.0, 2.0, step=0.4))")["it.mean"]
     assert (stepped.step, stepped.high) == (0.4, 1.8)  # Optuna warns of what no step reaches
+    steps = opened("state_change(tolerance=range(0.2, 0.6, step=0.2))")["it.tolerance"]
+    assert (steps.step, steps.log) == (0.2, False)  # though it declares a logarithmic range
+    even = opened("state_change(tolerance=range(0.2, 0.6, log=False))")["it.tolerance"]
+    assert (even.step, even.log) == (None, False)
     assert opened("random(most=range(2, 5), mean=range(1, 2))") == {
         "it.mean": Open("it.mean", 1, 2),
         "it.most": Open("it.most", 2, 5, whole=True, usual=4),
@@ -157,6 +161,8 @@ def test_places_stay_and_a_comparisons_values_are_opened() -> None:
         ("state_change(tolerance=range(0.1, 1.0, step=0))", "above 0"),
         ("state_change(tolerance=range(0.1, 1.0, step='a'))", "write range(low, high)"),
         ("state_change(tolerance=range(low, 1.0))", "expected a literal"),
+        ("state_change(tolerance=range(0.1, 1.0, log=True, step=0.1))", "goes without step"),
+        ("state_change(tolerance=range(0.1, 1.0, log='a'))", "log is True or False"),
         (f"{HERE}:Hollow", "no whole number"),
         ("capped", "needs policy: write the policy"),
         ("predicted_gain", "needs file, which declares no range: write file=... (file={gain})"),
