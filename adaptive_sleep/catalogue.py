@@ -74,6 +74,15 @@ def lookup(name: str) -> Any:
     return first
 
 
+def known_anywhere(name: str) -> bool:
+    """Tell whether a bare name means the registered class in every process: it is ours, or that of
+    an entry point; or no other process could import it, being of a script or of a function."""
+    cls = registered()[name]
+    ours = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+    local = cls.__module__ == "__main__" or "<locals>" in cls.__qualname__
+    return ours or local or bool(entry_points(group=GROUP, name=name))
+
+
 def installed() -> list[PolicyInfo]:
     """Return every policy that a bare name reaches, by name; one that fails to load says why."""
     names = set(registered()) | {point.name for point in entry_points(group=GROUP)}

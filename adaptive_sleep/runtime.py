@@ -7,7 +7,7 @@ store in `arena.py`, forecasts in `forecasting.py`, files in `snapshot.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from adaptive_sleep.fitted import check_fitted
 from adaptive_sleep.forecasting import Forecast, Sampling, as_events, forecast
 from adaptive_sleep.ledger import Ledger, costs
 from adaptive_sleep.model import Model
-from adaptive_sleep.packing import check_pieces, column_order, no_events
+from adaptive_sleep.packing import check_names, check_pieces, column_order, no_events
 from adaptive_sleep.settings import RuntimeSettings, check_settings
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.errors import InputError
@@ -106,7 +106,7 @@ class Runtime:
         check_settings(self.settings, model.config)
         check_fitted(self.policy, self.model)
         self.columns = None if columns is None else tuple(columns)
-        holds = holding(model.config, eviction, keep, self.settings.window)
+        holds = holding(model.config, eviction, self.settings.keep, self.settings.window)
         self._arena = Arena(blank_row(model.config, self.settings.window, holds))
         self._works = Works(
             model=self.model,
@@ -122,7 +122,8 @@ class Runtime:
         self._steps = 0
         self._in_flight: _Before | None = None
         check_memory(self.policy)
-        reset_policy(self.policy, seed)
+        reset_policy(self.policy, self.settings.seed)
+        check_names(streams)
         self._arena.index(list(streams))
         self._arena.commit()
 
@@ -209,12 +210,18 @@ class Runtime:
                 f"kv_budget={limit}: this step alone brings {sum(new.values())} events; "
                 "take smaller steps"
             )
-        names = self._arena.names
-        state = self._arena.gather(self._arena.index(names), ("held", "first_time"))
-        chosen = closed_early(names, state, new, self._works.holding.events, limit)
+        chosen = self._early(new)
         nothing = no_events(self.model.config, self.columns)
         self._advance([Piece(s, nothing, closes=True) for s in chosen], draft, forced=True)
         return tuple(chosen)
+
+    def _early(self, new: Mapping[str, int]) -> list[str]:
+        """The streams whose windows must close so that so many new events fit the KV budget."""
+        if self.settings.kv_budget is None:
+            return []
+        names, held = self._arena.names, self._works.holding.events
+        state = self._arena.gather(self._arena.index(names), ("held", "first_time"))
+        return closed_early(names, state, new, held, self.settings.kv_budget)
 
     def _advance(self, pieces: Sequence[Piece], draft: Draft, forced: bool = False) -> None:
         """Read a batch of pieces and close the windows that end, uncommitted."""
@@ -238,7 +245,8 @@ class Runtime:
         paths. Randomness is keyed by (seed, stream, events seen). The stream's state stays as it
         was, unless `keep`: then what was produced (series: the mean) is read as if it had arrived.
         Raises InputError for an unknown stream, a horizon below 1, more kept events than the open
-        window has room for, or a model that answers questions.
+        window or the KV budget has room for (no window is closed early for them), or a model that
+        answers questions.
         """
         sampling = Sampling(horizon, temperature, top_k, paths, self.settings.seed)
         sampling.check(stream, self.streams, self.model.config)
@@ -248,6 +256,11 @@ class Runtime:
         room = self.settings.window - int(state["open"][0])
         if keep and horizon > room:
             raise InputError(f"horizon={horizon}: the open window has room for {room} kept events")
+        if keep and self._early({stream: horizon}):
+            raise InputError(
+                f"horizon={horizon}: kv_budget={self.settings.kv_budget} has no room for so many "
+                "kept events beside what is held; close a window first"
+            )
         with torch.no_grad():
             start = read_start(state, self._works.cache(index, state))
             holds = self._works.holding

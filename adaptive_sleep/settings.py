@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from adaptive_sleep.config import Eviction, ModelConfig
 from adaptive_sleep.eviction import holding
@@ -31,10 +34,34 @@ class RuntimeSettings:
     price: float = 0.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Take NumPy's numbers as Python's. Raises InputError for what is no number."""
+        for name in ("window", "keep", "kv_budget", "max_passes", "seed"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
+        for name in ("budget", "burst", "price"):
+            object.__setattr__(self, name, real(name, getattr(self, name)))
+
     @property
     def budget_cap(self) -> float | None:
         """Sleep FLOPs that a stream may save up; None without a budget."""
         return None if self.budget is None else self.budget * self.burst * self.window
+
+
+def whole(name: str, value: Any) -> Any:
+    """A setting that is a whole number, or None, as a file holds it; raises InputError for others
+    (2.0 too, since what is recorded must read back the same)."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is not None and type(value) is not int:
+        raise InputError(f"{name}={value!r} ({type(value).__name__}): a whole number")
+    return value
+
+
+def real(name: str, value: Any) -> Any:
+    """A setting that is a number, or None, as a file holds it; raises InputError for others."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is not None and type(value) not in (int, float):
+        raise InputError(f"{name}={value!r} ({type(value).__name__}): a number")
+    return value
 
 
 def check_settings(settings: RuntimeSettings, config: ModelConfig) -> None:

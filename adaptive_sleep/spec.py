@@ -7,6 +7,7 @@ and never evaluated. Which names there are is in `catalogue`, what a policy must
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
 import math
@@ -19,13 +20,22 @@ from typing import Any
 
 import numpy as np
 
-from adaptive_sleep.catalogue import bare, hints, lookup, parameters, type_name, usage
+from adaptive_sleep.catalogue import (
+    bare,
+    hints,
+    known_anywhere,
+    lookup,
+    parameters,
+    type_name,
+    usage,
+)
 from adaptive_sleep.contract import PolicyLike, SleepPolicy, registered
 from adaptive_sleep.signals import IntArray, WindowSignals
 from adaptive_sleep.streams.errors import InputError, nearest
 
 _MODULE_FORM = re.compile(r"\s*([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)\s*(\(.*\))?\s*", re.DOTALL)
 _LONGEST = 10_000  # characters; a spec is typed by a person
+_SPELLED = "_adaptive_sleep_spec"  # attribute of what is no dataclass: the spec that made it
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ def parse_spec(spec: str) -> SleepPolicy:
     value of the wrong type, and whatever the policy itself refuses.
     """
     head, call = read_call(spec)
-    return _make(spec, named(head, spec), call)
+    return _make(spec, head, named(head, spec), call)
 
 
 def read_call(spec: str) -> tuple[str, ast.Call]:
@@ -89,7 +99,8 @@ def read_call(spec: str) -> tuple[str, ast.Call]:
         reason = getattr(error, "msg", None) or str(error) or type(error).__name__
         raise InputError(
             f"policy spec {spec[:200]!r} is not readable ({reason}): write something like "
-            "surprise(threshold=0.8), or module:Class(threshold=1)"
+            "surprise(threshold=0.8), or module:Class(threshold=1), quoted inside another policy: "
+            "capped('module:Class(threshold=1)', max_passes=2)"
         ) from None
     if not by_module:
         return _call(spec, node)
@@ -111,17 +122,18 @@ def named(head: str, spec: str = "") -> Any:
 def format_spec(policy: PolicyLike) -> str:
     """Return the spec string of a policy, every parameter spelled out.
 
-    Registered dataclasses give "name(...)", other dataclasses "module:Class(...)", anything else
-    its own `str` or "module:Class". Raises InputError for a parameter that no literal can spell.
+    Dataclasses give "name(...)" where any process knows the name, else "module:Class(...)"; what a
+    spec made, that spec; anything else its own `str`, or "module:Class" where that is all there is
+    to say. Raises InputError for a parameter that no literal can spell, and for an object of an
+    ordinary class that took parameters, since nothing says which.
     """
     kind: Any = type(policy)
     if not isinstance(policy, SleepPolicy):
         return str(FromCallable(policy))
     place = f"{kind.__module__}:{kind.__qualname__}"
     if kind is FromCallable or not is_dataclass(kind):
-        own = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
-        return str(policy) if own else place
-    names = [name for name, cls in registered().items() if cls is kind]
+        return _of_ordinary(policy, kind, place)
+    names = [name for name, cls in registered().items() if cls is kind and known_anywhere(name)]
     head = names[0] if names else place
     parts, positional = [], True
     for field in parameters(kind):
@@ -133,6 +145,27 @@ def format_spec(policy: PolicyLike) -> str:
         written = _written(f"{head}: parameter {field.name}", value)
         parts.append(written if positional else f"{field.name}={written}")
     return f"{head}({', '.join(parts)})"
+
+
+def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:
+    """The spec of what is no dataclass."""
+    spelled = getattr(policy, _SPELLED, None)
+    if isinstance(spelled, str):
+        return spelled
+    if kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__:
+        return str(policy)
+    if names := _parameters_of(kind):
+        raise InputError(
+            f"policy {place}: nothing tells the {', '.join(names)} it was made with, so no run "
+            f"could name it; make the class a dataclass, or give a spec string, '{place}(...)'"
+        )
+    return place
+
+
+def _parameters_of(target: type) -> dict[str, Any]:
+    """The kinds of the named parameters of an ordinary class, by name."""
+    found = inspect.signature(target).parameters.values()
+    return {it.name: it.kind for it in found if not it.kind.name.startswith("VAR_")}
 
 
 def _written(where: str, value: Any) -> str:
@@ -184,15 +217,15 @@ def _call(spec: str, node: ast.expr) -> tuple[str, ast.Call]:
 
 def _policy(spec: str, node: ast.expr) -> SleepPolicy:
     head, call = _call(spec, node)
-    return _make(spec, lookup(head), call)
+    return _make(spec, head, lookup(head), call)
 
 
-def _make(spec: str, target: Any, node: ast.Call) -> SleepPolicy:
+def _make(spec: str, head: str, target: Any, node: ast.Call) -> SleepPolicy:
     """Build the policy from a class and its arguments, or take a function or object as it is."""
     if not isinstance(target, type):
         if node.args or node.keywords or isinstance(target, str):
             raise InputError(f"policy spec {spec!r}: {target!r} is no class that takes arguments")
-        return resolve(target)
+        return _spelled(resolve(target), head)
     if not callable(getattr(target, "plan", None)):  # checked before anything is constructed
         raise InputError(f"policy spec {spec!r}: {target.__qualname__} has no method plan")
     known = hints(target)
@@ -204,7 +237,16 @@ def _make(spec: str, target: Any, node: ast.Call) -> SleepPolicy:
         made = target(**values)
     except TypeError as error:
         raise InputError(f"policy spec {spec!r}: {error}; it is written {usage(target)}") from error
-    return typing.cast(SleepPolicy, made)
+    written = (f"{name}={_written(f'{head}: parameter {name}', it)}" for name, it in values.items())
+    return _spelled(typing.cast(SleepPolicy, made), f"{head}({', '.join(written)})")
+
+
+def _spelled(policy: SleepPolicy, spec: str) -> SleepPolicy:
+    """The policy; one that is no dataclass remembers the spec that made it, where it can."""
+    if not is_dataclass(type(policy)):
+        with contextlib.suppress(AttributeError, TypeError):  # __slots__; then format_spec refuses
+            setattr(policy, _SPELLED, spec)
+    return policy
 
 
 def bind(spec: str, target: type, node: ast.Call) -> dict[str, ast.expr]:
@@ -216,7 +258,7 @@ def bind(spec: str, target: type, node: ast.Call) -> dict[str, ast.expr]:
         names = [field.name for field in parameters(target)]
         places = [field.name for field in parameters(target) if not field.kw_only]
     else:
-        kinds = {it.name: it.kind for it in inspect.signature(target).parameters.values()}
+        kinds = _parameters_of(target)
         places = [name for name, kind in kinds.items() if kind.name == "POSITIONAL_OR_KEYWORD"]
         names = places + [name for name, kind in kinds.items() if kind.name == "KEYWORD_ONLY"]
     if len(node.args) > len(places):
@@ -246,7 +288,12 @@ def _argument(spec: str, target: type, name: str, node: ast.expr, hint: Any) -> 
             f"policy spec {spec!r}: {name}={value!r} ({type(value).__name__}) for "
             f"{target.__qualname__}: expected {type_name(hint)}"
         )
-    return float(value) if type(value) is int and bare(hint) is float else value
+    try:
+        return float(value) if type(value) is int and bare(hint) is float else value
+    except OverflowError:
+        raise InputError(
+            f"policy spec {spec[:200]!r}: {name} has {len(str(value))} digits: no float holds it"
+        ) from None
 
 
 def _value(spec: str, node: ast.expr, policy: bool = False) -> Any:
@@ -298,9 +345,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is tuple and isinstance(value, tuple) and args:
         kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
         return len(kinds) == len(value) and all(map(_fits, value, kinds))
-    if origin is list and isinstance(value, list):
+    if origin is list and isinstance(value, list) and args:
         return all(_fits(item, args[0]) for item in value)
-    if origin is dict and isinstance(value, dict):
+    if origin is dict and isinstance(value, dict) and args:
         return all(_fits(key, args[0]) and _fits(item, args[1]) for key, item in value.items())
     kind = origin or hint
     if kind in (int, float):

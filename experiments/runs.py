@@ -19,6 +19,7 @@ import msgspec
 import polars as pl
 
 from adaptive_sleep.bundled import locate
+from adaptive_sleep.settings import real, whole
 from adaptive_sleep.streams.errors import InputError, IntegrityError
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.trace import TRACE_SCHEMA
@@ -68,6 +69,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     commit_every: int
     predictions: bool
     keep: int | None = None  # events that outlive a boundary; runs are older than this field
+
+    def __post_init__(self) -> None:
+        """Take NumPy's numbers as Python's, so that a file holds them. Raises InputError for what
+        is no number."""
+        for name in ("window", "kv_budget", "max_passes", "commit_every", "keep"):
+            msgspec.structs.force_setattr(self, name, whole(name, getattr(self, name)))
+        for name in ("gap_seconds", "budget", "burst", "price"):
+            msgspec.structs.force_setattr(self, name, real(name, getattr(self, name)))
 
 
 class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -81,6 +81,10 @@ class Piece:
     closes: bool = False
     cause: Cause = ""
 
+    def __post_init__(self) -> None:
+        if type(self.stream) is not str and isinstance(self.stream, str):
+            object.__setattr__(self, "stream", str(self.stream))  # NumPy's: no file takes it
+
 
 @dataclass(frozen=True)
 class Block:

@@ -209,6 +209,13 @@ def test_a_step_larger_than_the_budget_is_refused() -> None:
         ({"max_passes": 0}, "max_passes=0"),
         ({"price": float("inf")}, "price=inf"),
         ({"seed": -1}, "seed=-1"),
+        ({"seed": 1.5}, r"seed=1.5 \(float\): a whole number"),
+        ({"max_passes": 2.0}, r"max_passes=2.0 \(float\): a whole number"),
+        ({"kv_budget": float("nan")}, r"kv_budget=nan \(float\): a whole number"),
+        ({"window": True}, r"window=True \(bool\): a whole number"),
+        ({"budget": "1e6"}, r"budget='1e6' \(str\): a number"),
+        ({"streams": "abc"}, r"streams='abc': a sequence of names"),
+        ({"streams": ["a", 1]}, r"stream 1 \(int\): a name is a string"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], told: str) -> None:

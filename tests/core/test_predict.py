@@ -85,6 +85,18 @@ def test_kept_events_go_to_the_columns_that_are_declared() -> None:
     assert cases.everything(mixed)["tensors"] == cases.everything(plain)["tensors"]
 
 
+def test_kept_events_close_no_window_early() -> None:
+    runtime = asl.Runtime(MODEL, cases.fixed(2), kv_budget=14)
+    for name in "ab":
+        runtime.step([asl.Piece(name, cases.events(MODEL.config, 6))])
+    before = cases.everything(runtime)
+    with pytest.raises(asl.InputError, match="horizon=3: kv_budget=14 has no room"):
+        runtime.predict("a", horizon=3, keep=True)
+    assert cases.everything(runtime) == before
+    runtime.predict("a", horizon=2, keep=True)
+    assert runtime.ledger.windows == 0
+
+
 @pytest.mark.parametrize("eviction", cases.EVICTIONS)
 @pytest.mark.parametrize("count", [3, 12, 17])
 def test_greedy_tokens_are_those_of_reading_everything_again(eviction: str, count: int) -> None:

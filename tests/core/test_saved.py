@@ -98,6 +98,20 @@ def saved(tmp_path: Path) -> tuple[Path, asl.Model]:
     return tmp_path, model
 
 
+def test_numbers_and_names_of_numpy_are_taken_as_pythons(tmp_path: Path) -> None:
+    model = cases.build(cases.tiny("tokens"))
+    given: Any = {"window": np.int64(8), "max_passes": np.int32(3), "price": np.float32(0)}
+    runtime = asl.Runtime(model, "fixed(2)", **given)
+    for name in np.array(["a", "b"]):
+        runtime.step([asl.Piece(name, cases.events(model.config, 5))])
+    runtime.save(tmp_path)
+    again = asl.Runtime.resume(tmp_path, model, "fixed(2)")
+    assert again.streams == ("a", "b")
+    assert (again.settings.window, again.settings.max_passes) == (8, 3)
+    with pytest.raises(asl.InputError, match=r"stream 7 \(int\): a name is a string"):
+        runtime.step([asl.Piece(7, cases.events(model.config, 5))])  # type: ignore[arg-type]
+
+
 def test_another_model_or_policy_is_refused(saved: tuple[Path, asl.Model]) -> None:
     folder, model = saved
     with pytest.raises(asl.InputError, match="model: the state belongs to model"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Dict, List, Literal  # noqa: UP035
 
 import numpy as np
 import pytest
@@ -60,6 +62,31 @@ class NoDataclass:
 
     def plan(self, signals: WindowSignals) -> int:
         return self.passes
+
+
+class Slotted:
+    """An ordinary class whose objects remember nothing but what they say."""
+
+    __slots__ = ("passes",)
+
+    def __init__(self, passes: int = 1) -> None:
+        self.passes = passes
+
+    def plan(self, signals: WindowSignals) -> int:
+        return self.passes
+
+
+class Loose:
+    """Its annotations say little."""
+
+    def __init__(self, weights: List = (), names: Dict = {}) -> None:  # type: ignore[type-arg]  # noqa: B006, UP006
+        self.weights, self.names = weights, names
+
+    def plan(self, signals: WindowSignals) -> int:
+        return 1
+
+
+FOUR = NoDataclass(4)
 
 
 def always_two(signals: WindowSignals) -> int:
@@ -160,6 +187,8 @@ def test_str_of_a_registered_policy_is_its_spec_string() -> None:
         ("sys:version", "is no class that takes arguments"),
         ("", "not readable"),
         ("fixed(", "not readable"),
+        ("capped(a.b:C(1), 2)", r"quoted inside another policy: capped\('module:Class"),
+        (f"surprise(threshold={'9' * 400})", "threshold has 400 digits"),
         ("fixed(1); fixed(2)", "not readable"),
         ("fixed(" + "(" * 500 + ")", "not readable"),
         ("f" * 20_000, "at most 10000"),
@@ -214,6 +243,23 @@ def test_an_ordinary_class_takes_its_constructors_arguments() -> None:
         resolve(f"{MODULE}:NoDataclass(slo=True)")
 
 
+def test_an_ordinary_class_is_spelled_as_it_was_made() -> None:
+    spec = f"{MODULE}:NoDataclass(3, slow=True)"
+    spelled = f"{MODULE}:NoDataclass(passes=3, slow=True)"
+    assert format_spec(resolve(spec)) == spelled
+    assert resolve(spelled).passes == 3  # type: ignore[attr-defined]
+    capped = resolve(f"capped({spec!r}, max_passes=2)")
+    assert format_spec(capped) == f"capped({spelled!r}, max_passes=2)"
+    assert format_spec(resolve(f"{MODULE}:FOUR")) == f"{MODULE}:FOUR"
+    loose = f"{MODULE}:Loose(weights=[1.0, 'a'], names={{'a': 1}})"
+    assert format_spec(resolve(loose)) == loose
+    told = rf"{MODULE}:NoDataclass: nothing tells the passes, slow it was made with"
+    with pytest.raises(InputError, match=told):
+        format_spec(NoDataclass(3))
+    with pytest.raises(InputError, match="nothing tells the passes"):
+        format_spec(resolve(f"{MODULE}:Slotted(3)"))
+
+
 def test_a_parameter_that_no_literal_spells_is_refused() -> None:
     with pytest.raises(InputError, match="surprise: parameter threshold is nan"):
         format_spec(shipped.Surprise(threshold=float("nan")))
@@ -236,6 +282,32 @@ def test_a_third_partys_ten_lines_work(tmp_path: Path, monkeypatch: pytest.Monke
     assert plan_passes(night, make_signals(2, 0, gap=[0.5, 2.0])).tolist() == [1, 4]
     assert format_spec(night) == "their_policy:Night(threshold=1.0, passes=4)"
     assert resolve(format_spec(night)) == night
+
+
+def test_a_name_that_another_process_would_not_know_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """README's way to register a policy, in a module that nothing but --policy imports."""
+    (tmp_path / "dawn_policy.py").write_text(
+        "from dataclasses import dataclass\n"
+        "import adaptive_sleep as asl\n\n"
+        "@asl.policy('test_dawn')\n"
+        "@dataclass\n"
+        "class Dawn:\n"
+        "    passes: int = 4\n\n"
+        "    def plan(self, signals):\n"
+        "        return self.passes\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    dawn = resolve("dawn_policy:Dawn(passes=2)")
+    assert str(dawn) == format_spec(dawn) == "dawn_policy:Dawn(passes=2)"
+    assert resolve("test_dawn(passes=2)") == dawn  # in this process the name is known
+    code = f"import adaptive_sleep as asl; print(asl.resolve({str(dawn)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout.strip() == str(dawn)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import adaptive_sleep.testing as kit
 from adaptive_sleep.contract import Choice, Range, policy
 from adaptive_sleep.policies import Capped
-from adaptive_sleep.signals import SleepProgress, WindowOutcome, WindowSignals
+from adaptive_sleep.signals import FloatArray, SleepProgress, WindowOutcome, WindowSignals
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.testing import Conformance, check_policy, make_progress, make_signals
 
@@ -248,12 +248,57 @@ class UnreadableName(Answers):
         return "unreadable(passes=("
 
 
-class HiddenParameter:
+class Ordinary:
+    """No dataclass, so only a spec string tells its parameters."""
+
     def __init__(self, passes: int = 1) -> None:
         self.passes = passes
 
     def plan(self, signals: WindowSignals) -> Any:
         return np.minimum(self.passes, signals.max_passes)
+
+
+@dataclass
+class HiddenParameter(Answers):
+    passes: int = field(init=False, default=1)
+
+    def plan(self, signals: WindowSignals) -> Any:
+        return np.minimum(self.passes, signals.max_passes)
+
+
+def hidden(passes: int) -> HiddenParameter:
+    made = HiddenParameter()
+    made.passes = passes
+    return made
+
+
+@dataclass
+class MadeByReset(Answers):
+    """What is no parameter is made by reset, as it should be."""
+
+    passes: int = 2
+    seen: dict[str, int] = field(init=False, repr=False)
+    noise: np.random.Generator | None = field(init=False, default=None)
+    drawn: FloatArray = field(init=False, repr=False)
+
+    def reset(self, seed: int) -> None:
+        self.seen = {}
+        self.noise = np.random.default_rng(seed)
+        self.drawn = np.zeros(3)
+
+
+class SavesAlone(Answers):
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass
+class ReadsSummary(Answers):
+    width: int = 6
+
+    def plan(self, signals: WindowSignals) -> Any:
+        score = signals.summary @ np.arange(self.width)
+        return np.minimum(np.where(score > 0, 2, 1), signals.max_passes)
 
 
 @dataclass
@@ -274,8 +319,12 @@ def two(signals: WindowSignals) -> Any:
 
 
 @pytest.mark.parametrize(
-    "sound", [Sound(), Sound(0.1), Answers(), two, Capped(Sound(), 3), "surprise(0.5)"]
-)
+    "sound",
+    [
+        Sound(), Sound(0.1), Answers(), two, Capped(Sound(), 3), "surprise(0.5)", MadeByReset(),
+        f"{__name__}:Ordinary(passes=3)",
+    ],
+)  # fmt: skip
 def test_a_sound_policy_passes(sound: Any) -> None:
     check_policy(sound)
 
@@ -310,7 +359,9 @@ def test_a_sound_policy_passes(sound: Any) -> None:
         (UnreadableName(3), "its str is 'unreadable"),
         (StrOfAnother(), r"'fixed\(passes=3\)' leads back to another policy"),
         (StrOfNothing(), "does not lead back"),
-        (HiddenParameter(3), "leads back to plans differently"),
+        (hidden(3), "leads back to plans differently"),
+        (Ordinary(3), "nothing tells the passes it was made with"),
+        (SavesAlone(), "has state_dict but no load_state_dict"),
         (NoLiteral(), "does not lead back"),
         (ChangesItsParameter(), "leads back to another policy"),
         (lambda signals: 1, "does not lead back"),
@@ -361,6 +412,20 @@ def test_the_kit_has_a_test_for_every_check() -> None:
     }
     with pytest.raises(NotImplementedError, match="define policy"):
         Conformance().test_seed()
+
+
+def test_a_policy_may_read_summaries_of_its_models_width() -> None:
+    check_policy(ReadsSummary(6), summary_width=6)
+
+    class Inherited(Conformance):
+        summary_width = 10
+
+        def policy(self) -> Any:
+            return ReadsSummary(10)
+
+    for name in vars(Conformance):
+        if name.startswith("test_"):
+            getattr(Inherited(), name)()
 
 
 def test_a_spec_that_names_nothing_is_bad_input() -> None:
