@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from adaptive_sleep.config import ModelConfig
+from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.wake import Predictions
 
 TraceCause = Literal["length", "gap", "pressure", "end", ""]
@@ -81,11 +82,30 @@ def trace_frame(rows: Sequence[TraceRow]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=TRACE_SCHEMA)
 
 
+def prediction_columns(config: ModelConfig) -> tuple[str, ...]:
+    """The columns of predictions of a series: NAME, NAME_mean, NAME_q10 ... of each channel.
+
+    Raises InputError where two channels would have a column of one name.
+    """
+    ends = ("", "_mean", *(f"_q{100 * level:g}" for level in config.quantiles))
+    owners: dict[str, str] = {}
+    for channel in config.channels:
+        for name in (channel + end for end in ends):
+            if name in owners:
+                raise InputError(
+                    f"channels {owners[name]!r} and {channel!r}: a table of predictions would have "
+                    f"a column {name!r} of each; rename one, or run without predictions"
+                )
+            owners[name] = channel
+    return tuple(owners)
+
+
 def predictions_frame(predictions: Predictions, config: ModelConfig) -> pl.DataFrame:
     """Predictions as a table: `stream`, `time`, then per channel NAME, NAME_mean, NAME_q10 ...
 
     Tokens: `token`, `logprob` (nats), `entropy`. Answers: `target` and its `logprob`, null where
-    the target is not known, `answer` and `entropy`. Missing targets are null.
+    the target is not known, `answer` and `entropy`. Missing targets are null. Raises InputError as
+    `prediction_columns` does.
     """
     times = pl.Series("time", predictions.time).cast(pl.Datetime("ns", "UTC"))
     columns: dict[str, pl.Series] = {
@@ -107,10 +127,9 @@ def predictions_frame(predictions: Predictions, config: ModelConfig) -> pl.DataF
     assert predictions.target is not None
     assert predictions.mean is not None
     assert predictions.quantiles is not None
-    for i, channel in enumerate(config.channels):
-        parts = {channel: predictions.target[:, i], f"{channel}_mean": predictions.mean[:, i]}
-        for j, level in enumerate(config.quantiles):
-            parts[f"{channel}_q{100 * level:g}"] = predictions.quantiles[:, i, j]
-        for name, values in parts.items():
-            columns[name] = pl.Series(name, np.ascontiguousarray(values)).fill_nan(None)
+    first = np.stack([predictions.target, predictions.mean], 2)
+    names = prediction_columns(config)
+    values = np.concatenate([first, predictions.quantiles], 2).reshape(len(times), len(names))
+    for i, name in enumerate(names):
+        columns[name] = pl.Series(name, np.ascontiguousarray(values[:, i])).fill_nan(None)
     return pl.DataFrame(columns)

@@ -23,7 +23,10 @@ class Inbox:
     """What has arrived and is not yet run: a queue a stream, filled by a thread."""
 
     def __init__(
-        self, events: Iterable[LiveEvent], writer: RecordingWriter | None, stop: threading.Event
+        self,
+        events: Iterable[LiveEvent | None],
+        writer: RecordingWriter | None,
+        stop: threading.Event,
     ) -> None:
         self.stop = stop
         self.error: Exception | None = None
@@ -35,14 +38,18 @@ class Inbox:
         self._ended = False
         threading.Thread(target=self._fill, args=(iter(events),), daemon=True).start()
 
-    def _fill(self, events: Iterator[LiveEvent]) -> None:
+    def _fill(self, events: Iterator[LiveEvent | None]) -> None:
         try:
             for event in events:
                 with self._changed:
-                    while self._count >= MOST and not self.stop.is_set():
+                    while event is not None and self._count >= MOST and not self.stop.is_set():
                         self._changed.wait(WAIT_SECONDS)
+                        self._tick()
                     if self.stop.is_set():
                         break
+                    if event is None:  # nothing has come for a while
+                        self._tick()
+                        continue
                     if self._writer is not None:
                         self._writer.append(
                             event.stream,
@@ -61,6 +68,11 @@ class Inbox:
             with self._changed:
                 self._ended = True
                 self._changed.notify()
+
+    def _tick(self) -> None:
+        """Let the recording be flushed if it is time, where nothing is added to it."""
+        if self._writer is not None:
+            self._writer.tick()
 
     def wait(self) -> bool:
         """Wait until something is there; False once nothing is and nothing more will come."""

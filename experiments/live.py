@@ -46,7 +46,7 @@ from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.cutting import Windower
 from adaptive_sleep.streams.errors import InputError, OverloadWarning
 from adaptive_sleep.streams.events import Events, Piece
-from adaptive_sleep.streams.manifest import held
+from adaptive_sleep.streams.manifest import NAME, held, read_manifest
 from adaptive_sleep.streams.writer import RecordingWriter
 
 Emit = Callable[[dict[str, Any]], None]
@@ -69,7 +69,7 @@ class LiveSummary:
 
 
 def run_live(
-    source: str | Iterable[LiveEvent],
+    source: str | Iterable[LiveEvent | None],
     model: str | Path | Model,
     policy: str | PolicyLike,
     *,
@@ -94,13 +94,14 @@ def run_live(
 ) -> LiveSummary:
     """Run events as they come, until the source ends, `seconds` have passed, or Ctrl-C.
 
-    `source`: "host" (this machine, `hz` samples per second), "-" (NDJSON on stdin) or LiveEvents.
+    `source`: "host" (this machine, `hz` samples per second), "-" (NDJSON on stdin) or LiveEvents
+    (and None where none came for a while, so that what is recorded can be flushed in time).
     `emit` takes a forecast of `horizon` events at each boundary, or with `every` after each event.
     `record` keeps the events in a new recording, `out` the run in a new run folder; `on_progress`
     gets events and windows so far. Other arguments as `replay`. When a stream has more than one
     window of events waiting, sleep is skipped (OverloadWarning) until nothing waits; events are
     never dropped: all that arrived is run before this returns, also where bad input then raises; if
-    it raises before the first event, neither `out` nor `record` is left.
+    it raises before an event is run, `out` is not left, and `record` only with what had arrived.
     Raises InputError for bad input; AdaptiveSleepError for a full disk.
     """
     net = load_model(model) if isinstance(model, (str, Path)) else model
@@ -134,7 +135,7 @@ def run_live(
     stop = threading.Event()
     events = open_source(source, net.config, stop, hz) if isinstance(source, str) else source
     with contextlib.ExitStack() as stack:
-        stack.push(_leave_nothing_empty(runtime, [f for f in (out, record) if f is not None]))
+        stack.push(_leave_nothing_empty(runtime, out, record))
         if out is None:  # the figures of a run come from its folder, so there is always one
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
         else:
@@ -166,16 +167,30 @@ def run_live(
 
 
 def _leave_nothing_empty(
-    runtime: Runtime, folders: Sequence[str | Path]
+    runtime: Runtime, out: str | Path | None, record: str | Path | None
 ) -> Callable[[type[BaseException] | None, object, object], None]:
-    """On the way out of a failure: remove the folders that were made, if no event ever came."""
+    """On the way out of a failure: remove the run if no event was run, the recording if none came.
+
+    An event may have come and been recorded though the first step failed.
+    """
 
     def leave(kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is not None and not runtime.ledger.events:
-            for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
+        if kind is None:
+            return
+        if out is not None and not runtime.ledger.events:
+            shutil.rmtree(out, ignore_errors=True)
+        if record is not None and _is_empty(Path(record)):
+            shutil.rmtree(record, ignore_errors=True)
 
     return leave
+
+
+def _is_empty(record: Path) -> bool:
+    """Whether a recording was closed without a row, or not so much as begun."""
+    if not (record / NAME).exists():
+        return True
+    manifest = read_manifest(record)
+    return manifest.closed and not manifest.rows
 
 
 def _recorder(path: str | Path, config: ModelConfig) -> RecordingWriter:

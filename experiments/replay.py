@@ -40,12 +40,14 @@ from adaptive_sleep.experiments.runs import (
 from adaptive_sleep.intake import check_fits, row_range
 from adaptive_sleep.model import Model
 from adaptive_sleep.runtime import Runtime, StepResult
+from adaptive_sleep.settings import whole
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.cutting import Cutter, Windower
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.events import Piece
 from adaptive_sleep.streams.manifest import held
 from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.trace import prediction_columns
 
 MAX_ROWS = 8192  # of one step, over all streams
 Speed = float | str  # "max", or a multiple of real time
@@ -109,6 +111,8 @@ def replay(
     net = load_model(model) if isinstance(model, (str, Path)) else model
     rows = row_range(start, stop, source.rows)
     check_fits(source, net.config)
+    if target is not None:
+        prediction_columns(net.config)  # refuses two of one name
     policy = resolve(policy)
     settings = Settings(
         window=net.config.window if window is None else window,
@@ -125,6 +129,7 @@ def replay(
     )
     ref = RecordingRef(where(recording), source.sha256, source.rows, *rows)
     named = ModelRef(where(model), net.hash)
+    seed = whole("seed", seed)
     manifest = new_manifest("replay", format_spec(policy), ref, named, settings, seed)
     windower = Windower(settings.window, gap_seconds)
     columns = [channel.name for channel in source.inputs] or None

@@ -1,12 +1,14 @@
 """Where live events come from: this machine's telemetry, or NDJSON lines.
 
-Each source is an iterator of LiveEvents that ends when told to; what becomes of them is in live.py.
+Each source is an iterator of LiveEvents that ends when told to, and gives None now and then while
+nothing comes; what becomes of them is in live.py.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import select
 import sys
 import threading
@@ -24,11 +26,12 @@ from adaptive_sleep.packing import column_order
 from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.events import Channel
 from adaptive_sleep.streams.host import HOST_CHANNELS, HostSampler
+from adaptive_sleep.streams.rows import MOST_NS
 
 SOURCES = ("host", "-")
-LOOK_SECONDS = 0.1  # how often a quiet stdin is left to see whether to stop
+LOOK_SECONDS = 0.1  # how often a quiet source gives None, and looks whether to stop
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MOST_NS = np.iinfo(np.int64).max
+_FRACTION = re.compile(r".{11}[^.,+-]*[.,]([0-9]+)")  # of the second: after a date, before a zone
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 
 def open_source(
     name: str, config: ModelConfig, stop: threading.Event, hz: float = 4.0
-) -> Iterator[LiveEvent]:
+) -> Iterator[LiveEvent | None]:
     """The events of "host" (this machine, `hz` samples per second) or "-" (NDJSON on stdin).
 
     Ends soon after `stop` is set. Raises InputError for another name, or a model that does not fit.
@@ -75,7 +78,9 @@ def event_channels(config: ModelConfig) -> tuple[Channel, ...]:
     )
 
 
-def host_events(config: ModelConfig, stop: threading.Event, hz: float) -> Iterator[LiveEvent]:
+def host_events(
+    config: ModelConfig, stop: threading.Event, hz: float
+) -> Iterator[LiveEvent | None]:
     """This machine's telemetry at a steady clock; a sample that comes late is not made up."""
     if not 0.0 < hz <= 100.0:
         raise InputError(f"hz={hz}: above 0 and up to 100 samples per second")
@@ -87,28 +92,37 @@ def host_events(config: ModelConfig, stop: threading.Event, hz: float) -> Iterat
 
 def _samples(
     order: NDArray[np.int64] | slice, stop: threading.Event, hz: float
-) -> Iterator[LiveEvent]:
+) -> Iterator[LiveEvent | None]:
     sampler = HostSampler()
     sampler.sample()  # rates need a sample before
     start, tick = time.monotonic(), 1
-    while not stop.wait(max(0.0, start + tick / hz - time.monotonic())):
+    while not stop.wait(min(max(0.0, start + tick / hz - time.monotonic()), LOOK_SECONDS)):
+        if time.monotonic() < start + tick / hz:
+            yield None
+            continue
         at, values = sampler.sample()
         yield LiveEvent("host", at, np.ascontiguousarray(values[order]))
         tick = max(tick + 1, math.ceil((time.monotonic() - start) * hz))
 
 
 def ndjson_events(
-    lines: Iterable[bytes | str], config: ModelConfig, *, place: str = "input"
-) -> Iterator[LiveEvent]:
+    lines: Iterable[bytes | str | None], config: ModelConfig, *, place: str = "input"
+) -> Iterator[LiveEvent | None]:
     """Events from lines such as `{"stream": "a", "time": "2026-01-01T00:00:00Z", "values": {...}}`.
 
     `time` is ISO 8601 (no zone means UTC) or ns since 1970; `values` by channel, absent or null =
-    missing; a token model has `"token": 7` instead. Empty lines are skipped.
+    missing; a token model has `"token": 7` instead. Empty lines are skipped, and None (no line for
+    now) is given on.
     Raises InputError naming `place`, line and field.
     """
     decoder = msgspec.json.Decoder(_Line)
     order = {name: i for i, name in enumerate(config.inputs)}
-    for number, text in enumerate(lines, start=1):
+    number = 0
+    for text in lines:
+        if text is None:
+            yield None
+            continue
+        number += 1
         if not text.strip():
             continue
         try:
@@ -123,18 +137,26 @@ def ndjson_events(
 
 
 def _time(given: str | int) -> int:
-    if isinstance(given, int):
-        if abs(given) > _MOST_NS:
-            raise InputError(f"time={given}: beyond 64 bits of nanoseconds")
-        return given
+    found = given if isinstance(given, int) else _written(given)
+    if abs(found) > MOST_NS:
+        raise InputError(f"time={given!r}: beyond 64 bits of nanoseconds, the years 1678 to 2261")
+    return found
+
+
+def _written(text: str) -> int:
+    """ISO 8601 as ns since 1970; datetime reads microseconds and would drop the digits after."""
+    fraction = _FRACTION.match(text)
+    digits = fraction[1] if fraction else ""
     try:
-        moment = datetime.fromisoformat(given)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise InputError(
-            f"time={given!r}: ISO 8601 such as '2026-01-31T12:00:00Z', or whole ns since 1970"
+            f"time={text!r}: ISO 8601 such as '2026-01-31T12:00:00Z', or whole ns since 1970"
         ) from None
+    if len(digits) > 9:
+        raise InputError(f"time={text!r}: at most 9 digits of a second, which are nanoseconds")
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000 + int(digits.ljust(9, "0")[6:])
 
 
 def _values(line: _Line, order: dict[str, int]) -> NDArray[np.float32] | None:
@@ -166,14 +188,15 @@ def _token(line: _Line, config: ModelConfig) -> int | None:
     return line.token
 
 
-def _lines(descriptor: int, stop: threading.Event) -> Iterator[bytes]:
-    """Lines of a pipe or file, looking up now and then so that a quiet one can be left.
+def _lines(descriptor: int, stop: threading.Event) -> Iterator[bytes | None]:
+    """Lines of a pipe or file, and None now and then while it is quiet, so that it can be left.
 
     Python's own reader is avoided: a thread that waits inside it cannot be ended.
     """
     rest = b""
     while not stop.is_set():
         if not select.select([descriptor], [], [], LOOK_SECONDS)[0]:
+            yield None
             continue
         data = os.read(descriptor, 65_536)
         if not data:

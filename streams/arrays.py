@@ -111,7 +111,7 @@ def _archive(path: Path, wanted: Sequence[str]) -> tuple[list[str], dict[str, ND
         if isinstance(opened, np.lib.npyio.NpzFile):
             with opened:
                 return opened.files, {n: opened[n] for n in wanted if n in opened.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read as a NumPy archive: {error}") from error
     raise InputError(f"{path}: one array; an archive (.npz) of named ones is needed")
 

@@ -47,6 +47,7 @@ _RATES = (
     "forks",
 )  # fmt: skip
 _FLUSH_SECONDS = 15.0
+_LOOK_SECONDS = 1.0  # how often a long wait is left to see whether a flush is due
 _DIGITS = 4
 
 
@@ -212,7 +213,7 @@ def _sample_into(
     start = clock.monotonic()
     tick, rows = 1, 0
     while tick <= round(seconds * hz):
-        if stop.wait(max(start + tick / hz - clock.monotonic(), 0.0)):
+        if not _waited(start + tick / hz, writer, stop):
             return
         time_ns, values = sampler.sample()
         codes = [_code(path, known[name]) for name, path in files.items()]
@@ -224,6 +225,15 @@ def _sample_into(
             on_progress(clock.monotonic() - start, rows)
         # Ticks that have passed meanwhile are not made up; the next one keeps the steady clock.
         tick = max(tick + 1, math.ceil((clock.monotonic() - start) * hz))
+
+
+def _waited(until: float, writer: RecordingWriter, stop: threading.Event) -> bool:
+    """Wait, and flush what is due meanwhile; False when told to stop."""
+    while not stop.wait(min(max(until - clock.monotonic(), 0.0), _LOOK_SECONDS)):
+        if clock.monotonic() >= until:
+            return True
+        writer.tick()
+    return False
 
 
 def _code(path: Path, categories: list[str]) -> float:

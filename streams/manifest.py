@@ -1,5 +1,5 @@
 """The manifest of a recording; how a file gets onto the disk whole or not at all, and how a folder
-is held by one process.
+is held by one writer.
 
 Shards are written by `writer` and read by `recording`; here are only their names and hashes.
 """
@@ -223,17 +223,18 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold an existing folder, so that no other process writes there; where its file system knows
-    no such lock (some network ones), nothing is held. Raises InputError where another holds it."""
+def held(folder: Path, field: str = "out") -> Iterator[None]:
+    """Hold an existing folder, so that no other writer, of this process or another, is there; where
+    its file system knows no such lock (some network ones), nothing is held. Raises InputError that
+    names `field` where another holds it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"out={str(folder)!r}: another process is writing there; "
-                "wait for it, or name another folder"
+                f"{field}={str(folder)!r}: another process is writing there, or another writer of "
+                "this one; wait for it, or name another folder"
             ) from None
         except OSError as error:
             if error.errno not in NO_LOCKS:

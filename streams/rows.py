@@ -16,6 +16,8 @@ from .errors import InputError
 from .events import Channel
 from .manifest import Kind, Manifest
 
+MOST_NS = int(np.iinfo(np.int64).max)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -34,11 +36,40 @@ class Rows:
         return len(self.time)
 
 
+def checked_name(stream: object) -> str:
+    """A stream's name as a plain str; raises InputError unless it is text that UTF-8 can hold."""
+    if not isinstance(stream, str):
+        raise InputError(f"stream={stream!r}: a name is a str, not {type(stream).__name__}")
+    if not stream:
+        raise InputError("stream '': a stream has a name")
+    try:
+        stream.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"stream={stream!r}: UTF-8 cannot hold this name: {error.reason}"
+        ) from None
+    return str.__str__(stream)  # of a subclass (np.str_, an enum) the text alone
+
+
+def checked_names(streams: Sequence[str] | pl.Series, count: int) -> pl.Series:
+    """`[count]` names as text; raises InputError for another number, or what is no text."""
+    try:
+        named = pl.Series(streams, dtype=pl.String)
+    except (TypeError, UnicodeEncodeError, pl.exceptions.PolarsError) as error:
+        told = str(error).partition("\n")[0]
+        raise InputError(f"streams: a name is a str that UTF-8 can hold ({told})") from None
+    if len(named) != count or named.null_count():
+        raise InputError(f"streams: give {count} names, one per event, none missing")
+    return named
+
+
 def checked_time(time_ns: ArrayLike) -> NDArray[np.int64]:
-    """`[n]` int64; raises InputError unless these are integers."""
+    """`[n]` int64; raises InputError unless these are integers that fit."""
     time = np.atleast_1d(np.asarray(time_ns))
     if time.ndim != 1 or (time.dtype.kind not in "iu" and len(time)):
         raise InputError(f"time_ns: {time.dtype} {list(time.shape)}; give [n] int64 nanoseconds")
+    if time.dtype.kind == "u" and len(time) and time.max() > MOST_NS:
+        raise InputError(f"time_ns={time.max()}: at most {MOST_NS}, the greatest int64")
     return time.astype(np.int64)
 
 

@@ -118,12 +118,18 @@ def numbers(batch: Batch, column: str) -> NDArray[np.float32]:
 
 
 def names(batch: Batch, column: str) -> pl.Series:
-    """`[n]` text, null where missing."""
-    return _stripped(batch.frame[column].cast(pl.String))
+    """`[n]` text, null where missing; raises InputError for what cannot be text."""
+    series = batch.frame[column]
+    try:
+        return _stripped(series.cast(pl.String))
+    except pl.exceptions.PolarsError as error:
+        raise InputError(
+            f"{batch.file}: column {column!r} holds {series.dtype}, not text: {_brief(error)}"
+        ) from error
 
 
 def required_names(batch: Batch, column: str) -> pl.Series:
-    """`[n]` text; raises InputError where it is missing."""
+    """`[n]` text; raises InputError where it is missing, or cannot be text."""
     series = names(batch, column)
     missing = series.is_null().arg_true()
     if len(missing):

@@ -5,6 +5,7 @@ A kill at any moment loses only rows that were not flushed. Reading is in `recor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -31,13 +32,22 @@ from .manifest import (
     Manifest,
     Shard,
     check_channels,
+    held,
     read_manifest,
     refuse_existing,
     sync_folder,
     write_atomically,
     write_manifest,
 )
-from .rows import Rows, checked_time, checked_tokens, checked_values, columns
+from .rows import (
+    Rows,
+    checked_name,
+    checked_names,
+    checked_time,
+    checked_tokens,
+    checked_values,
+    columns,
+)
 
 _SMALL_SHARDS = 64  # so many small shards at the end are merged, so that the manifest stays short
 
@@ -46,10 +56,12 @@ class RecordingWriter:
     """Writes one recording; use it as a context manager.
 
     A clean exit flushes, compacts and closes; an exception or an interrupt flushes, and what killed
-    the process keeps what was flushed: every `shard_rows` rows and, if given, `flush_seconds`. With
-    `append`, an existing recording of the same schema goes on after its last whole shard.
+    the process keeps what was flushed: every `shard_rows` rows and, if given, `flush_seconds`, for
+    which `append` and `tick` look at the clock. With `append`, an existing recording of the same
+    schema goes on after its last whole shard. The folder is held until the writer is closed.
 
-    Raises InputError for an existing path, a schema that differs, or bad channels.
+    Raises InputError for an existing path, one that another writer holds, a schema that differs, or
+    bad channels.
     """
 
     def __init__(
@@ -84,11 +96,14 @@ class RecordingWriter:
             categories=tuple(categories),
             provenance=dict(provenance or {}),
         )
-        self._manifest = self._resume(wanted) if append and self._exists() else self._create(wanted)
+        with contextlib.ExitStack() as lock:  # let go where the rest fails
+            begin = self._resume if append and self._exists() else self._create
+            self._manifest = begin(wanted, lock)
+            self._last_time = _last_times(self.path, self._manifest)
+            self._lock = lock.pop_all()
         self._serial = _next_serial(self._manifest)
         self._index = {name: i for i, name in enumerate(self._manifest.streams)}
         self._counts = list(self._manifest.stream_rows)
-        self._last_time = _last_times(self.path, self._manifest)
         self._backwards = self._manifest.backwards
         self._pending: list[Rows] = []
         self._writing: list[Shard] = []  # of what is pending, while their manifest is written
@@ -123,10 +138,8 @@ class RecordingWriter:
         tokens: ArrayLike | None = None,
     ) -> None:
         """Add `[n]` events of any streams, `streams` `[n]` naming them; else as `append`."""
-        named = pl.Series(streams, dtype=pl.String)
         time = checked_time(time_ns)
-        if len(named) != len(time) or named.null_count():
-            raise InputError(f"streams: give {len(time)} names, one per event, none missing")
+        named = checked_names(streams, len(time))
         names = named.unique(maintain_order=True).to_list()
         codes = named.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
         self._add(names, codes, time, values, tokens)
@@ -141,8 +154,7 @@ class RecordingWriter:
     ) -> None:
         if not self._open:
             raise InputError(f"{self.path}: this writer is closed; open it with append=True")
-        if "" in names:
-            raise InputError("stream '': a stream has a name")
+        names = [checked_name(name) for name in names]
         array = checked_values(values, len(time), self.channels, self._manifest.kind)
         ids = checked_tokens(tokens, len(time), self._manifest)
         if len(time) == 0:
@@ -158,10 +170,9 @@ class RecordingWriter:
             sequence[rows] = np.arange(self._counts[code], self._counts[code] + len(rows))
         self._pending.append(Rows(codes, sequence, time, array, ids))
         self._count(streams, time)
-        waited = clock.monotonic() - self._flushed_at
-        due = self._flush_seconds is not None and waited >= self._flush_seconds
-        if self._pending_rows >= self._shard_rows or due:
+        if self._pending_rows >= self._shard_rows:
             self.flush()
+        self.tick()
 
     def _count(
         self, streams: Sequence[tuple[int, NDArray[np.int64]]], time: NDArray[np.int64]
@@ -189,6 +200,16 @@ class RecordingWriter:
 
     # ---- shards -----------------------------------------------------------------------------
 
+    def tick(self) -> None:
+        """Flush if `flush_seconds` have passed and something is pending; once closed, do nothing.
+
+        Call it now and then where no event may come for a while. Raises as `flush` does.
+        """
+        if not self._open or not self._pending_rows or self._flush_seconds is None:
+            return
+        if clock.monotonic() - self._flushed_at >= self._flush_seconds:
+            self.flush()
+
     def flush(self) -> None:
         """Write pending rows as shards; they survive a kill once this returns.
 
@@ -213,13 +234,14 @@ class RecordingWriter:
             self._compact(self._small_tail())
 
     def close(self) -> None:
-        """Flush, merge small shards, and mark the recording as closed."""
+        """Flush, merge small shards, mark the recording as closed, and let go of its folder."""
         if not self._open:
             return
         self.flush()
         self._compact(self._manifest.shards)
         self._publish(self._manifest.shards, self._manifest.time_range, closed=True)
         self._open = False
+        self._lock.close()
 
     def _keep(self) -> None:
         """Flush after an error, wherever it came: an interrupt may have left an append counted in
@@ -300,15 +322,18 @@ class RecordingWriter:
     def _exists(self) -> bool:
         return (self.path / NAME).exists()
 
-    def _create(self, manifest: Manifest) -> Manifest:
+    def _create(self, manifest: Manifest, lock: contextlib.ExitStack) -> Manifest:
         refuse_existing(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
+        lock.enter_context(held(self.path, "path"))
+        refuse_existing(self.path)  # again: another may have begun and closed it meanwhile
         write_manifest(self.path, manifest)
         return manifest
 
-    def _resume(self, wanted: Manifest) -> Manifest:
+    def _resume(self, wanted: Manifest, lock: contextlib.ExitStack) -> Manifest:
         from .recording import Recording  # reading what is there needs the reader
 
+        lock.enter_context(held(self.path, "path"))
         found = read_manifest(self.path)
         if _schema(found) != _schema(wanted):
             raise InputError(
@@ -342,14 +367,19 @@ class RecordingWriter:
     ) -> None:
         """Close; after an error or an interrupt keep what was appended and leave it unclosed, so
         that `append=True` goes on."""
-        if error is None:
-            self.close()
-        elif self._open:
-            try:
+        try:
+            if error is None:
+                self.close()
+            elif self._open:
                 self._keep()
-            except Exception as second:  # the first error is the one to know of
-                error.add_note(f"{self._pending_rows} rows could not be written either: {second}")
-        self._open = False
+        except Exception as second:
+            if error is None:
+                raise
+            # The first error is the one to know of.
+            error.add_note(f"{self._pending_rows} rows could not be written either: {second}")
+        finally:
+            self._open = False
+            self._lock.close()
 
 
 def _by_stream(codes: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:

@@ -229,6 +229,10 @@ def test_a_bad_line_is_named_and_what_came_before_is_kept(model: Model, tmp_path
         ({"time": "yesterday"}, "ISO 8601"),
         ({"time": 2**63}, "time"),
         ({"time": 1.5}, "time"),
+        ({"time": "2500-01-01T00:00:00Z"}, "time='2500-01-01T00:00:00Z': beyond 64 bits"),
+        ({"time": "1677-09-21T00:12:43.145224192Z"}, "beyond 64 bits"),
+        ({"time": "9999-12-31T23:59:59-05:00"}, "beyond 64 bits"),
+        ({"time": "2026-01-31T12:00:00.1234567890Z"}, "at most 9 digits"),
         ({"token": 3}, "token: the model reads channels"),
         ({"vlaues": {}}, "vlaues"),
     ],
@@ -247,13 +251,23 @@ def test_lines_are_read_as_they_mean(model: Model) -> None:
         '{"time": "2026-01-31T13:00:00.25+01:00", "values": {}}',
         '{"time": "2026-01-31 12:00:00.5", "values": {"heat": null}}',
         '{"time": 7, "values": {"heat": -1e-3}}',
+        '{"time": "2026-01-31T11:00:00.123456789-01:00", "values": {}}',
+        '{"time": "20260131T120000,1234567", "values": {}}',
     ]
     found = list(ndjson_events(texts, model.config))
     noon = 1_769_860_800 * SECOND
-    assert [e.time for e in found] == [noon, noon + SECOND // 4, noon + SECOND // 2, 7]
-    assert [e.stream for e in found] == ["a", "", "", ""]
+    assert [e.time for e in found] == [
+        noon,
+        noon + SECOND // 4,
+        noon + SECOND // 2,
+        7,
+        noon + 123_456_789,
+        noon + 123_456_700,
+    ]
+    assert [e.stream for e in found] == ["a", "", "", "", "", ""]
     missing = np.nan
     wanted = [[1.5, missing, 2], [missing] * 3, [missing] * 3, [missing, -1e-3, missing]]
+    wanted += [[missing] * 3] * 2
     rows = np.stack([e.values for e in found if e.values is not None])
     np.testing.assert_array_equal(rows, np.float32(wanted))
 
@@ -334,7 +348,7 @@ def test_a_pipe_is_read_line_by_line_and_left_when_told() -> None:
     assert next(found) == b""
     timer = threading.Timer(0.2, stop.set)
     timer.start()
-    assert list(found) == []  # a quiet pipe does not hold it, and half a line is no line
+    assert set(found) == {None}  # a quiet pipe does not hold it, and half a line is no line
     os.close(reading)
     os.close(writing)
     timer.join()
@@ -356,8 +370,8 @@ def test_a_source_must_fit_the_model() -> None:
 
 
 @settings(max_examples=50)
-@given(st.integers(0, 2**62 // 1000))
-def test_times_survive_their_text(micros: int) -> None:
+@given(st.integers(1 - 2**63, 2**63 - 1))
+def test_times_survive_their_text(nanos: int) -> None:
     config = ModelConfig(kind="series", channels=("x",))
-    text = f'{{"time": "{iso(micros * 1000)}", "values": {{}}}}'
-    assert next(ndjson_events([text], config)).time == micros * 1000
+    text = f'{{"time": "{iso(nanos)}", "values": {{}}}}'
+    assert next(ndjson_events([text], config)).time == nanos

@@ -14,9 +14,14 @@ from run_cases import series_model
 
 from adaptive_sleep.experiments import inbox
 from adaptive_sleep.experiments.live import run_live
-from adaptive_sleep.experiments.sources import LiveEvent
+from adaptive_sleep.experiments.sources import LiveEvent, host_events, ndjson_events
+from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.streams.events import Events, Piece
+from adaptive_sleep.streams.events import Channel, Events, Piece
+from adaptive_sleep.streams.host import HOST_CHANNELS
+from adaptive_sleep.streams.manifest import read_manifest
+from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.streams.writer import RecordingWriter
 
 
 def test_a_full_inbox_waits_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +73,53 @@ def test_bad_input_before_the_first_event_leaves_nothing(good: int, tmp_path: Pa
     with pytest.raises(InputError, match="no JSON"):
         run_live(source(), model, "fixed(1)", out=tmp_path / "run", record=tmp_path / "R")
     assert {path.name for path in tmp_path.iterdir()} == ({"run", "R"} if good else set())
+
+
+def test_a_first_step_that_fails_keeps_what_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*given: Any, **named: Any) -> Any:
+        raise RuntimeError("no step")
+
+    monkeypatch.setattr(Runtime, "step", step)
+    event = LiveEvent("a", 1, values=np.zeros(3, np.float32))
+    with pytest.raises(RuntimeError, match="no step"):
+        run_live([event], series_model(), "fixed(1)", out=tmp_path / "run", record=tmp_path / "R")
+    assert [path.name for path in tmp_path.iterdir()] == ["R"]
+    assert Recording.open(tmp_path / "R").rows == 1
+
+
+def test_a_quiet_source_lets_the_recording_be_flushed(tmp_path: Path) -> None:
+    stop = threading.Event()
+    writer = RecordingWriter(
+        tmp_path / "R", kind="series", channels=[Channel("x")], flush_seconds=0.2
+    )
+
+    def source() -> Iterator[LiveEvent | None]:
+        yield LiveEvent("a", 1, values=np.zeros(1, np.float32))
+        while not stop.wait(0.02):
+            yield None
+
+    box = inbox.Inbox(source(), writer, stop)
+    deadline = time.monotonic() + 30
+    while not read_manifest(tmp_path / "R").rows and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert read_manifest(tmp_path / "R").rows == 1
+    box.close()
+    assert Recording.open(tmp_path / "R").rows == 1
+
+
+def test_sources_say_that_nothing_came() -> None:
+    host = series_model(channels=tuple(c.name for c in HOST_CHANNELS), actions=())
+    stop = threading.Event()
+    events = host_events(host.config, stop, hz=0.01)
+    assert next(events) is None
+    stop.set()
+    assert list(events) == []
+    series = series_model().config
+    lines = ndjson_events([None, '{"time": 1, "values": {}}', None, "{}"], series)
+    assert next(lines) is None
+    assert next(lines) is not None
+    assert next(lines) is None
+    with pytest.raises(InputError, match="line 2"):  # lines are counted, not looks
+        next(lines)

@@ -14,8 +14,10 @@ from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, IntegrityError
+from adaptive_sleep.streams.events import Channel
 from adaptive_sleep.streams.manifest import held
 from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.streams.writer import RecordingWriter
 
 
 @pytest.fixture
@@ -137,6 +139,28 @@ def test_a_recording_that_the_model_cannot_read_is_refused(
         with pytest.raises(InputError, match=named):
             replay(given_, reader, "fixed(1)", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("channels", "column"), [(("t_mean", "t"), "t_mean"), (("x", "x_q50"), "x_q50")]
+)
+def test_predictions_that_would_share_a_column_are_refused(
+    tmp_path: Path, channels: tuple[str, str], column: str
+) -> None:
+    with RecordingWriter(
+        tmp_path / "recording", kind="series", channels=[Channel(name) for name in channels]
+    ) as writer:
+        writer.append("a", range(8), values=[[1.0, 2.0]] * 8)
+    model = series_model(channels=channels, actions=())
+    before = contents(tmp_path)
+    given: dict[str, Any] = {"recording": tmp_path / "recording", "model": model}
+    given |= {"policy": "fixed(1)", "out": tmp_path / "run"}
+    with pytest.raises(
+        InputError, match=f"channels '{channels[0]}' and '{channels[1]}': .*{column}"
+    ):
+        replay(**given, predictions=tmp_path / "p.parquet")
+    assert contents(tmp_path) == before
+    assert replay(**given).events == 8  # without predictions nothing is in the way
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,9 @@ def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_text("no archive")
     with pytest.raises(InputError, match="cannot be read as a NumPy archive"):
         record_arrays(tmp_path / "x.npz", tmp_path / "r", step_seconds=1)
+    (tmp_path / "empty.npz").touch()
+    with pytest.raises(InputError, match=r"empty\.npz: cannot be read as a NumPy archive"):
+        record_arrays(tmp_path / "empty.npz", tmp_path / "r", step_seconds=1)
     np.save(tmp_path / "one.npy", np.zeros((2, 2)))
     with pytest.raises(InputError, match=r"an archive .* of named ones is needed"):
         record_arrays(tmp_path / "one.npy", tmp_path / "r", step_seconds=1)

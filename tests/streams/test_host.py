@@ -53,6 +53,23 @@ def test_a_busy_core_shows() -> None:
     assert values[NAMES.index("cpu_max_core")] > 0.3
 
 
+def test_a_long_wait_lets_the_recording_be_flushed(monkeypatch) -> None:
+    class Counting:
+        ticks = 0
+
+        def tick(self) -> None:
+            self.ticks += 1
+
+    monkeypatch.setattr(host, "_LOOK_SECONDS", 0.01)
+    writer, stop = Counting(), threading.Event()
+    until = time.monotonic() + 0.1
+    assert host._waited(until, writer, stop)
+    assert time.monotonic() >= until
+    assert writer.ticks > 0
+    stop.set()
+    assert not host._waited(until, writer, stop)
+
+
 def test_a_counter_that_went_back_is_missing(monkeypatch) -> None:
     counters = iter([{"forks": 100.0, "net_sent": 5.0}, {"forks": 3.0, "net_sent": 9.0}])
     monkeypatch.setattr(host, "_counters", lambda: next(counters))

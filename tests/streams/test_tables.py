@@ -76,6 +76,25 @@ def test_parquet_gives_what_csv_gives(table: Path, tmp_path: Path) -> None:
     assert one.sha256 == two.sha256
 
 
+@pytest.mark.parametrize("role", ["stream", "labels"])
+@pytest.mark.parametrize("names", [[b"a", b"\xff"], [["a"], ["b"]]], ids=["bytes", "lists"])
+def test_names_that_are_no_text_are_refused(
+    table: Path, tmp_path: Path, names: list[object], role: str
+) -> None:
+    file = table.with_suffix(".parquet")
+    pl.DataFrame({"t": [1, 2], "who": names, "x": [1.0, 2.0]}).write_parquet(file)
+    given = {"stream": "who"} if role == "stream" else {"labels": ["who"]}
+    with pytest.raises(InputError, match=r"t\.parquet: column 'who' holds \w+.*, not text"):
+        record_table([file], tmp_path / "r", time="t", time_unit="s", **given)
+    assert nothing_left(tmp_path)
+
+
+def test_bytes_that_are_text_are_names(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"t": [1, 2], "who": [b"a", b"b"], "x": [1.0, 2.0]})
+    record_frame(frame, tmp_path / "r", time="t", time_unit="s", stream="who")
+    assert Recording.open(tmp_path / "r").streams == ("a", "b")
+
+
 def test_several_files_are_one_recording(table: Path, tmp_path: Path) -> None:
     other = table.with_name("u.csv")
     other.write_text(CSV.replace("bad", "worse"))

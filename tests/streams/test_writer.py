@@ -186,6 +186,21 @@ def test_rows_are_flushed_by_time(tmp_path: Path) -> None:
         assert loads(tmp_path / "r") == [1]
 
 
+def test_rows_are_flushed_by_time_though_none_comes(tmp_path: Path) -> None:
+    writer = RecordingWriter(tmp_path / "r", kind="series", channels=X, flush_seconds=3600.0)
+    writer.append("a", 1, values=[1])
+    writer.tick()
+    assert manifest_module.read_manifest(tmp_path / "r").rows == 0
+    writer._flushed_at -= 3600.0
+    writer.tick()
+    assert manifest_module.read_manifest(tmp_path / "r").rows == 1
+    writer.append("a", 2, values=[2])
+    writer.close()
+    writer._flushed_at -= 3600.0
+    writer.tick()
+    assert loads(tmp_path / "r") == [1, 2]  # and no warning that it is not closed
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
