@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str])
     header["digest"] = _digest(header)
     tensors = {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
     return write_file(target, save(tensors, metadata=header))
+
+
+def named_tokens(categories: Sequence[str]) -> dict[str, str]:
+    """What `provenance` says of the categories that a model's tokens stand for, if any."""
+    return {"categories": json.dumps(list(categories))} if categories else {}
 
 
 def _digest(header: Mapping[str, str]) -> str:
@@ -78,7 +83,8 @@ def describe_model(where: str | Path) -> dict[str, Any]:
 def load_model(where: str | Path) -> Model:
     """Load a checkpoint from a path or `bundled:NAME`, on the CPU, ready to run.
 
-    Raises InputError where there is none, IntegrityError where it is damaged or of another schema.
+    It knows the categories that its tokens stood for in training, if `provenance` has them. Raises
+    InputError where there is none, IntegrityError where it is damaged or of another schema.
     """
     header = describe_model(where)
     path = locate("models", where)
@@ -93,4 +99,5 @@ def load_model(where: str | Path) -> Model:
         ) from error
     if model.hash != header["hash"]:
         raise IntegrityError(f"{path}: the weights are not those that were saved (hash differs)")
+    model.categories = tuple(json.loads(header["provenance"].get("categories", "[]")))
     return model.eval()

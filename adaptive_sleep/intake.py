@@ -6,6 +6,7 @@ How the rows are cut into windows is in `streams/cutting.py`; the runtime checks
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,6 +37,18 @@ def _row(name: str, value: float | int, rows: int) -> int:
     if not 0 <= (row := operator.index(value)) <= rows:
         raise InputError(f"{name}={value}: the recording has rows 0 to {rows}")
     return row
+
+
+def check_categories(recording: Recording, known: Sequence[str]) -> None:
+    """Refuse a recording whose tokens stand for other categories than those that a model was
+    trained on (`known`; none: nobody says). Raises InputError."""
+    for token, (here, there) in enumerate(zip(recording.manifest.categories, known, strict=False)):
+        if here != there:
+            raise InputError(
+                f"recording: token {token} is {here!r}, but {there!r} to the model; record the log "
+                "with the categories of one that the model was trained on "
+                "(adaptive-sleep record eventlog --like RECORDING)"
+            )
 
 
 def check_fits(recording: Recording, config: ModelConfig) -> None:

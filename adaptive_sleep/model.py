@@ -118,6 +118,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.categories: tuple[str, ...] = ()  # what its tokens stand for, where that is known
         self.face: TokenFace | SeriesFace = (
             TokenFace(config) if config.kind == "tokens" else SeriesFace(config)
         )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from adaptive_sleep.attention import empty_cache
 from adaptive_sleep.bundled import locate
-from adaptive_sleep.checkpoint import save_model
+from adaptive_sleep.checkpoint import named_tokens, save_model
 from adaptive_sleep.config import ModelConfig, decode, read_toml
 from adaptive_sleep.model import Model
 from adaptive_sleep.reading_cost import GRADIENT, sequence_flops
@@ -223,6 +223,7 @@ def rows_said(recipe: Recipe, recording: Recording) -> dict[str, str]:
         "recording_sha256": recording.sha256,
         "rows": f"train {first} to {last} of {recording.rows}",
         "chosen_rows": f"{start} to {stop}",
+        **named_tokens(recording.manifest.categories),
     }
 
 

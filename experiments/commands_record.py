@@ -32,6 +32,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Files = Annotated[list[Path], typer.Argument(help="The files, in the order to read them.")]
 Time = Annotated[str, typer.Option(help="The column that holds the time.")]
 Stream = Annotated[str | None, typer.Option(help="The column that names the stream.")]
+Like = Annotated[
+    str | None,
+    typer.Option(help="An earlier recording, so that its categories keep their tokens."),
+]
 Channel = Annotated[
     list[str] | None,
     typer.Option("--channel", help="A column to observe (repeat); by default all others."),
@@ -174,6 +178,7 @@ def eventlog(
     label: Annotated[str | None, typer.Option(help="A column no model may see.")] = None,
     time_format: Format = None,
     time_unit: Unit = None,
+    like: Like = None,
     as_json: Json = False,
 ) -> None:
     """Record an event log: a column of categories becomes a stream of tokens."""
@@ -181,7 +186,7 @@ def eventlog(
 
     record_eventlog(
         file, out, column=column, time=time, stream=stream, label=label,
-        time_format=time_format, time_unit=_unit(time_unit),
+        time_format=time_format, time_unit=_unit(time_unit), like=like,
     )  # fmt: skip
     _say(out, as_json)
 
@@ -191,12 +196,13 @@ def loghub(
     file: Annotated[Path, typer.Argument(help="A structured log, *.log_structured.csv.")],
     out: Out,
     stream: Stream = None,
+    like: Like = None,
     as_json: Json = False,
 ) -> None:
     """Record a structured log of loghub: EventId as tokens, its alert flag as a label."""
     from adaptive_sleep.streams.eventlog import record_loghub
 
-    record_loghub(file, out, stream=stream)
+    record_loghub(file, out, stream=stream, like=like)
     _say(out, as_json)
 
 

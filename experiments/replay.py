@@ -37,7 +37,7 @@ from adaptive_sleep.experiments.runs import (
     open_recording,
     open_run,
 )
-from adaptive_sleep.intake import check_fits, row_range
+from adaptive_sleep.intake import check_categories, check_fits, row_range
 from adaptive_sleep.model import Model
 from adaptive_sleep.runtime import Runtime, StepResult
 from adaptive_sleep.settings import whole
@@ -111,6 +111,7 @@ def replay(
     net = load_model(model) if isinstance(model, (str, Path)) else model
     rows = row_range(start, stop, source.rows)
     check_fits(source, net.config)
+    check_categories(source, net.categories)
     if target is not None:
         prediction_columns(net.config)  # refuses two of one name
     policy = resolve(policy)

@@ -13,7 +13,7 @@ import polars as pl
 
 from .errors import InputError
 from .events import Channel
-from .manifest import new_folder
+from .manifest import new_folder, read_manifest
 from .tablefiles import (
     TimeUnit,
     batches,
@@ -36,25 +36,30 @@ def record_eventlog(
     label: str | None = None,
     time_format: str | None = None,
     time_unit: TimeUnit | None = None,
+    like: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Record the categories in `column` as tokens, and return the folder.
 
-    Tokens are numbered in the order in which categories first appear; the manifest names them.
+    Tokens are numbered in the order in which categories first appear, after those of the recording
+    `like`, so that a model of that one reads this one too; the manifest names them.
     `time`, `stream`, `time_format`, `time_unit` are as in `record_table`; without `stream` the file
     is one stream, named by its stem. `label` names a column that no model sees. Reads the file
     twice: the vocabulary has to be known first. Raises InputError, and leaves nothing behind, for
-    an unknown column, a missing category, a value that is no time, or an existing `out`.
+    an unknown column, a missing category, a value that is no time, an existing `out`, or a `like`
+    without categories.
     """
     path = Path(file)
     used = [name for name in (column, time, stream, label) if name is not None]
     if len(set(used)) != len(used):
         raise InputError(f"columns {', '.join(map(repr, used))}: each has one role")
     check_columns(path, used)
-    categories: dict[str, int] = {}
+    categories = {name: number for number, name in enumerate(_known(like))}
+    empty = True
     for batch in batches(path, [column]):
         for name in required_names(batch, column).unique(maintain_order=True).to_list():
             categories.setdefault(name, len(categories))
-    if not categories:
+            empty = False
+    if empty:
         raise InputError(f"{path}: no rows, so there is nothing to record")
     labels: dict[str, int] = {}
     with (
@@ -86,16 +91,30 @@ def record_eventlog(
     return Path(out)
 
 
+def _known(like: str | os.PathLike[str] | None) -> tuple[str, ...]:
+    """The categories of an earlier recording, in the order of their tokens."""
+    if like is None:
+        return ()
+    found = read_manifest(Path(like)).categories
+    if not found:
+        raise InputError(f"like={str(like)!r}: its tokens have no categories; name an event log")
+    return found
+
+
 def record_loghub(
-    file: str | os.PathLike[str], out: str | os.PathLike[str], *, stream: str | None = None
+    file: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    stream: str | None = None,
+    like: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Record a structured log of loghub (`*.log_structured.csv`): `EventId` as tokens, at the times
     in `Timestamp` (seconds since 1970), the alert flag `Label` ("-": none) as a label where the log
     has one.
 
     Times keep the gaps between events, also where they repeat or step back. `stream` names a column
-    that tells streams apart, for example `Node`. Raises InputError as `record_eventlog` does; a log
-    that writes its time otherwise is recorded with that.
+    that tells streams apart, for example `Node`. `like` is as in `record_eventlog`, which records a
+    log that writes its time otherwise. Raises InputError as it does.
     """
     path = Path(file)
     found = check_columns(path, ["EventId"])
@@ -106,5 +125,6 @@ def record_loghub(
         )
     label = "Label" if "Label" in found else None
     return record_eventlog(
-        path, out, column="EventId", time="Timestamp", time_unit="s", stream=stream, label=label
-    )
+        path, out, column="EventId", time="Timestamp", time_unit="s", stream=stream, label=label,
+        like=like,
+    )  # fmt: skip

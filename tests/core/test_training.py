@@ -71,6 +71,20 @@ def test_the_loss_falls_and_the_checkpoint_tells_its_making(tmp_path: Path) -> N
     assert asl.load_model(trained.path).hash == header["hash"]
 
 
+def test_a_model_knows_what_its_tokens_stand_for(tmp_path: Path) -> None:
+    names, tokens = ("open", "send", "close"), np.arange(600) % 3
+    with asl.RecordingWriter(
+        tmp_path / "log", kind="tokens", tokenizer="categories", vocabulary=3, categories=names
+    ) as writer:
+        writer.append("s", np.arange(600) * 10**9, tokens=tokens)
+    recipe = _recipe(tmp_path / "log", steps=2, validate_every=2)
+    shape = {name: value for name, value in SMALL.items() if name != "patch"}
+    trained = train(replace(recipe, model=shape), tmp_path / "m.safetensors")
+    assert asl.load_model(trained.path).categories == names
+    nameless = train(_recipe(_wave(tmp_path / "wave"), steps=2), tmp_path / "n.safetensors")
+    assert asl.load_model(nameless.path).categories == ()
+
+
 def test_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
     recording = _wave(tmp_path / "wave")
     first = train(_recipe(recording), tmp_path / "1.safetensors")

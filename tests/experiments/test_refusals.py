@@ -10,6 +10,7 @@ import pytest
 import torch
 from run_cases import POLICY, SWITCH, contents, make_series, make_tokens, series_model, token_model
 
+from adaptive_sleep.checkpoint import named_tokens, save_model
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.model import Model
@@ -18,6 +19,28 @@ from adaptive_sleep.streams.events import Channel
 from adaptive_sleep.streams.manifest import held
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.streams.writer import RecordingWriter
+
+
+def test_tokens_that_stand_for_something_else_are_refused(tmp_path: Path) -> None:
+    names = [f"activity {number}" for number in range(11)]
+    path = tmp_path / "m.safetensors"
+    save_model(token_model(), path, provenance=named_tokens(names))
+
+    def logged(name: str, categories: list[str]) -> Path:
+        with RecordingWriter(
+            tmp_path / name, kind="tokens", tokenizer="categories", vocabulary=len(categories),
+            categories=categories,
+        ) as writer:  # fmt: skip
+            writer.append("s", range(20), tokens=[0, 1] * 10)
+        return tmp_path / name
+
+    told = r"token 1 is 'lost', but 'activity 1' to the model; .*record eventlog --like"
+    with pytest.raises(InputError, match=told):
+        replay(logged("other", [names[0], "lost"]), path, "fixed", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert replay(logged("fewer", names[:2]), path, "fixed", tmp_path / "run").events == 20
+    bare = make_tokens(tmp_path / "bare", rows=20)  # nobody says what its tokens stand for
+    assert replay(bare, path, "fixed", tmp_path / "again").events == 20
 
 
 @pytest.fixture

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.eventlog import record_eventlog, record_loghub
 from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.streams.writer import RecordingWriter
 
 CSV = """t,case,activity,ok
 1,c1,open,yes
@@ -47,6 +49,25 @@ def test_categories_are_numbered_as_they_appear(log: Path, tmp_path: Path) -> No
 def test_without_a_stream_column_a_file_is_one_stream(log: Path, tmp_path: Path) -> None:
     record_eventlog(log, tmp_path / "r", column="activity", time="t", time_unit="s")
     assert Recording.open(tmp_path / "r").streams == ("log",)
+
+
+def test_a_later_log_keeps_the_tokens_of_an_earlier_one(log: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"column": "activity", "time": "t", "time_unit": "s"}
+    record_eventlog(log, tmp_path / "r", **given)
+    later = tmp_path / "later.csv"
+    later.write_text("t,activity\n5,close\n6,lose\n7,open\n")
+    record_eventlog(later, tmp_path / "s", like=tmp_path / "r", **given)
+    recording = Recording.open(tmp_path / "s")
+    assert recording.manifest.categories == ("open", "send", "close", "lose")
+    assert recording.manifest.vocabulary == 4
+    assert recording.scan().collect()["token"].to_list() == [2, 3, 0]
+    later.write_text("t,activity\n")
+    with pytest.raises(InputError, match="no rows"):
+        record_eventlog(later, tmp_path / "t", like=tmp_path / "r", **given)
+    with RecordingWriter(tmp_path / "bare", kind="tokens", tokenizer="bytes", vocabulary=4):
+        pass
+    with pytest.raises(InputError, match="its tokens have no categories"):
+        record_eventlog(log, tmp_path / "t", like=tmp_path / "bare", **given)
 
 
 @pytest.mark.parametrize(
