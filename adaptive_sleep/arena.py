@@ -51,8 +51,7 @@ class Arena:
             if self._journal.rows is None:
                 self._journal.rows = self.rows
             start = len(self.rows) + 1
-            # of a NumPy string too a plain one is kept, as a file gives it back
-            self.rows = self.rows | {str(s): start + i for i, s in enumerate(fresh)}
+            self.rows = self.rows | {s: start + i for i, s in enumerate(fresh)}
         return torch.tensor([self.rows[s] for s in streams], dtype=torch.int64)
 
     def gather(self, index: Tensor, names: Sequence[str], size: int | None = None) -> Rows:

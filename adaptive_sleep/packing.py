@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -65,21 +64,11 @@ def column_order(config: ModelConfig, columns: Sequence[str] | None) -> NDArray[
     return np.array([list(columns).index(n) for n in config.inputs], dtype=np.int64)
 
 
-def check_names(streams: Sequence[Any]) -> None:
-    """Refuse a stream whose name is no string, which no file could give back. Raises InputError."""
-    if isinstance(streams, str):
-        raise InputError(f"streams={streams!r}: a sequence of names, such as [{streams!r}]")
-    for name in streams:
-        if not isinstance(name, str):
-            raise InputError(f"stream {name!r} ({type(name).__name__}): a name is a string")
-
-
 def check_pieces(
     pieces: Sequence[Piece], config: ModelConfig, columns: Sequence[str] | None
 ) -> None:
     """Refuse two pieces of one stream, and events that the model cannot read. Raises InputError."""
     names = [p.stream for p in pieces]
-    check_names(names)
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise InputError(f"pieces: stream {twice!r} comes twice; a step takes one piece per stream")

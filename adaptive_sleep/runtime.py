@@ -32,11 +32,11 @@ from adaptive_sleep.fitted import check_fitted
 from adaptive_sleep.forecasting import Forecast, Sampling, as_events, forecast
 from adaptive_sleep.ledger import Ledger, costs
 from adaptive_sleep.model import Model
-from adaptive_sleep.packing import check_names, check_pieces, column_order, no_events
+from adaptive_sleep.packing import check_pieces, column_order, no_events
 from adaptive_sleep.settings import RuntimeSettings, check_settings
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.streams.events import Piece
+from adaptive_sleep.streams.events import Piece, checked_name
 from adaptive_sleep.trace import TraceRow
 from adaptive_sleep.wake import Predictions
 from adaptive_sleep.whole import advance_whole
@@ -123,8 +123,9 @@ class Runtime:
         self._in_flight: _Before | None = None
         check_memory(self.policy)
         reset_policy(self.policy, self.settings.seed)
-        check_names(streams)
-        self._arena.index(list(streams))
+        if isinstance(streams, str):
+            raise InputError(f"streams={streams!r}: a sequence of names, such as [{streams!r}]")
+        self._arena.index([checked_name(name) for name in streams])
         self._arena.commit()
 
     @property

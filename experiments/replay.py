@@ -40,7 +40,6 @@ from adaptive_sleep.experiments.runs import (
 from adaptive_sleep.intake import check_categories, check_fits, row_range
 from adaptive_sleep.model import Model
 from adaptive_sleep.runtime import Runtime, StepResult
-from adaptive_sleep.settings import whole
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.cutting import Cutter, Windower
 from adaptive_sleep.streams.errors import InputError
@@ -130,7 +129,6 @@ def replay(
     )
     ref = RecordingRef(where(recording), source.sha256, source.rows, *rows)
     named = ModelRef(where(model), net.hash)
-    seed = whole("seed", seed)
     manifest = new_manifest("replay", format_spec(policy), ref, named, settings, seed)
     windower = Windower(settings.window, gap_seconds)
     columns = [channel.name for channel in source.inputs] or None

@@ -302,7 +302,8 @@ def new_manifest(
     settings: Settings,
     seed: int,
 ) -> Manifest:
-    """The run.json of a run that begins now, on this machine, with these versions."""
+    """The run.json of a run that begins now, on this machine, with these versions. Raises
+    InputError for a seed that is no whole number."""
     return Manifest(
         source=source,
         policy=policy,
@@ -310,7 +311,7 @@ def new_manifest(
         model=model,
         settings=settings,
         machine=this_machine(),
-        seed=seed,
+        seed=whole("seed", seed),
         versions=versions(),
     )
 

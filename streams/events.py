@@ -69,6 +69,21 @@ class Events:
         )
 
 
+def checked_name(stream: object) -> str:
+    """A stream's name as a plain str; raises InputError unless it is text that UTF-8 can hold."""
+    if not isinstance(stream, str):
+        raise InputError(f"stream={stream!r}: a name is a str, not {type(stream).__name__}")
+    if not stream:
+        raise InputError("stream '': a stream has a name")
+    try:
+        stream.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"stream={stream!r}: UTF-8 cannot hold this name: {error.reason}"
+        ) from None
+    return str.__str__(stream)  # of a subclass (np.str_, an enum) the text alone
+
+
 @dataclass(frozen=True)
 class Piece:
     """The next events of one stream, and whether its window closes after them.
@@ -82,8 +97,9 @@ class Piece:
     cause: Cause = ""
 
     def __post_init__(self) -> None:
-        if type(self.stream) is not str and isinstance(self.stream, str):
-            object.__setattr__(self, "stream", str(self.stream))  # NumPy's: no file takes it
+        """Take NumPy's text as Python's; raises InputError for a name that is no text."""
+        if type(self.stream) is not str:
+            object.__setattr__(self, "stream", checked_name(self.stream))
 
 
 @dataclass(frozen=True)

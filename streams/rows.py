@@ -36,21 +36,6 @@ class Rows:
         return len(self.time)
 
 
-def checked_name(stream: object) -> str:
-    """A stream's name as a plain str; raises InputError unless it is text that UTF-8 can hold."""
-    if not isinstance(stream, str):
-        raise InputError(f"stream={stream!r}: a name is a str, not {type(stream).__name__}")
-    if not stream:
-        raise InputError("stream '': a stream has a name")
-    try:
-        stream.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"stream={stream!r}: UTF-8 cannot hold this name: {error.reason}"
-        ) from None
-    return str.__str__(stream)  # of a subclass (np.str_, an enum) the text alone
-
-
 def checked_names(streams: Sequence[str] | pl.Series, count: int) -> pl.Series:
     """`[count]` names as text; raises InputError for another number, or what is no text."""
     try:

@@ -23,7 +23,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import AdaptiveSleepError, InputError, nearest
-from .events import Channel
+from .events import Channel, checked_name
 from .manifest import (
     NAME,
     SCHEMA,
@@ -41,7 +41,6 @@ from .manifest import (
 )
 from .rows import (
     Rows,
-    checked_name,
     checked_names,
     checked_time,
     checked_tokens,

@@ -215,7 +215,7 @@ def test_a_step_larger_than_the_budget_is_refused() -> None:
         ({"window": True}, r"window=True \(bool\): a whole number"),
         ({"budget": "1e6"}, r"budget='1e6' \(str\): a number"),
         ({"streams": "abc"}, r"streams='abc': a sequence of names"),
-        ({"streams": ["a", 1]}, r"stream 1 \(int\): a name is a string"),
+        ({"streams": ["a", 1]}, r"stream=1: a name is a str, not int"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], told: str) -> None:

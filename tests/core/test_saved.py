@@ -108,8 +108,8 @@ def test_numbers_and_names_of_numpy_are_taken_as_pythons(tmp_path: Path) -> None
     again = asl.Runtime.resume(tmp_path, model, "fixed(2)")
     assert again.streams == ("a", "b")
     assert (again.settings.window, again.settings.max_passes) == (8, 3)
-    with pytest.raises(asl.InputError, match=r"stream 7 \(int\): a name is a string"):
-        runtime.step([asl.Piece(7, cases.events(model.config, 5))])  # type: ignore[arg-type]
+    with pytest.raises(asl.InputError, match=r"stream=7: a name is a str, not int"):
+        asl.Piece(7, cases.events(model.config, 5))  # type: ignore[arg-type]
 
 
 def test_another_model_or_policy_is_refused(saved: tuple[Path, asl.Model]) -> None:
