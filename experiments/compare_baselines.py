@@ -27,7 +27,7 @@ from adaptive_sleep.experiments.compare_reach import by_reach, divided, reaches
 from adaptive_sleep.experiments.compare_rows import Kind, SeedRow
 from adaptive_sleep.experiments.compare_streams import Source, pieces
 from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry
-from adaptive_sleep.experiments.matched_table import ABOVE, BELOW, COMPUTE, MOST, BaselineEntry
+from adaptive_sleep.experiments.matched_table import ABOVE, BELOW, COMPUTE, MOST
 from adaptive_sleep.experiments.matching import Spent, UnmatchedError, match, measured
 from adaptive_sleep.experiments.runs import Run
 from adaptive_sleep.experiments.training_cost import Training, step_flops, training_of
@@ -106,7 +106,7 @@ def matched_rows(
     places of specs. Raises InputError."""
     recipe, found, without = here.comparison, dict[str, SeedRow](), dict[str, str]()
     base = here.measure(plain(here.training)).flops_per_event
-    for factor in recipe.targets[: 1 if here.quick else None]:
+    for factor in targets_of(recipe.targets, quick=here.quick):
         rows: dict[str, SeedRow] = {}
         for entry in recipe.policies:
             row = _policy(here, entry, files, factor * base)
@@ -117,12 +117,19 @@ def matched_rows(
                 rows[name] = replace(row, target=factor)
         for baseline in recipe.baselines:
             try:
-                for name, row in _baseline(here, baseline, factor * base):
+                again = baseline.computes_at(factor)
+                for name, row in _baseline(here, baseline.name, factor * base, again=again):
                     rows[f"{name}@{factor:g}"] = replace(row, target=factor)
             except UnmatchedError as error:
                 without[f"{baseline.name}@{factor:g}"] = str(error)
         found |= divided(rows)
     return found, without
+
+
+def targets_of(targets: Sequence[float], *, quick: bool) -> Sequence[float]:
+    """The targets that are run: all, or with `quick` the middle one (of two the lower)."""
+    middle = (len(targets) - 1) // 2
+    return targets[middle : middle + 1] if quick else targets
 
 
 def _policy(
@@ -159,19 +166,22 @@ def affordable(
     return max(within, key=lambda one: (one[1], -one[0]), default=None)
 
 
-def _baseline(here: Market, entry: BaselineEntry, target: float) -> Iterator[tuple[str, SeedRow]]:
+def _baseline(
+    here: Market, name: str, target: float, *, again: bool
+) -> Iterator[tuple[str, SeedRow]]:
     """The rows of a baseline: one that is matched, or the two on either side of the target; one at
-    the most that it can cost where that is less. Raises UnmatchedError where it costs more."""
-    baseline = find_baseline(entry.name)
+    the most that it can cost where that is less; `again`, trained with as much compute, too. Raises
+    UnmatchedError where it costs more."""
+    baseline = find_baseline(name)
     found = match(baseline, here.training, target, here.measure)
     sides = (BELOW, ABOVE) if found.bracketed else (MOST if found.short else "",)
     for side, spent in zip(sides, found.found, strict=True):
         assert spent.knob is not None
         setup = baseline.setup(here.training, spent.knob)
-        yield f"{entry.name}{side}", _trained(here, entry.name, setup, spent.knob)
-        if entry.equal_compute and setup.recipe != here.training:
+        yield f"{name}{side}", _trained(here, name, setup, spent.knob)
+        if again and setup.recipe != here.training:
             same = _same_compute(here, setup)
-            yield f"{entry.name}{side}{COMPUTE}", _trained(here, entry.name, same, spent.knob)
+            yield f"{name}{side}{COMPUTE}", _trained(here, name, same, spent.knob)
 
 
 def _same_compute(here: Market, setup: Setup) -> Setup:

@@ -26,10 +26,16 @@ COMPUTE = "-compute"
 @dataclass(frozen=True)
 class BaselineEntry:
     """One of `[[baselines]]`, by its name. It is trained on as many tokens as the model that
-    sleeps, and with `equal_compute` another time with as many training FLOPs."""
+    sleeps, and with `equal_compute` another time with as many training FLOPs: `true` at every
+    target, or at those that it lists."""
 
     name: str
-    equal_compute: bool = False
+    equal_compute: bool | tuple[float, ...] = False
+
+    def computes_at(self, target: float) -> bool:
+        """Whether it is trained once more at that target, with as many training FLOPs."""
+        wanted = self.equal_compute
+        return wanted if isinstance(wanted, bool) else target in wanted
 
 
 def check_apart(policies: Sequence[str], baselines: Sequence[str]) -> None:
@@ -61,6 +67,13 @@ def check_baselines(
         a >= b for a, b in itertools.pairwise(targets)
     ):
         raise InputError(f"targets={list(targets)}: rising numbers above 1")
+    for entry in entries:
+        wanted = () if isinstance(entry.equal_compute, bool) else entry.equal_compute
+        if len(set(wanted)) != len(wanted) or not set(wanted) <= set(targets):
+            raise InputError(
+                f"[[baselines]] {entry.name!r}: equal_compute={list(wanted)}: true, false or some "
+                f"of targets={list(targets)}, each once"
+            )
     if not names:
         return
     if not training:

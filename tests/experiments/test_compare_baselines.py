@@ -16,7 +16,7 @@ from adaptive_sleep.experiments import compare as comparing
 from adaptive_sleep.experiments.baselines.registry import find_baseline
 from adaptive_sleep.experiments.baselines.setup import plain
 from adaptive_sleep.experiments.compare import compare
-from adaptive_sleep.experiments.compare_baselines import QUICK_STEPS, affordable
+from adaptive_sleep.experiments.compare_baselines import QUICK_STEPS, affordable, targets_of
 from adaptive_sleep.experiments.compare_rows import SeedRow, make_rows
 from adaptive_sleep.experiments.compare_seed import Found
 from adaptive_sleep.experiments.comparing import read_comparison
@@ -330,6 +330,13 @@ def test_what_a_training_will_cost_is_not_told_of_stages(place: Path, tmp_path: 
         training_of(str(bare))
 
 
+def test_a_quick_comparison_takes_the_middle_target() -> None:
+    assert targets_of([1.25, 1.5, 2.0], quick=True) == [1.5]
+    assert targets_of([1.1, 1.6], quick=True) == [1.1]
+    assert targets_of([1.1, 1.6], quick=False) == [1.1, 1.6]
+    assert targets_of([], quick=True) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -339,6 +346,9 @@ def test_what_a_training_will_cost_is_not_told_of_stages(place: Path, tmp_path: 
         (("targets = [1.1, 1.6]", ""), r"targets=\[\]: they go with"),
         (('name = "fixed"', 'name = "wake_loops"'), "each once"),
         (("equal_compute", "equal_computing"), "did you mean 'equal_compute'"),
+        (("equal_compute = true", "equal_compute = [1.2]"), r"\[1\.2\]: .*targets=\[1\.1, 1\.6\]"),
+        (("equal_compute = true", "equal_compute = [1.1, 1.1]"), "each once"),
+        (("equal_compute = true", "equal_compute = 1.1"), "equal_compute"),
     ],
 )
 def test_bad_tables_are_named(
