@@ -37,6 +37,7 @@ from adaptive_sleep.settings import RuntimeSettings, check_settings
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.events import Piece, checked_name
+from adaptive_sleep.streams.room import Room
 from adaptive_sleep.trace import TraceRow
 from adaptive_sleep.wake import Predictions
 from adaptive_sleep.whole import advance_whole
@@ -160,6 +161,8 @@ class Runtime:
 
         A model with `answers` holds the events of a window until it ends, then runs it whole: one
         in which something is asked (`Events.targets`) is answered and no policy is asked about it.
+        What the KV budget must close, it closes first (`StepResult.forced`; see `room`); a piece of
+        such a stream that was to fill its window (cause "length") is in a new one, and fills none.
         With `allow_sleep` false (overload) policies are asked, but nothing sleeps. `predictions`
         and `boundaries` (windows as they closed) are kept only if asked for. If anything raises,
         the runtime and the policy are as they were before.
@@ -176,7 +179,9 @@ class Runtime:
         try:
             with torch.no_grad():
                 forced = self._close_early(pieces, draft)
-                self._advance(pieces, draft)
+                self._advance(
+                    [self._reopened(p) if p.stream in forced else p for p in pieces], draft
+                )
             result = StepResult(
                 draft.rows, forced, draft.predictions or [], draft.seconds, tuple(closed or ())
             )
@@ -200,6 +205,17 @@ class Runtime:
             load_policy_state(self.policy, before.policy)
         self._in_flight = None
 
+    def room(self) -> Room | None:
+        """What fits the KV budget before a window must close early; None without one. Steps that
+        bring no more close the same windows early however events are batched."""
+        if self.settings.kv_budget is None:
+            return None
+        self._settle()
+        names, most = self._arena.names, self._works.holding.events
+        held = self._arena.tensors["held"][1 : len(names) + 1].tolist()
+        left = {name: max(most - count, 0) for name, count in zip(names, held, strict=True)}
+        return Room(max(self.settings.kv_budget - sum(held), 0), left, most)
+
     def _close_early(self, pieces: Sequence[Piece], draft: Draft) -> tuple[str, ...]:
         """Close the longest held windows until the new events fit the KV budget."""
         limit = self.settings.kv_budget
@@ -215,6 +231,11 @@ class Runtime:
         nothing = no_events(self.model.config, self.columns)
         self._advance([Piece(s, nothing, closes=True) for s in chosen], draft, forced=True)
         return tuple(chosen)
+
+    def _reopened(self, piece: Piece) -> Piece:
+        """A piece whose window closed before it: one that was to fill it no longer does."""
+        fills = piece.cause == "length" and len(piece.events) < self.settings.window
+        return Piece(piece.stream, piece.events) if fills else piece
 
     def _early(self, new: Mapping[str, int]) -> list[str]:
         """The streams whose windows must close so that so many new events fit the KV budget."""

@@ -6,6 +6,7 @@ When to run the events, and with how much sleep, is live.py's business.
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,8 +32,9 @@ class Inbox:
         self.stop = stop
         self.error: Exception | None = None
         self.largest = 0
-        self._waiting: dict[str, deque[LiveEvent]] = {}
+        self._waiting: dict[str, deque[tuple[int, LiveEvent]]] = {}  # numbered as they came
         self._count = 0
+        self._came = 0
         self._writer = writer
         self._changed = threading.Condition()
         self._ended = False
@@ -58,7 +60,8 @@ class Inbox:
                             tokens=event.token,
                         )
                     queue = self._waiting.setdefault(event.stream, deque())
-                    queue.append(event)
+                    queue.append((self._came, event))
+                    self._came += 1
                     self._count += 1
                     self.largest = max(self.largest, len(queue))
                     self._changed.notify()
@@ -97,8 +100,14 @@ class Inbox:
                 count = min(len(queue), most.get(stream, otherwise), in_all)
                 in_all -= count
                 if count:
-                    found[stream] = list(islice(queue, count))
+                    found[stream] = [event for _, event in islice(queue, count)]
         return found
+
+    def first(self, most: int) -> list[LiveEvent]:
+        """The next events over all streams in the order in which they came; they stay."""
+        with self._changed:
+            came = heapq.merge(*self._waiting.values(), key=lambda pair: pair[0])
+            return [event for _, event in islice(came, most)]
 
     def backlog(self) -> int:
         """Events of the stream that has most of them waiting."""

@@ -47,6 +47,7 @@ from adaptive_sleep.streams.cutting import Windower
 from adaptive_sleep.streams.errors import InputError, OverloadWarning
 from adaptive_sleep.streams.events import Events, Piece
 from adaptive_sleep.streams.manifest import NAME, held, read_manifest
+from adaptive_sleep.streams.room import Step
 from adaptive_sleep.streams.writer import RecordingWriter
 
 Emit = Callable[[dict[str, Any]], None]
@@ -242,8 +243,6 @@ class _Loop:
         self._runtime, self._inbox, self._log, self._forecasts = runtime, inbox, log, forecasts
         self._windower = Windower(settings.window, settings.gap_seconds)
         self._config = runtime.model.config
-        # A step never brings more than the KV budget holds.
-        self._most = min(MAX_ROWS, settings.kv_budget or MAX_ROWS)
         self._last: dict[str, int] = {}  # time of each stream's last event, streams as they came
         self._windows = 0
         self._overloaded = False
@@ -282,9 +281,13 @@ class _Loop:
     def _turn(self) -> None:
         """Run the next piece of every stream that has events waiting."""
         length = self._windower.length
-        one_by_one = self._forecasts.every and not self._overloaded
-        room = {s: 1 if one_by_one else length - self._windower.held(s) for s in self._last}
-        waiting = self._inbox.look(room, 1 if one_by_one else length, self._most)
+        most = 1 if self._forecasts.every and not self._overloaded else length
+        room = self._runtime.room()
+        if room is None:
+            counts = {s: min(most, length - self._windower.held(s)) for s in self._last}
+            waiting = self._inbox.look(counts, most, MAX_ROWS)
+        else:
+            waiting = self._in_order(Step(self._windower, room, most))
         closing: list[Piece] = []
         pieces: list[Piece] = []
         for stream, events in waiting.items():
@@ -297,6 +300,15 @@ class _Loop:
         self._inbox.drop(pieces)
         if self._overloaded and self._inbox.backlog() == 0:
             self._overloaded = False
+
+    def _in_order(self, step: Step) -> dict[str, list[LiveEvent]]:
+        """The events of a step by stream, as they came: what the KV budget closes depends on it."""
+        taken: dict[str, list[LiveEvent]] = {}
+        for event in self._inbox.first(MAX_ROWS):
+            if not step.takes(event.stream, event.time):
+                break
+            taken.setdefault(event.stream, []).append(event)
+        return taken
 
     def _until_gap(self, events: Events) -> Events:
         """The events before the first gap within them, so that they are one piece."""

@@ -180,9 +180,9 @@ def _steps(
     row = begun = run.positions[-1].row if run.positions else ref.start
     windows = 0
     since = time.perf_counter()
-    # A step never brings more than the KV budget holds.
-    most = min(MAX_ROWS, settings.kv_budget or MAX_ROWS)
-    cutter = Cutter(recording, windower, start=begun, stop=ref.stop, max_rows=most)
+    cutter = Cutter(
+        recording, windower, start=begun, stop=ref.stop, max_rows=MAX_ROWS, room=runtime.room
+    )
     for row, pieces in cutter:
         waited = clock.wait(pieces)
         watched = watch is not None
@@ -252,8 +252,9 @@ def tell_forced(windower: Windower, forced: Sequence[str], pieces: Sequence[Piec
     came = {piece.stream: piece for piece in pieces}
     for stream in forced:
         windower.closed(stream)
-        if stream in came and not came[stream].closes:
-            windower.split(stream, came[stream].events)  # they are in the window that opened then
+        piece = came.get(stream)
+        if piece is not None and (not piece.closes or piece.cause == "length"):
+            windower.split(stream, piece.events)  # they are in the window that opened then
 
 
 # ---------------------------------------------------------------- predictions

@@ -1,13 +1,13 @@
 """Cutting a recording into steps, and each stream into windows, by count and by gaps in time.
 
-Grouping is a pure function of recording order, window length, gap and `closed` calls; never of
-speed or of how rows are stored. What holds the KV budget, and closes early, is the runtime.
+Grouping is a pure function of recording order, window length, gap, room and `closed` calls; never
+of speed or of how rows are stored. What holds the KV budget, and closes early, is the runtime.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .errors import InputError
 from .events import Block, Cause, Events, Piece
 from .recording import Recording
+from .room import Room
 
 TARGET = "target"  # the label channel of a recording of tokens that says what is asked
 _FAR = np.iinfo(np.int64).max
@@ -45,6 +46,12 @@ class Windower:
         """How many events the open window of `stream` holds."""
         return self._held.get(stream, 0)
 
+    def gap(self, stream: str, time: int, last: int | None = None) -> bool:
+        """Whether an event at `time` comes after a gap in its stream, whose event before it is at
+        `last` (ns; default as it was cut last)."""
+        last = self._last.get(stream) if last is None else last
+        return last is not None and time - last > self._gap_ns
+
     def closed(self, stream: str) -> None:
         """Take note that the runtime closed the window of `stream` early."""
         self._held[stream] = 0
@@ -60,7 +67,7 @@ class Windower:
         first, held = 0, self.held(stream)
         last = self._last.get(stream)
         for i, time in enumerate(events.time.tolist()):
-            if held and last is not None and time - last > self._gap_ns:
+            if held and self.gap(stream, time, last):
                 pieces.append(Piece(stream, events[first:i], True, "gap"))
                 first, held = i, 0
             held, last = held + 1, time
@@ -108,7 +115,9 @@ class Cutter:
     Pieces are in the order of `recording.streams` and carry no label, but for the `target` of a
     recording of tokens, as `Events.targets`. With `close_at_end`, a last step closes what is open.
     Iterating again from a yielded offset, with the windower's state of that moment, gives the same
-    further steps.
+    further steps. `room`, asked before each step, is what fits a KV budget (None: no budget): a
+    step takes no rows beyond it, but for one row where none fits, and no gap is closed ahead of its
+    row, so that what must close early is the same however rows are batched.
     """
 
     def __init__(
@@ -120,6 +129,7 @@ class Cutter:
         stop: int | None = None,
         max_rows: int = 8192,
         close_at_end: bool = True,
+        room: Callable[[], Room | None] | None = None,
     ) -> None:
         stop = recording.rows if stop is None else stop
         if not 0 <= start <= stop <= recording.rows or max_rows < 1:
@@ -129,7 +139,7 @@ class Cutter:
             )
         self.recording, self.windower = recording, windower
         self.start, self.stop, self.max_rows = start, stop, max_rows
-        self.close_at_end = close_at_end
+        self.close_at_end, self.room = close_at_end, room
 
     def __iter__(self) -> Iterator[tuple[int, list[Piece]]]:
         at = self.start
@@ -139,7 +149,8 @@ class Cutter:
             view = _View(buffer, self.recording.streams, self.windower)
             # Rows further than max_rows ahead are in the buffer: where it ends decides no cut.
             while at < self.stop and (buffer.end == self.stop or at + self.max_rows <= buffer.end):
-                at, pieces = view.step(at, min(at + self.max_rows, self.stop))
+                room = None if self.room is None else self.room()
+                at, pieces = view.step(at, min(at + self.max_rows, self.stop), room)
                 yield at, pieces
         if self.close_at_end:
             pieces = self._last_pieces()
@@ -276,8 +287,9 @@ class _View:
     def _row(self, place: int) -> int:
         return self._buffer.start + int(self._order[place])
 
-    def step(self, at: int, limit: int) -> tuple[int, list[Piece]]:
-        """Take rows from `at` up to `limit`, or to the first that needs a second piece."""
+    def step(self, at: int, limit: int, room: Room | None = None) -> tuple[int, list[Piece]]:
+        """Take rows from `at` up to `limit`, or to the first that needs a second piece or that does
+        not fit `room`."""
         windower = self._windower
         for name in windower._changed:
             if name in self._codes:
@@ -285,8 +297,13 @@ class _View:
         windower._changed.clear()
         closing = int(np.argmin(self._break))
         end = min(int(self._break[closing]), limit)
+        if room is not None and room.free < end - at:
+            rows = self._buffer.stream[at - self._buffer.start : end - self._buffer.start]
+            end = at + room.rows(rows, self._names)
         # A step that is full does not look at the row after it, so it sees no gap there.
-        gaps = self._gaps_with(closing, limit) if end < limit and self._by_gap[closing] else set()
+        gaps: set[int] = set()
+        if end < limit and end == self._break[closing] and self._by_gap[closing]:
+            gaps = self._gaps_with(closing, limit) if room is None else {closing}
         pieces = []
         for s, events in self._gather(at - self._buffer.start, end - self._buffer.start, gaps):
             name, count = self._names[s], len(events)
