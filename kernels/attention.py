@@ -15,7 +15,16 @@ from adaptive_sleep.streams.errors import InputError
 from . import native_attention as native
 
 
-def _check(mask: Tensor | None, q: Tensor, k: Tensor) -> None:
+def _check(mask: Tensor | None, q: Tensor, k: Tensor, v: Tensor) -> None:
+    if not q.dim() == k.dim() == 4:
+        name, x = ("k", k) if q.dim() == 4 else ("q", q)
+        raise InputError(
+            f"{name}: shape {tuple(x.shape)}, but 4 dimensions [B, T, H, D] are wanted"
+        )
+    keys = (q.shape[0], k.shape[1], *q.shape[2:])
+    for name, x in (("k", k), ("v", v)):
+        if tuple(x.shape) != keys:
+            raise InputError(f"{name}: shape {tuple(x.shape)}, but [B, S, H, D] is {keys} here")
     fitting = (q.shape[0], q.shape[1], k.shape[1])
     if mask is not None and (tuple(mask.shape) != fitting or mask.dtype != torch.bool):
         raise InputError(
@@ -33,9 +42,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     """Return softmax(q k^T / sqrt(D)) v, `[B, T, H, D]`, for q `[B, T, H, D]`, k, v `[B, S, H, D]`.
 
     `mask`: bool `[B, T, S]`, what each query sees, at least one key each; None, all. Differentiable
-    once. Raises InputError where the mask does not fit.
+    once. Raises InputError for shapes that do not fit.
     """
-    _check(mask, q, k)
+    _check(mask, q, k, v)
     if _fused() and native.serves(q, k, v):
         return native.attend(q, k, v, mask)
     return torch_attend(q, k, v, None if mask is None else mask[:, None])
@@ -44,7 +53,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 def attend_packed(packed: Tensor, mask: Tensor | None = None) -> Tensor:
     """`attend` with q, k and v in one tensor `[B, T, 3, H, D]`, and their gradients in another."""
     q, k, v = packed.unbind(2)
-    _check(mask, q, k)
+    _check(mask, q, k, v)
     if _fused() and native.serves(q, k, v):
         return native.attend_packed(packed, mask)
     return torch_attend(q, k, v, None if mask is None else mask[:, None])
@@ -55,7 +64,7 @@ def attend_weighed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tenso
 
     The weights are counted, not differentiated.
     """
-    _check(mask, q, k)
+    _check(mask, q, k, v)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3))
     weights = scores.masked_fill(~mask[:, None], float("-inf")).softmax(-1)
@@ -71,7 +80,7 @@ def attend_nearest(
 
     Which they are is chosen, not differentiated. `nearest`: 1 to `past`.
     """
-    _check(mask, q, k)
+    _check(mask, q, k, v)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3))
     scores = scores.masked_fill(~mask[:, None], float("-inf"))

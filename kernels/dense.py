@@ -27,7 +27,7 @@ class Dense:
 
     weights `[out, in]` as torch's Linear has them, biases `[out]`, layer by layer, all float32 or
     all float64; copied. What a row gives is the same to the bit in any batch. Only where
-    `Dense.serves()`.
+    `Dense.serves()`. Raises InputError for layers that do not fit one another.
     """
 
     @staticmethod
@@ -36,6 +36,7 @@ class Dense:
         return not native.unavailable()
 
     def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, relu: bool) -> None:
+        _check(weights, biases)
         sizes = [weights[0].shape[1], *(len(bias) for bias in biases)]
         wide = [math.ceil(size / LANES) * LANES for size in sizes[1:]]
         held = [_padded(w.t(), out) for w, out in zip(weights, wide, strict=True)]
@@ -104,6 +105,25 @@ class Dense:
         wide = int(self._dtype == torch.float64)
         if library.adaptive_sleep_dense(ctypes.byref(call), wide, native.level()):
             raise MemoryError("kernels.Dense: no memory for what lies between layers")
+
+
+def _check(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
+    if not weights or len(weights) != len(biases):
+        raise InputError(
+            f"{len(weights)} weights and {len(biases)} biases: one of each for every layer, at "
+            "least one layer"
+        )
+    dtype = weights[0].dtype
+    inputs = weights[0].shape[-1]
+    for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
+        shapes = w.dim() == 2 and w.shape[1] == inputs and b.shape == w.shape[:1]
+        types = w.dtype == b.dtype == dtype and dtype in (torch.float32, torch.float64)
+        if not (shapes and types):
+            raise InputError(
+                f"layer {layer}: weights {w.dtype} {tuple(w.shape)}, biases {b.dtype} "
+                f"{tuple(b.shape)}; expected (out, {inputs}) and (out,), all float32 or all float64"
+            )
+        inputs = len(w)
 
 
 def _padded(x: Tensor, size: int) -> Tensor:

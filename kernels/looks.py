@@ -22,7 +22,10 @@ from .native_rows import VECTOR
 
 def pooled(hidden: Tensor, lengths: Tensor) -> Tensor:
     """Return the mean- and max-pooled events of each row of hidden `[B, T, D]` within `lengths`
-    `[B]`, each divided by its root mean square, `[B, 2 D]`; zeros for a row without events."""
+    `[B]` int64, each divided by its root mean square, `[B, 2 D]`; zeros for a row without events.
+
+    Raises InputError for shapes and dtypes that do not fit."""
+    _check(hidden, lengths)
     if _served(hidden):
         found = look(hidden, lengths, None, pool=True).pooled
         assert found is not None
@@ -32,7 +35,8 @@ def pooled(hidden: Tensor, lengths: Tensor) -> Tensor:
 
 def moves(after: Tensor, before: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Return the sums of squares of after - before and of after, both `[B, T, D]`, within `lengths`
-    `[B]` (None: all), `[2, B]`."""
+    `[B]` int64 (None: all), `[2, B]`. Raises InputError for shapes and dtypes that do not fit."""
+    _check(after, lengths, before=before)
     if _served(after, before):
         found = look(after, lengths, before, pool=False).norms
         assert found is not None
@@ -64,12 +68,10 @@ def added(
     from `before`, `relative(moves(x + y, before, lengths), floor=floor)`, where that is given; and
     `relative(*squares, floor=floor)`, where there are any. In one reading.
 
-    Raises InputError for a floor that is not above 0 and for shapes that differ."""
+    Raises InputError for a floor that is not above 0 and for shapes and dtypes that do not fit."""
     if floor <= 0:
         raise InputError(f"floor={floor}: expected a number above 0")
-    for name, given in (("y", y), ("before", before)):
-        if given is not None and given.shape != x.shape:
-            raise InputError(f"{name}: shape {tuple(given.shape)}, expected {tuple(x.shape)} as x")
+    _check(x, lengths, y=y, before=before)
     if _served(x, y, *(() if before is None else (before,)), *squares):
         seen = look(x, lengths, before, pool=True, floor=floor, add=y, squares=squares)
         assert seen.pooled is not None
@@ -101,9 +103,16 @@ def score_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the losses -log softmax(logits)[target], nats, and the entropies of softmax(logits),
     nats, for logits `[..., C]` and targets int64 `[...]` within 0..C - 1; both `[...]`.
 
-    For another target torch raises IndexError or RuntimeError, and the compiled form gives NaN."""
+    For another target torch raises IndexError or RuntimeError, and the compiled form gives NaN.
+    Raises InputError for shapes and dtypes that do not fit."""
+    if targets.shape != logits.shape[:-1] or targets.dtype != torch.int64:
+        raise InputError(
+            f"targets: {targets.dtype} of shape {tuple(targets.shape)}, expected torch.int64 of "
+            f"shape {tuple(logits.shape[:-1])}, as logits without their last dimension"
+        )
     if _served(logits):
-        loss, entropy = score(logits.flatten(0, -2), targets.flatten()).unflatten(1, targets.shape)
+        flat = score(logits.reshape(-1, logits.shape[-1]), targets.flatten())
+        loss, entropy = flat.reshape(2, *targets.shape)
         return loss, entropy
     return torch_score_logits(logits, targets)
 
@@ -115,6 +124,20 @@ def torch_score_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     return loss, -(log_p.exp() * log_p).sum(-1)
 
 
+def _check(x: Tensor, lengths: Tensor | None, **alike: Tensor | None) -> None:
+    """Raise InputError unless x is `[B, T, D]`, lengths int64 `[B]` and the others are as x."""
+    if x.dim() != 3:
+        raise InputError(f"shape {tuple(x.shape)}: 3 dimensions [B, T, D] are wanted")
+    for name, other in alike.items():
+        if other is not None and other.shape != x.shape:
+            raise InputError(f"{name}: shape {tuple(other.shape)}, expected {tuple(x.shape)} as x")
+    if lengths is not None and (lengths.shape != x.shape[:1] or lengths.dtype != torch.int64):
+        raise InputError(
+            f"lengths: {lengths.dtype} of shape {tuple(lengths.shape)}, expected torch.int64 of "
+            f"shape {tuple(x.shape[:1])}"
+        )
+
+
 def _served(*given: Tensor, size: int = 0) -> bool:
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in given)
     return not wanted and serves(size or given[0].shape[-1], *given)
@@ -122,6 +145,8 @@ def _served(*given: Tensor, size: int = 0) -> bool:
 
 def torch_pooled(hidden: Tensor, lengths: Tensor) -> Tensor:
     """`pooled` in torch."""
+    if not hidden.shape[1]:
+        return hidden.new_zeros(len(hidden), 2 * hidden.shape[2])
     mean = _valid(hidden, lengths, 0.0).sum(1) / lengths.clamp(min=1)[:, None]
     top = _valid(hidden, lengths, -torch.inf).amax(1).nan_to_num(neginf=0.0)
     size = (hidden.shape[2],)

@@ -153,3 +153,20 @@ def test_a_mask_that_does_not_fit_is_refused(mask: Tensor) -> None:
     x = torch.zeros(2, 3, 1, 16)
     with pytest.raises(InputError, match=r"mask: torch\.\w+ of shape .* \(2, 3, 3\)"):
         attend(x, x, x, mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("q", (2, 3, 16)),
+        ("k", (1, 3, 1, 16)),
+        ("k", (2, 3, 2, 16)),
+        ("k", (2, 3, 1, 32)),
+        ("v", (2, 2, 1, 16)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(name: str, shape: tuple[int, ...]) -> None:
+    """The compiled form would read beyond what is there."""
+    given = {each: torch.zeros(2, 3, 1, 16) for each in "qkv"} | {name: torch.zeros(shape)}
+    with pytest.raises(InputError, match=rf"{name}: shape \({shape[0]}, .* here|4 dimensions"):
+        attend(**given)

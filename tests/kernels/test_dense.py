@@ -108,6 +108,22 @@ def test_another_x_is_refused(x: Tensor, shown: str) -> None:
         made(layers, relu=True)(x)
 
 
+@pytest.mark.parametrize(
+    ("second", "shown"),
+    [
+        ((torch.zeros(2, 200), torch.zeros(2)), r"layer 1: .*\(2, 200\).*expected \(out, 8\)"),
+        ((torch.zeros(2, 8), torch.zeros(3)), r"layer 1: .*biases torch\.float32 \(3,\)"),
+        ((torch.zeros(2, 8).double(), torch.zeros(2).double()), r"layer 1: weights torch\.float64"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(second: tuple[Tensor, Tensor], shown: str) -> None:
+    """They would be read beyond what is there."""
+    with pytest.raises(InputError, match=shown):
+        Dense([torch.zeros(8, 4), second[0]], [torch.zeros(8), second[1]], relu=True)
+    with pytest.raises(InputError, match=r"1 weights and 0 biases"):
+        Dense([torch.zeros(8, 4)], [], relu=True)
+
+
 def parts(rows: int, seed: int) -> tuple[Part, ...]:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, 4)).astype(np.float32)

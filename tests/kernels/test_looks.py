@@ -120,6 +120,35 @@ def test_what_cannot_be_added_and_looked_at_is_refused() -> None:
         added(x, y, lengths, y[:1], floor=FLOOR)
 
 
+def test_what_cannot_be_looked_at_is_refused() -> None:
+    """The compiled forms would read something else, or beyond what is there."""
+    x, y = drawn((2, 3, 8), torch.float32)
+    lengths = torch.tensor([3, 2])
+    with pytest.raises(InputError, match=r"lengths: torch\.int32 .* expected torch\.int64"):
+        pooled(x, lengths.int())
+    with pytest.raises(InputError, match=r"lengths: .* \(1,\), expected torch\.int64 .*\(2,\)"):
+        added(x, y, lengths[:1], floor=FLOOR)
+    with pytest.raises(InputError, match=r"before: shape \(1, 3, 8\), expected \(2, 3, 8\)"):
+        moves(x, y[:1])
+    with pytest.raises(InputError, match=r"shape \(2, 8\): 3 dimensions"):
+        pooled(x[:, 0], lengths)
+    with pytest.raises(InputError, match=r"targets: torch\.int32 of shape \(2, 3\), .*int64"):
+        score_logits(x, torch.zeros(2, 3, dtype=torch.int32))
+    with pytest.raises(InputError, match=r"targets: .* shape \(3,\), .* shape \(2, 3\)"):
+        score_logits(x, torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("size", [8, 5])
+def test_nothing_and_single_rows_are_looked_at(size: int) -> None:
+    x = torch.randn(2, 3, size, generator=torch.Generator().manual_seed(0))
+    assert not pooled(x[:, :0], torch.zeros(2, dtype=torch.int64)).any()
+    one = score_logits(x[0, 0], torch.tensor(1))
+    many = score_logits(x[0], torch.tensor([1, 0, 0]))
+    for single, each in zip(one, many, strict=True):
+        assert single.shape == ()
+        torch.testing.assert_close(single, each[0])
+
+
 def test_a_view_is_looked_at_as_it_lies() -> None:
     after, before = drawn((4, 6, 16), torch.float32)
     lengths = torch.full((4,), 3)
