@@ -36,7 +36,7 @@ from adaptive_sleep.boundary import (
 )
 from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.eviction import Holding
-from adaptive_sleep.ledger import Costs, Ledger, resident_bytes
+from adaptive_sleep.ledger import Costs, Ledger, resident_bytes, sleep_bytes
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Beside, Model
 from adaptive_sleep.packing import Packed, Waiting, check_room, pack_series, pack_tokens
@@ -124,6 +124,13 @@ class Works:
         """Resident bytes with `held` KV positions over all streams."""
         return resident_bytes(self.model.config, len(self.arena.rows), held)
 
+    def peaks(self) -> dict[str, int]:
+        """Resident bytes now, without and with what only sleep needs."""
+        tensors, streams = self.arena.tensors, len(self.arena.rows)
+        kept = self.resident(int(tensors["cached"].sum()))
+        beside = sleep_bytes(self.model.config, streams, int(tensors["positions"].sum()))
+        return {"peak_resident_bytes": kept, "peak_sleeping_bytes": kept + beside}
+
     def counters(self, names: list[str], state: Rows, pressure: float) -> Closing:
         """Counters of the closing windows of some streams (`state`: their rows)."""
         settings = self.settings
@@ -176,7 +183,7 @@ def advance(works: Works, pieces: Sequence[Piece], draft: Draft, forced: bool = 
     draft.ledger = draft.ledger.add(
         wake=int((fresh["wake_flops"] - state["wake_flops"]).sum()),
         events=sum(len(p.events) for p in pieces),
-        peak_resident_bytes=works.resident(int(arena.tensors["cached"].sum())),
+        **works.peaks(),
     )
     rows = closing_rows(pieces, fresh)
     if len(rows):

@@ -202,14 +202,31 @@ def resident_bytes(config: ModelConfig, streams: int, held_positions: int) -> in
     """Bytes that `streams` streams keep between steps: fast weights, tails, what memory tokens
     carry, held keys and values, and the last values that a linear map reads.
 
-    float32 throughout; `held_positions` counts KV positions over all streams.
+    float32 throughout; `held_positions` counts KV positions over all streams. What only sleep needs
+    is not in it (`sleep_bytes`).
     """
+    cached = 2 * config.width * config.layers.count("attention")
+    state = _fast_numbers(config) + config.skip * len(config.inputs)
+    return 4 * (streams * state + held_positions * cached)
+
+
+def sleep_bytes(config: ModelConfig, streams: int, open_positions: int) -> int:
+    """Bytes that `streams` streams keep between steps so that they can sleep on the window that is
+    open: fast weights, tails and memory as they were before it (S0), and of each of its positions
+    what the first pass read and made of it (h0, h1); `open_positions` over all streams.
+
+    0 for a model with `answers`, which holds a window as it came and runs it whole.
+    """
+    if config.answers:
+        return 0
+    return 4 * (streams * _fast_numbers(config) + open_positions * 2 * config.width)
+
+
+def _fast_numbers(config: ModelConfig) -> int:
+    """What outlives a window beside keys and values, in numbers."""
     mixed = config.fast_heads * (2 * config.key_dim + config.value_dim)
     layer = state_numbers(config) + max(config.conv - 1, 0) * mixed
-    state = config.layers.count("deltanet") * layer
-    cached = 2 * config.width * config.layers.count("attention")
-    state += config.memory_tokens * config.width + config.skip * len(config.inputs)
-    return 4 * (streams * state + held_positions * cached)
+    return config.layers.count("deltanet") * layer + config.memory_tokens * config.width
 
 
 @dataclass(frozen=True)
@@ -224,6 +241,13 @@ class Ledger:
     windows: int = 0
     passes: int = 0  # over all windows, wake passes included
     peak_resident_bytes: int = 0
+    peak_sleeping_bytes: int = 0  # the same with what only sleep needs
+
+    @property
+    def resident_bytes(self) -> int:
+        """The most bytes kept between steps; what only sleep needs counts where a window slept."""
+        slept = self.passes > self.windows
+        return max(self.peak_resident_bytes, self.peak_sleeping_bytes if slept else 0)
 
     @property
     def flops(self) -> int:
@@ -236,10 +260,14 @@ class Ledger:
         return self.flops / self.events if self.events else 0.0
 
     def add(self, **amounts: int) -> Ledger:
-        """A ledger with `amounts` added to the named fields (`peak_resident_bytes`: the larger)."""
-        peak = max(self.peak_resident_bytes, amounts.pop("peak_resident_bytes", 0))
-        grown = {name: getattr(self, name) + int(value) for name, value in amounts.items()}
-        return replace(self, peak_resident_bytes=peak, **grown)
+        """A ledger with `amounts` added to the named fields (of peaks the larger)."""
+        grown = {
+            name: max(getattr(self, name), int(value))
+            if name.startswith("peak_")
+            else getattr(self, name) + int(value)
+            for name, value in amounts.items()
+        }
+        return replace(self, **grown)
 
     def state_dict(self) -> dict[str, int]:
         """Plain numbers, for JSON."""

@@ -110,4 +110,4 @@ def forked_flops(forks: Counterfactuals, folder: Path) -> int:
 
 def resident(run: Run) -> int:
     """The most bytes that a finished run kept between steps."""
-    return ledger_of(run).peak_resident_bytes
+    return ledger_of(run).resident_bytes

@@ -33,7 +33,8 @@ ROOMY = 1.1  # of the resident bytes
 @dataclass(frozen=True)
 class Spent:
     """What a run came to: FLOPs per event, all phases, and the most bytes that stayed between
-    steps, all streams together. `knob` is None for what has none."""
+    steps, all streams together, with what sleep needs where it slept. `knob` is None for what has
+    none."""
 
     name: str
     flops_per_event: float

@@ -45,9 +45,8 @@ def same(one: asl.Runtime, other: asl.Runtime) -> None:
     assert np.array_equal(found["time"], expected["time"])
     distance, where = cases.furthest(found, expected)
     assert distance < 1e-5, where
-    assert one.ledger.state_dict() | {"peak_resident_bytes": 0} == other.ledger.state_dict() | {
-        "peak_resident_bytes": 0
-    }
+    peaks = dict.fromkeys(("peak_resident_bytes", "peak_sleeping_bytes"), 0)
+    assert one.ledger.state_dict() | peaks == other.ledger.state_dict() | peaks
     rows = [r for result in cut for r in result.rows], [r for result in whole for r in result.rows]
     for mine, theirs in zip(*rows, strict=True):
         for name in ("window", "tokens", "scored", "wake_flops", "sleep_flops"):

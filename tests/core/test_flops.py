@@ -29,6 +29,7 @@ from adaptive_sleep.ledger import (
     costs,
     deltanet_costs,
     resident_bytes,
+    sleep_bytes,
     visible_pairs,
 )
 from adaptive_sleep.normalise import advance, fresh_stats
@@ -306,3 +307,36 @@ def test_resident_bytes_are_those_of_the_tensors(eviction: str) -> None:
     assert held == 3 + 4 + 5
     assert resident_bytes(model.config, 3, held) == total
     assert runtime.ledger.peak_resident_bytes == total
+
+
+@pytest.mark.parametrize("kind", cases.KINDS)
+def test_what_only_sleep_needs_is_resident_where_a_window_slept(kind: str) -> None:
+    """S0, and what a pass reads of the open window; they stay where nothing sleeps, uncounted."""
+    model = cases.build(cases.tiny(kind))
+    kept = {}
+    for passes in (1, 2):
+        runtime = asl.Runtime(model, cases.fixed(passes))
+        events = cases.events(model.config, 12)
+        runtime.step([asl.Piece(n, events[:8]) for n in "ab"])
+        total = sum(
+            tensor.nbytes
+            for n in "ab"
+            for field, tensor in cases.row(runtime, n).items()
+            if field.startswith("before.")
+        )
+        places = sum(int(cases.row(runtime, n)["positions"]) for n in "ab")
+        assert places == 2 * 8 // model.config.patch
+        beside = total + places * 2 * model.config.width * 4
+        assert sleep_bytes(model.config, 2, places) == beside
+        awake = runtime.ledger.peak_resident_bytes
+        assert runtime.ledger.peak_sleeping_bytes == awake + beside
+        assert runtime.ledger.resident_bytes == awake
+        runtime.step([asl.Piece(n, events[8:], closes=True) for n in "ab"])
+        kept[passes] = runtime.ledger.resident_bytes
+        assert (kept[passes] > runtime.ledger.peak_resident_bytes) == (passes > 1)
+    assert kept[2] > kept[1]
+
+
+def test_windows_that_are_held_as_they_came_need_nothing_beside() -> None:
+    config = cases.tiny(answers=5)
+    assert sleep_bytes(config, 3, 40) == 0
