@@ -89,6 +89,10 @@ def _check_tokens(piece: Piece, vocabulary: int) -> None:
     tokens = piece.events.tokens
     if tokens is None:
         raise InputError(f"pieces: stream {piece.stream!r} brings values; the model reads tokens")
+    if len(tokens) and tokens.dtype.kind not in "iu":
+        raise InputError(
+            f"pieces: tokens of stream {piece.stream!r} are {tokens.dtype}, not whole numbers"
+        )
     if len(tokens) and not (int(tokens.min()) >= 0 and int(tokens.max()) < vocabulary):
         bad = tokens[(tokens < 0) | (tokens >= vocabulary)][0]
         raise InputError(

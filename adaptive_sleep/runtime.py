@@ -295,7 +295,10 @@ class Runtime:
         return result
 
     def save(self, folder: str | Path) -> None:
-        """Write `state.safetensors` and `state.json` into an existing folder (not atomically)."""
+        """Write `state.safetensors` and `state.json` into an existing folder (not atomically).
+        Raises InputError where there is none."""
+        if not Path(folder).is_dir():
+            raise InputError(f"folder={str(folder)!r}: no such folder")
         self._settle()
         state = snapshot.State(
             settings=self.settings,

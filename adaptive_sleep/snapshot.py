@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from adaptive_sleep.kernels import chosen_backend
 from adaptive_sleep.ledger import Ledger
 from adaptive_sleep.settings import RuntimeSettings
 from adaptive_sleep.streams.errors import InputError, IntegrityError
@@ -48,6 +49,8 @@ def machine() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "device": "cpu",
+        "vector": torch.backends.cpu.get_cpu_capability(),
+        "kernel": chosen_backend(torch.device("cpu"), torch.float32),
         "torch": str(torch.__version__),
     }
 

@@ -102,6 +102,6 @@ class TokenFace(nn.Module):
 def octaves(values: Tensor) -> Tensor:
     """Real numbers `[..., V]` -> sin and cos of pi 2^j x, j < OCTAVES, `[..., V * 2 * OCTAVES]`;
     zero for a blank, NaN."""
-    angle = values[..., None] * (math.pi * 2.0 ** torch.arange(OCTAVES))
+    angle = values[..., None] * (math.pi * 2.0 ** torch.arange(OCTAVES, device=values.device))
     waves = torch.cat([angle.sin(), angle.cos()], -1)
     return torch.where(values.isnan()[..., None], 0.0, waves).flatten(-2)

@@ -117,6 +117,7 @@ def mixture(validation: Sequence[Point], test: Sequence[Point], flops: float) ->
 
 
 # what a row is the mean of, and the differences with intervals: name -> value of one seed
+CLAIM_SEEDS = 5  # trained seeds, from which on an interval over them claims anything
 _MEANS = (
     "score",
     "mean_passes",
@@ -226,14 +227,17 @@ def _interval(values: Sequence[float | None]) -> list[float] | None:
 
 def read_rows(rows: Sequence[Mapping[str, Any]], most: int, within: float) -> list[str]:
     """Say of each policy what its row shows, in plain sentences that follow from it alone."""
-    said = []
-    for row in rows:
-        if row["kind"] == "policy":
-            said.append(_sentence(row, most, within))
     seeds = len(rows[0]["seeds_values"])
+    said = [
+        _sentence(row, most, within, claims=seeds >= CLAIM_SEEDS)
+        for row in rows
+        if row["kind"] == "policy"
+    ]
     if seeds == 1:
         said += [_within(row, most) for row in rows if row["kind"] == "policy"]
         said.append("One trained seed: no interval over models can be given, nothing is claimed.")
+    elif seeds < CLAIM_SEEDS:
+        said.append(f"{seeds} trained seeds: fewer than {CLAIM_SEEDS}, so nothing is claimed.")
     return said
 
 
@@ -250,21 +254,23 @@ def _within(row: Mapping[str, Any], most: int) -> str:
     )
 
 
-def _sentence(row: Mapping[str, Any], most: int, within: float) -> str:
+def _sentence(row: Mapping[str, Any], most: int, within: float, *, claims: bool) -> str:
     difference, share = row[f"difference_to_fixed{most}"], row["sleep_share"]
     ends = row["difference_interval"]
     parts = [
         f"{row['name']}: score {signed(difference)} to fixed({most}){spread(ends)}"
         + ("" if share is None else f" for {share:.0%} of its sleep FLOPs")
     ]
-    if ends is not None:
+    if ends is not None and claims:
         near = ends[0] > -within
         parts.append(f"{'within' if near else 'not shown to be within'} {within:g} of it")
     for key, words in (("shuffled", "its own passes shuffled"), ("hull", "mixed fixed passes")):
         value, ends = row[f"difference_to_{key}"], row[f"difference_to_{key}_interval"]
         if value is None:
             continue
-        shown = "" if ends is None else (", better" if ends[0] > 0 else ", not shown to be better")
+        shown = ""
+        if ends is not None and claims:
+            shown = ", better" if ends[0] > 0 else ", not shown to be better"
         parts.append(f"{signed(value)} to {words}{spread(ends)}{shown}")
     return "; ".join(parts) + "."
 

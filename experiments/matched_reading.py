@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptive_sleep.experiments.compare_rows import signed, spread
+from adaptive_sleep.experiments.compare_rows import CLAIM_SEEDS, signed, spread
 from adaptive_sleep.experiments.matched_table import MOST, SIDES
 from adaptive_sleep.experiments.matching import NEAR, Spent, as_roomy, check_matched
 from adaptive_sleep.experiments.reproduce import interval
@@ -56,6 +56,8 @@ def _best(rows: Sequence[Row], target: float) -> list[str]:
     theirs = [row for row in here if row["kind"] == "baseline"]
     if not theirs:
         return []
+    if not any(_told(row) for row in here):
+        return [f"At {target:g} times the plain hybrid no policy is that could be deployed."]
     ours = _chosen(here)
     other = max(theirs, key=_score)
     shown = (
@@ -138,7 +140,9 @@ def _at_other_cost(ours: Row, best: Row) -> str:
     if more * ahead >= 0:
         return ""
     ends = interval(_differences(ours, best))
-    shown = ends is not None and ends[0] * ends[1] > 0
+    if ends is None or len(ours["seeds_values"]) < CLAIM_SEEDS:
+        return _sentence(ours, best, cost)
+    shown = ends[0] * ends[1] > 0
     verdict = "the cheaper is ahead" if shown else "the cheaper is not shown to be ahead"
     return _sentence(ours, best, f"{cost}: {verdict}")
 

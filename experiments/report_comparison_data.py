@@ -228,13 +228,25 @@ def read_result(file: Path) -> Result:
     try:
         whole = {**held, "rows": plain(held["rows"]), "changes": changes or {}}
         msgspec.convert(whole, Result, str_keys=True)
-        whole["rows"] = beside_policy(whole["rows"])
+        whole["rows"] = _beside(whole["rows"], where)
         result = msgspec.convert(whole, Result, str_keys=True)
     except msgspec.ValidationError as error:
         raise InputError(f"{where}: is not as `adaptive-sleep compare` wrote it: {error}") from None
     if not result.rows:
         raise InputError(f"{where}: rows=[]: at least one")
     return result
+
+
+def _beside(rows: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """`beside_policy`; raises InputError where a row at matched cost lacks what that takes."""
+    needed = ("online", "resident_bytes", "seeds_values")
+    for row in rows:
+        lacks = [name for name in needed if row.get(name) is None]
+        if row.get("target") is not None and lacks:
+            raise InputError(
+                f"{where}: row {row.get('name')!r} is at matched cost and lacks {', '.join(lacks)}"
+            )
+    return beside_policy(rows)
 
 
 def _is_of(folder: Path, result: Result) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from adaptive_sleep.experiments.runs import RunSummary, open_recording, open_run
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
+from adaptive_sleep.trace import PLANNED
 
 SIGNALS = (
     "uncertainty",
@@ -51,6 +52,11 @@ class ReportRun:
         """What must be equal for two losses to be comparable: recording, rows, model."""
         start, stop = self.rows
         return (self.recording_sha256, f"{start}:{stop}", self.facts.get("model.hash", ""))
+
+    @property
+    def planned(self) -> pl.Series:
+        """Passes of the windows that the policy planned for; questions always take one."""
+        return self.trace.filter(PLANNED)["passes"]
 
     def own(self, shared: dict[str, str]) -> dict[str, str]:
         """The settings that are not shared with the other runs of a page."""
@@ -96,6 +102,8 @@ def _read_run(path: Path, name: str) -> ReportRun:
         raise InputError(
             f"run={str(path)!r}: the run is not finished; finish it with `replay --resume` first"
         )
+    if not run.summary.windows:
+        raise InputError(f"run={str(path)!r}: no window closed in it, so there is nothing to draw")
     described: dict[str, Any] = msgspec.to_builtins(run.manifest)
     described.pop("summary", None)
     recording = run.manifest.recording
@@ -146,9 +154,14 @@ def comparable(runs: Sequence[ReportRun]) -> bool:
 
 
 def curve(run: ReportRun) -> Curve:
-    """Return the run over time: its windows, or means over spans where they are too many."""
-    columns = ["loss", "passes", *[s for s in SIGNALS if s in run.trace.columns]]
-    frame = run.trace.with_columns(pl.col("loss").cast(pl.Float64))
+    """Return the run over time: its windows, or means over spans where they are too many. Passes
+    and signals are of windows that the policy planned for."""
+    policy = ["passes", *[s for s in SIGNALS if s in run.trace.columns]]
+    columns = ["loss", *policy]
+    frame = run.trace.with_columns(
+        pl.col("loss").cast(pl.Float64),
+        *(pl.when(PLANNED).then(name).alias(name) for name in policy),
+    )
     thinned = frame["stream"].n_unique() > 1 or len(frame) > MOST_POINTS
     if thinned:
         frame = _binned(frame, columns)
@@ -253,17 +266,21 @@ def _segments(rows: pl.DataFrame) -> tuple[tuple[int, int, str], ...]:
 
 
 def passes_by_phase(run: ReportRun, phases: Phases) -> pl.DataFrame:
-    """Count windows by phase and passes; a window belongs to the phase of most of its events.
+    """Count windows that the policy planned for by phase and passes; a window belongs to the phase
+    of most of its events.
 
     Columns: phase, passes, windows.
     """
-    windows = run.trace.select("stream", "window", "passes", pl.col("first_time").alias("time"))
+    windows = run.trace.select(
+        "stream", "window", "passes", pl.col("first_time").alias("time"), PLANNED.alias("planned")
+    )
     events = phases.rows.drop_nulls("phase").sort("time")
     held = events.join_asof(
         windows.sort("time"), on="time", by="stream", strategy="backward", check_sortedness=False
     )
     return (
         held.drop_nulls("window")
+        .filter("planned")
         .group_by("stream", "window", "passes", "phase")
         .len()
         .sort(["len", "phase"], descending=[True, False])

@@ -66,7 +66,7 @@ def time_figure(
     compared = any(difference is not None for difference in differences)
     strips = 38 * len(runs) + 12
     heights = [250, *([150] if compared else []), strips]
-    titles = ["Loss", *(["Mean loss so far, against " + runs[0].name] if compared else [])]
+    titles = ["Loss", *(["Mean loss so far, against " + escape(runs[0].name)] if compared else [])]
     figure = make_subplots(
         rows=len(heights), cols=1, shared_xaxes=True, row_heights=heights,
         vertical_spacing=46 / (sum(heights) + 90), subplot_titles=[*titles, "Passes"],
@@ -163,7 +163,7 @@ def tradeoff_figure(runs: Sequence[ReportRun]) -> go.Figure:
     fixed = sorted(
         (run.summary.flops_per_event, run.summary.loss)
         for run in runs
-        if run.summary.loss is not None and run.trace["passes"].n_unique() == 1
+        if run.summary.loss is not None and run.planned.n_unique() <= 1
     )
     figure.add_trace(
         go.Scatter(
@@ -250,7 +250,7 @@ def signals_figure(
 
 def phase_figure(runs: Sequence[ReportRun], phases: Phases) -> go.Figure | None:
     """For every run whose passes vary: how its windows of each phase divide by passes."""
-    varying = [run for run in runs if run.trace["passes"].n_unique() > 1]
+    varying = [run for run in runs if run.planned.n_unique() > 1]
     if not varying:
         return None
     height = (34 * len(phases.names) + 60) * len(varying) + 40
@@ -259,6 +259,7 @@ def phase_figure(runs: Sequence[ReportRun], phases: Phases) -> go.Figure | None:
         subplot_titles=[escape(run.name) for run in varying],
     )  # fmt: skip
     order = list(reversed(phases.names))
+    shown = [escape(phase) for phase in order]
     for row, run in enumerate(varying, start=1):
         counts = passes_by_phase(run, phases)
         totals = dict(counts.group_by("phase").sum().select("phase", "windows").iter_rows())
@@ -268,7 +269,7 @@ def phase_figure(runs: Sequence[ReportRun], phases: Phases) -> go.Figure | None:
             counted = [f"{windows.get(p, 0)} of {totals.get(p, 0)} windows" for p in order]
             figure.add_trace(
                 go.Bar(
-                    y=order, x=shares, customdata=counted, orientation="h", name=f"{passes}",
+                    y=shown, x=shares, customdata=counted, orientation="h", name=f"{passes}",
                     marker={"color": pass_colour(int(passes)), "line": {"width": 0}},
                     hovertemplate=f"%{{y}}, {passes} passes: %{{customdata}}<extra></extra>",
                 ),

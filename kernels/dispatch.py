@@ -121,7 +121,7 @@ def _padded(
         padded = padding_mask(lengths, q.shape[1])[:, :, None]
         q, k, v = (x.masked_fill(padded[..., None], 0.0) for x in (q, k, v))
         g, beta = (x.masked_fill(padded, 0.0) for x in (g, beta))
-    if q.shape[1] == 0:
+    if not (q.shape[0] and q.shape[1]):
         return v.to(kept_dtype), start.clone()
     o, state = rule(q, k, v, g, beta, start)
     return o.to(kept_dtype), state

@@ -64,6 +64,11 @@ def test_a_number_is_read_as_its_octaves_and_a_blank_as_nothing() -> None:
     assert not found[0, 1].any()
 
 
+def test_numbers_are_read_where_they_lie() -> None:
+    """On a device that is no CPU: here one that computes nothing."""
+    assert octaves(torch.zeros(2, 3, device="meta")).device.type == "meta"
+
+
 def test_values_add_to_the_embedding_and_blanks_do_not() -> None:
     model = cases.build(cases.tiny(**READING))
     tokens = torch.arange(12).view(2, 6)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import adaptive_sleep as asl
+from adaptive_sleep import snapshot
 from adaptive_sleep.policies.fixed import Fixed
 from adaptive_sleep.policies.surprise import Surprise
 
@@ -132,6 +133,21 @@ def test_another_setting_of_the_machine_is_refused(saved: tuple[Path, asl.Model]
             asl.Runtime.resume(folder, model, Surprise(threshold=0.5))
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_another_form_of_the_kernels_is_refused(
+    saved: tuple[Path, asl.Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, model = saved
+    monkeypatch.setattr(snapshot, "chosen_backend", lambda device, dtype: "another")
+    with pytest.raises(asl.InputError, match=r"kernel: the state was made with '\w+', here it is"):
+        asl.Runtime.resume(folder, model, Surprise(threshold=0.5))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    runtime = asl.Runtime(cases.build(cases.tiny("tokens")), "fixed(1)")
+    with pytest.raises(asl.InputError, match=r"folder='.*nowhere': no such folder"):
+        runtime.save(tmp_path / "nowhere")
 
 
 def edit(folder: Path, **changes: Any) -> None:

@@ -165,16 +165,16 @@ def test_what_cannot_cost_so_much_has_a_row_at_the_most_it_costs(place: Path) ->
     assert sum("compressed_kv" in one for one in found["reading"]) == 2
 
 
-def said(theirs: dict[str, SeedRow], noise: float = 0.0) -> list[str]:
-    """What is said of two seeds in which a policy costs 150 and scores .80 and .81, or (`noise`)
-    less and more."""
+def said(theirs: dict[str, SeedRow], noise: float = 0.0, count: int = 6) -> list[str]:
+    """What is said of `count` seeds in which a policy costs 150 and scores .80 and .81 by turns, or
+    (`noise`) less and more."""
     seeds = {
         seed: {
-            "ours@1.5": row("matched", 150.0, 0.8 + 0.01 * seed + noise * (2 * seed - 1)),
+            "ours@1.5": row("matched", 150.0, 0.805 + (0.005 + noise) * (2 * (seed % 2) - 1)),
             **{f"{name}@1.5": one for name, one in theirs.items()},
             f"only-{seed}@1.5": row("baseline", 150.0, 0.1, knob=5),
         }
-        for seed in (0, 1)
+        for seed in range(count)
     }
     rows = make_rows(seeds, 4)
     assert [one["name"] for one in rows] == list(seeds[0])[:-1]
@@ -255,6 +255,20 @@ def test_nobody_is_ahead_whose_interval_holds_zero() -> None:
     (_, found) = said(lot, noise=0.3)
     assert "score +0.1050 (-" in found
     assert found.endswith("more: the cheaper is not shown to be ahead; lot@1.5 keeps more bytes.")
+
+
+def test_fewer_than_five_seeds_claim_nothing() -> None:
+    lot = {"lot": row("baseline", 180.0, 0.7, knob=4)}
+    assert said(lot, count=4)[1].endswith(") to lot@1.5, which costs 20% more.")
+    assert said(lot, count=5)[1].endswith(": the cheaper is ahead.")
+
+
+def test_a_target_at_which_no_policy_could_be_deployed_says_so() -> None:
+    seer = replace(row("matched", 150.0, 0.95), online=False)
+    seeds = {s: {"seer@1.5": seer, "lot@1.5": row("baseline", 150.0, 0.5)} for s in range(5)}
+    best, against = read_matched(make_rows(seeds, 4))
+    assert best == "At 1.5 times the plain hybrid no policy is that could be deployed."
+    assert against.endswith("to lot@1.5, matched.")
 
 
 @pytest.mark.parametrize(

@@ -136,3 +136,10 @@ def test_the_reading_claims_only_what_the_intervals_show() -> None:
     (sentence,) = read_rows(make_rows(noisy, 4), 4, 0.01)
     assert "not shown to be within 0.01" in sentence
     assert sentence.count("not shown to be better") == 1
+
+
+def test_fewer_than_five_seeds_claim_nothing() -> None:
+    few = {s: {"rule": replace(ROW, score=0.905 + s / 1000)} for s in range(4)}
+    sentence, last = read_rows(make_rows(few, 4), 4, 0.01)
+    assert not any(word in sentence for word in ("better", "within", "shown"))
+    assert last == "4 trained seeds: fewer than 5, so nothing is claimed."

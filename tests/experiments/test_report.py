@@ -14,9 +14,12 @@ import pytest
 from synthetic_runs import ORIGIN, PHASES, SECOND, WINDOWS, make_recording, make_run, make_trace
 
 from adaptive_sleep.experiments import report_figures as draw
+from adaptive_sleep.experiments.live import run_live
+from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.report import quantity, render, write_report
 from adaptive_sleep.experiments.report_data import (
     MOST_POINTS,
+    Phases,
     comparable,
     curve,
     passes_by_phase,
@@ -103,6 +106,34 @@ def test_names_and_specs_are_shown_not_run(tmp_path: Path) -> None:
     text = render(read_runs([run]), title=nasty, reading=[nasty])
     assert nasty not in text
     assert text.count("</script>") == 2  # plotly's and ours
+
+
+def test_what_is_asked_is_no_plan_of_the_policy(tmp_path: Path) -> None:
+    """Windows of questions take one pass under any policy, and are in no figure of passes."""
+    specs = {"one": "fixed(1)", "four": "fixed(4)", "some": "state_change(tolerance=0.45)"}
+    for name, spec in specs.items():
+        replay("bundled:chain", "bundled:chain", spec, tmp_path / name, stop=0.1, gap_seconds=0.5)
+    one, four, some = read_runs([tmp_path / name for name in specs])
+    line = draw.tradeoff_figure([one, four, some]).data[0]
+    assert list(line.x) == [one.summary.flops_per_event, four.summary.flops_per_event]
+    assert set(four.planned) == {4}
+    for run in (one, four, some):
+        passes = curve(run).values["passes"]
+        assert np.nanmin(passes) >= run.planned.min()
+        assert np.nanmean(passes) == pytest.approx(run.summary.mean_passes, abs=0.3)
+    times = some.trace["first_time"]
+    rows = pl.DataFrame(
+        {"stream": some.trace["stream"], "time": times, "phase": ["x"] * len(some.trace)}
+    )
+    counted = passes_by_phase(some, Phases("phase", ("x",), (), rows))
+    assert counted["windows"].sum() == len(some.planned)
+    assert set(counted["passes"]) == set(some.planned)
+
+
+def test_a_run_without_windows_is_refused(tmp_path: Path) -> None:
+    run_live([], "bundled:telemetry", "fixed(1)", out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"run='.*run': no window closed in it"):
+        write_report([tmp_path / "run"], tmp_path / "r.html")
 
 
 @pytest.mark.parametrize("target", ["folder", "unfinished", "nothing", "twice"])

@@ -359,6 +359,7 @@ def test_a_kept_result_has_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["short.json"], "missing required field `max_passes`"),
         (["begun"], "none has ended there yet"),
         (["several"], "holds several (a.json, b.json); give one of them"),
+        (["lacks.json"], "row 'ours@1.5' is at matched cost and lacks online, resident_bytes"),
         (["bare"], "neither a run (run.json) nor a comparison (comparison.json)"),
         (["good.json", "mixed_hops"], "has a page of its own, so give nothing beside it (got 2)"),
         (["study.db"], "sqlite:///study.db"),
@@ -381,6 +382,9 @@ def test_bad_input_is_one_error_and_writes_nothing(
     for name in ("good.json", "several/a.json", "several/b.json"):
         written(Path(name))
     written(Path("empty.json"), rows=[])
+    row = {**comparison()["rows"][0], "name": "ours@1.5", "target": 1.5}
+    bare = {name: value for name, value in row.items() if name not in ("online", "resident_bytes")}
+    written(Path("lacks.json"), rows=[bare])
     with pytest.raises(InputError, match=re.escape(message)):
         write_given(given, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()

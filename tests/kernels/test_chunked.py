@@ -7,7 +7,7 @@ import torch
 from rule_cases import error, make_case
 from test_rule import check
 
-from adaptive_sleep.kernels import layout
+from adaptive_sleep.kernels import gated_delta_rule, layout
 
 
 @pytest.mark.parametrize("run", [1, 3])
@@ -34,3 +34,10 @@ def test_decays_are_sums_over_segments() -> None:
     wanted = torch.tensor(-1e-3, dtype=torch.float64).mul(23).exp()
     assert error(decay[63, 40], wanted) < 2e-7
     assert not decay.triu(1).any()
+
+
+def test_no_rows_give_no_rows() -> None:
+    given = [x[:0] for x in make_case(seed=0, steps=20, key=8, value=4).inputs()]
+    o, state = gated_delta_rule(*given, backend="torch")[:2]
+    assert o.shape == given[2].shape
+    assert state.shape == (0, 2, 8, 4)
