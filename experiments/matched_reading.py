@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from adaptive_sleep.experiments.compare_rows import CLAIM_SEEDS, signed, spread
-from adaptive_sleep.experiments.matched_table import MOST, SIDES
+from adaptive_sleep.experiments.matched_table import COMPUTE, MOST, SIDES
 from adaptive_sleep.experiments.matching import NEAR, Spent, as_roomy, check_matched
 from adaptive_sleep.experiments.reproduce import interval
 from adaptive_sleep.streams.errors import InputError
@@ -21,6 +21,7 @@ def read_matched(rows: Sequence[Row]) -> list[str]:
     how it stands to every baseline, and which of them may not be compared."""
     targets = dict.fromkeys(row["target"] for row in rows if row["kind"] == "matched")
     said = [sentence for target in targets for sentence in _best(rows, target)]
+    said += [sentence for target in targets for sentence in _as_much_compute(rows, target)]
     for ours in (row for row in rows if row["kind"] == "matched"):
         theirs: dict[str, list[Row]] = {}
         for row in rows:
@@ -92,6 +93,25 @@ def _part(rows: Sequence[Row], part: str) -> str:
         f"Of questions {part} the largest window there ({ours['largest_window']:g} events): "
         f"{', '.join(shown)}; difference {_gap(ours, other, key)}."
     )
+
+
+def _as_much_compute(rows: Sequence[Row], target: float) -> list[str]:
+    """How near the training of a target's rows came to the compute that it was to take."""
+    here = [row for row in rows if row.get("target") == target]
+    slept = next(row["seeds_values"] for row in here if row["kind"] == "matched")
+    shares = [
+        own["training_flops"] / slept[seed]["training_flops"]
+        for row in here
+        if COMPUTE in row["name"]
+        for seed, own in row["seeds_values"].items()
+    ]
+    if not shares:
+        return []
+    return [
+        f"At {target:g} times, rows that end in {COMPUTE} took {min(shares):.1%} to "
+        f"{max(shares):.1%} of the training FLOPs of the model that sleeps, by seed; "
+        f"{np.mean(shares):.1%} on average."
+    ]
 
 
 def _told(row: Row) -> bool:

@@ -257,6 +257,22 @@ def test_nobody_is_ahead_whose_interval_holds_zero() -> None:
     assert found.endswith("more: the cheaper is not shown to be ahead; lot@1.5 keeps more bytes.")
 
 
+def test_what_was_to_take_as_much_compute_says_how_much_it_took() -> None:
+    seeds = {
+        s: {
+            "ours@1.5": row("matched", 150.0, 0.9, training_flops=100.0),
+            "wide@1.5": row("baseline", 150.0, 0.5, training_flops=50.0),
+            "wide-compute@1.5": row("baseline", 150.0, 0.6, training_flops=95.0 + 5.0 * s),
+        }
+        for s in range(5)
+    }
+    found = [one for one in read_matched(make_rows(seeds, 4)) if "-compute took" in one]
+    assert found == [
+        "At 1.5 times, rows that end in -compute took 95.0% to 115.0% of the training FLOPs of the "
+        "model that sleeps, by seed; 105.0% on average."
+    ]
+
+
 def test_fewer_than_five_seeds_claim_nothing() -> None:
     lot = {"lot": row("baseline", 180.0, 0.7, knob=4)}
     assert said(lot, count=4)[1].endswith(") to lot@1.5, which costs 20% more.")
