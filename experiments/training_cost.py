@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.task import TaskBatch
 from adaptive_sleep.training import Recipe, cut_windows, opened, parse_passes
 
-DRAWN = 64  # steps that are looked at
+# Steps that are looked at, one sample of each: where every batch draws a size of its own, one
+# differs by 40 % from the next, and the mean of so many by less than 1 %.
+DRAWN = 4096
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def step_flops(recipe: TaskRecipe | Recipe) -> float:
     """
     if isinstance(recipe, Recipe):
         return _recorded_step_flops(recipe)
-    training, config = recipe.training, config_of(recipe)
+    training, config = replace(recipe.training, batch=1), config_of(recipe)
     if len({len(stage) for stage in training.stages}) > 1:
         raise InputError("[training] stages: what they will cost cannot be told beforehand")
     holds = holding(config, recipe.eviction, recipe.keep)
@@ -65,7 +67,7 @@ def step_flops(recipe: TaskRecipe | Recipe) -> float:
         batch, passes, every = draw(tasks[stage], training, random, step, stage)
         held = _held(recipe, batch, holds.kept) if stage >= training.carry_from else 0.0
         found.append(forward_flops(config, holds, batch, passes, every=every, held=held))
-    return GRADIENT * float(np.mean(found))
+    return GRADIENT * recipe.training.batch * float(np.mean(found))
 
 
 def _recorded_step_flops(recipe: Recipe) -> float:

@@ -12,6 +12,8 @@ import pytest
 from matched_cases import RECIPE, TRAINING
 
 from adaptive_sleep.checkpoint import load_model, save_model
+from adaptive_sleep.curriculum import draw, staged
+from adaptive_sleep.eviction import holding
 from adaptive_sleep.experiments import compare as comparing
 from adaptive_sleep.experiments.baselines.registry import find_baseline
 from adaptive_sleep.experiments.baselines.setup import plain
@@ -23,9 +25,10 @@ from adaptive_sleep.experiments.comparing import read_comparison
 from adaptive_sleep.experiments.matched_reading import read_matched
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.experiments.training_cost import step_flops, training_of
-from adaptive_sleep.learning import TaskRecipe, config_of, read_task_recipe
+from adaptive_sleep.learning import TaskRecipe, config_of, read_task_recipe, task_of
 from adaptive_sleep.ledger import costs
 from adaptive_sleep.model import Model
+from adaptive_sleep.reading_cost import GRADIENT, forward_flops
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.task_training import learn
 
@@ -323,6 +326,20 @@ def test_stages_of_one_pass_and_what_is_carried_over_are_in_what_training_will_c
     for changed in ({"carry_from": 0}, {"patience": 0.05}):
         other = replace(held, training=replace(held.training, **changed))
         assert 120 * step_flops(other) > 1.04 * took
+
+
+def test_what_batches_of_many_sizes_will_cost_is_told_within_two_percent(tmp_path: Path) -> None:
+    """Every batch of a task with `least` has a size of its own."""
+    text = TRAINING.replace('"chain"\nnodes = 6\npaths = 2', '"hops"\nnodes = 16\nleast = 4')
+    (tmp_path / "sizes.toml").write_text(text.replace("steps = 30\nbatch = 4", "steps = 3000"))
+    recipe = read_task_recipe(tmp_path / "sizes.toml")
+    config, training = config_of(recipe), recipe.training
+    (task,), holds = staged(task_of(recipe), training), holding(config, recipe.eviction)
+    spent = []
+    for step in range(training.steps):
+        batch, passes, every = draw(task, training, np.random.default_rng([7, step]), step)
+        spent.append(forward_flops(config, holds, batch, passes, every=every))
+    assert step_flops(recipe) == pytest.approx(GRADIENT * np.mean(spent), rel=0.02)
 
 
 def test_rows_that_a_seed_lacks_say_why() -> None:
