@@ -215,6 +215,7 @@ class RecordingWriter:
         Raises AdaptiveSleepError when the disk is full; the rows stay pending.
         """
         self._flushed_at = clock.monotonic()
+        self._forget_written()
         if self._pending_rows:
             frame = columns(self._pending, list(self._index), self.channels)
             shards = [
@@ -228,9 +229,14 @@ class RecordingWriter:
                 high = max(high, self._manifest.time_range[1])
             self._writing = shards
             self._publish((*self._manifest.shards, *shards), (low, high))
-            self._pending, self._pending_rows, self._writing = [], 0, []
+            self._forget_written()
         if len(self._small_tail()) >= _SMALL_SHARDS:
             self._compact(self._small_tail())
+
+    def _forget_written(self) -> None:
+        """Let go of rows that a flush has written, also one that was interrupted right after."""
+        if self._writing and self._writing[-1] in self._manifest.shards:
+            self._pending, self._pending_rows, self._writing = [], 0, []
 
     def close(self) -> None:
         """Flush, merge small shards, mark the recording as closed, and let go of its folder."""
@@ -245,8 +251,7 @@ class RecordingWriter:
     def _keep(self) -> None:
         """Flush after an error, wherever it came: an interrupt may have left an append counted in
         part, or a flush that is written and not yet forgotten."""
-        if self._writing and self._writing[-1] in self._manifest.shards:
-            return
+        self._forget_written()
         counts = np.zeros(len(self._index), np.int64)
         counts[: len(self._manifest.stream_rows)] = self._manifest.stream_rows
         for rows in self._pending:

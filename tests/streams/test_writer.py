@@ -238,6 +238,32 @@ def test_bad_channels_are_refused_and_nothing_is_made(tmp_path: Path, channels: 
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_close_that_is_interrupted_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """A live run closes its recording twice over, and Ctrl-C may come between what is written and
+    what is forgotten."""
+    writer = RecordingWriter(tmp_path / "r", kind="series", channels=X)
+    writer.append("a", [1, 2], values=[[1], [2]])
+    writer.flush()
+    writer.append("b", 3, values=[3])
+    publish, calls = writer._publish, 0
+
+    def interrupted(*given, **named):
+        nonlocal calls
+        publish(*given, **named)
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "_publish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.close()
+    writer.close()
+    assert loads(tmp_path / "r") == [1, 2, 3]
+
+
 # ---- kills ----------------------------------------------------------------------------------
 
 WRITE_UNTIL_KILLED = """
