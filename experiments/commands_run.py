@@ -254,7 +254,8 @@ def run(
     """Run live: forecasts as NDJSON on stdout, the summary on stderr. Ctrl-C ends it well.
 
     On stdin, one event a line: {"stream": "a", "time": "2026-01-31T12:00:00Z", "values":
-    {"channel": 1.5}}, or "token": 17 in place of values; time may also be ns since 1970.
+    {"channel": 1.5}}, or in place of values "token": 17, or "category": "login" where the model was
+    trained on an event log; time may also be ns since 1970.
     When events come faster than the model works, sleep is skipped and that is said.
     """
     if source not in ("host", "-"):

@@ -24,7 +24,6 @@ import msgspec
 import numpy as np
 
 from adaptive_sleep.checkpoint import load_model
-from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.experiments.commits import Log, begin, finish
 from adaptive_sleep.experiments.inbox import Inbox
@@ -134,7 +133,9 @@ def run_live(
     manifest = new_manifest("live", format_spec(policy), ref, named, settings, seed)
     runtime = make_runtime(net, policy, settings, seed)
     stop = threading.Event()
-    events = open_source(source, net.config, stop, hz) if isinstance(source, str) else source
+    events = source
+    if isinstance(source, str):
+        events = open_source(source, net.config, stop, hz, net.categories)
     with contextlib.ExitStack() as stack:
         stack.push(_leave_nothing_empty(runtime, out, record))
         if out is None:  # the figures of a run come from its folder, so there is always one
@@ -143,7 +144,7 @@ def run_live(
             folder = Path(out)
         writer = None
         if record is not None:
-            writer = _recorder(record, net.config)
+            writer = _recorder(record, net)
             stack.callback(writer.close)
         begin(folder, manifest)
         stack.enter_context(held(folder))
@@ -194,13 +195,15 @@ def _is_empty(record: Path) -> bool:
     return manifest.closed and not manifest.rows
 
 
-def _recorder(path: str | Path, config: ModelConfig) -> RecordingWriter:
+def _recorder(path: str | Path, net: Model) -> RecordingWriter:
+    config, named = net.config, net.categories
     return RecordingWriter(
         path,
         kind=config.kind,
         channels=event_channels(config),
-        tokenizer="ids" if config.kind == "tokens" else None,
+        tokenizer=("categories" if named else "ids") if config.kind == "tokens" else None,
         vocabulary=config.vocabulary or None,
+        categories=named,
         provenance={"source": "run"},
         flush_seconds=15.0,
     )
@@ -229,7 +232,7 @@ class _Forecasts:
             said = {"stream": stream, "time": iso(times[stream]), "boundary": stream in windows}
             if stream in windows:
                 said["window"] = windows[stream]
-            self._emit({**said, **plain_forecast(forecast, self._runtime.model.config)})
+            self._emit({**said, **plain_forecast(forecast, self._runtime.model)})
 
 
 class _Loop:
@@ -377,10 +380,14 @@ def iso(time_ns: int) -> str:
     return f"{np.datetime64(time_ns, 'ns')}Z"
 
 
-def plain_forecast(forecast: Forecast, config: ModelConfig) -> dict[str, Any]:
-    """A forecast as JSON holds it; what is not finite becomes null."""
+def plain_forecast(forecast: Forecast, model: Model) -> dict[str, Any]:
+    """A forecast as JSON holds it; what is not finite becomes null. Of an event log also by name,
+    null for a token that stands for nothing."""
+    config, names = model.config, dict(enumerate(model.categories))
     if config.kind == "tokens":
-        return {"tokens": _plain(forecast.tokens), "logprob": _plain(forecast.logprob)}
+        tokens = _plain(forecast.tokens)
+        said = {"tokens": tokens, "logprob": _plain(forecast.logprob)}
+        return {**said, "categories": [names.get(int(t or 0)) for t in tokens]} if names else said
     mean, quantiles = forecast.mean, forecast.quantiles
     assert mean is not None
     assert quantiles is not None

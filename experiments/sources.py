@@ -13,7 +13,7 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -51,19 +51,26 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     stream: str = ""
     values: dict[str, float | None] | None = None
     token: int | None = None
+    category: str | None = None
 
 
 def open_source(
-    name: str, config: ModelConfig, stop: threading.Event, hz: float = 4.0
+    name: str,
+    config: ModelConfig,
+    stop: threading.Event,
+    hz: float = 4.0,
+    categories: Sequence[str] = (),
 ) -> Iterator[LiveEvent | None]:
     """The events of "host" (this machine, `hz` samples per second) or "-" (NDJSON on stdin).
 
-    Ends soon after `stop` is set. Raises InputError for another name, or a model that does not fit.
+    `categories`: what the tokens stand for of a model that was trained on an event log. Ends soon
+    after `stop` is set. Raises InputError for another name, or a model that does not fit.
     """
     if name == "host":
         return host_events(config, stop, hz)
     if name == "-":
-        return ndjson_events(_lines(sys.stdin.fileno(), stop), config, place="stdin")
+        lines = _lines(sys.stdin.fileno(), stop)
+        return ndjson_events(lines, config, place="stdin", categories=categories)
     raise InputError(
         f"source={name!r}: 'host' (this machine) or '-' (NDJSON on stdin){nearest(name, SOURCES)}"
     )
@@ -106,17 +113,23 @@ def _samples(
 
 
 def ndjson_events(
-    lines: Iterable[bytes | str | None], config: ModelConfig, *, place: str = "input"
+    lines: Iterable[bytes | str | None],
+    config: ModelConfig,
+    *,
+    place: str = "input",
+    categories: Sequence[str] = (),
 ) -> Iterator[LiveEvent | None]:
     """Events from lines such as `{"stream": "a", "time": "2026-01-01T00:00:00Z", "values": {...}}`.
 
-    `time` is ISO 8601 (no zone means UTC) or ns since 1970; `values` by channel, absent or null =
-    missing; a token model has `"token": 7` instead. Empty lines are skipped, and None (no line for
-    now) is given on.
+    `stream` is `place` where it is left out; `time` is ISO 8601 (no zone means UTC) or ns since
+    1970; `values` by channel, absent or null = missing; a token model has `"token": 7` instead, or
+    `"category": "login"`, one of the `categories` that its tokens stand for. Empty lines are
+    skipped, and None (no line for now) is given on.
     Raises InputError naming `place`, line and field.
     """
     decoder = msgspec.json.Decoder(_Line)
     order = {name: i for i, name in enumerate(config.inputs)}
+    tokens = {name: i for i, name in enumerate(categories)}
     number = 0
     for text in lines:
         if text is None:
@@ -127,9 +140,8 @@ def ndjson_events(
             continue
         try:
             line = decoder.decode(text)
-            yield LiveEvent(
-                line.stream, _time(line.time), _values(line, order), _token(line, config)
-            )
+            token = _token(line, config, tokens)
+            yield LiveEvent(line.stream or place, _time(line.time), _values(line, order), token)
         except InputError as error:
             raise InputError(f"{place}, line {number}: {error}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -178,11 +190,19 @@ def _values(line: _Line, order: dict[str, int]) -> NDArray[np.float32] | None:
     return row
 
 
-def _token(line: _Line, config: ModelConfig) -> int | None:
+def _token(line: _Line, config: ModelConfig, tokens: Mapping[str, int]) -> int | None:
     if config.kind == "series":
-        if line.token is not None:
-            raise InputError("token: the model reads channels; give values")
+        for name in ("token", "category"):
+            if getattr(line, name) is not None:
+                raise InputError(f"{name}: the model reads channels; give values")
         return None
+    if line.category is not None:
+        if line.token is not None:
+            raise InputError("token, category: give one of the two")
+        if line.category not in tokens:
+            known = nearest(line.category, tokens) if tokens else "; it knows none, give token"
+            raise InputError(f"category={line.category!r}: unknown to the model{known}")
+        return tokens[line.category]
     if line.token is None or not 0 <= line.token < config.vocabulary:
         raise InputError(f"token={line.token}: a whole number from 0 to {config.vocabulary - 1}")
     return line.token

@@ -232,6 +232,7 @@ def test_a_bad_line_is_named_and_what_came_before_is_kept(model: Model, tmp_path
         ({"time": "9999-12-31T23:59:59-05:00"}, "beyond 64 bits"),
         ({"time": "2026-01-31T12:00:00.1234567890Z"}, "at most 9 digits"),
         ({"token": 3}, "token: the model reads channels"),
+        ({"category": "a"}, "category: the model reads channels"),
         ({"vlaues": {}}, "vlaues"),
     ],
     ids=str,
@@ -262,7 +263,7 @@ def test_lines_are_read_as_they_mean(model: Model) -> None:
         noon + 123_456_789,
         noon + 123_456_700,
     ]
-    assert [e.stream for e in found] == ["a", "", "", "", "", ""]
+    assert [e.stream for e in found] == ["a", *["input"] * 5]
     missing = np.nan
     wanted = [[1.5, missing, 2], [missing] * 3, [missing] * 3, [missing, -1e-3, missing]]
     wanted += [[missing] * 3] * 2
@@ -288,6 +289,31 @@ def test_tokens(tmp_path: Path) -> None:
     for wrong in ('{"time": 1, "token": 11}', '{"time": 1}', '{"time": 1, "values": {}}'):
         with pytest.raises(InputError, match=r"line 1: (token|values)"):
             list(ndjson_events([wrong], model.config))
+
+
+def test_an_event_log_is_read_recorded_and_forecast_by_name(tmp_path: Path) -> None:
+    model = token_model()
+    model.categories = ("open", "read", "close")  # its vocabulary has more
+    texts = [f'{{"time": {i}, "category": "{model.categories[i % 3]}"}}' for i in range(20)]
+    source = Polite(list(ndjson_events(texts, model.config, categories=model.categories)))
+    said: list[dict[str, Any]] = []
+    live(source, model, "fixed(1)", emit=said.append, horizon=2, record=tmp_path / "recording")
+    recording = Recording.open(tmp_path / "recording")
+    assert recording.manifest.categories == model.categories
+    assert recording.streams == ("input",)
+    assert recording.scan().collect()["token"].to_list() == [i % 3 for i in range(20)]
+    for forecast in said:
+        names = [dict(enumerate(model.categories)).get(token) for token in forecast["tokens"]]
+        assert forecast["categories"] == names
+    replay(tmp_path / "recording", model, "fixed(1)", tmp_path / "run")
+    for wrong, told in (
+        ('{"time": 1, "category": "raed"}', "did you mean 'read'"),
+        ('{"time": 1, "category": "read", "token": 1}', "give one of the two"),
+    ):
+        with pytest.raises(InputError, match=told):
+            list(ndjson_events([wrong], model.config, categories=model.categories))
+    with pytest.raises(InputError, match="it knows none, give token"):
+        list(ndjson_events(['{"time": 1, "category": "read"}'], model.config))
 
 
 def test_forecasts_are_json_with_names(model: Model) -> None:
