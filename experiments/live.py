@@ -290,7 +290,7 @@ class _Loop:
             counts = {s: min(most, length - self._windower.held(s)) for s in self._last}
             waiting = self._inbox.look(counts, most, MAX_ROWS)
         else:
-            waiting = self._in_order(Step(self._windower, room, most))
+            waiting = self._in_order(Step(self._windower, room, most), room.looked_at)
         closing: list[Piece] = []
         pieces: list[Piece] = []
         for stream, events in waiting.items():
@@ -304,10 +304,10 @@ class _Loop:
         if self._overloaded and self._inbox.backlog() == 0:
             self._overloaded = False
 
-    def _in_order(self, step: Step) -> dict[str, list[LiveEvent]]:
+    def _in_order(self, step: Step, most: int) -> dict[str, list[LiveEvent]]:
         """The events of a step by stream, as they came: what the KV budget closes depends on it."""
         taken: dict[str, list[LiveEvent]] = {}
-        for event in self._inbox.first(MAX_ROWS):
+        for event in self._inbox.first(min(most, MAX_ROWS)):
             if not step.takes(event.stream, event.time):
                 break
             taken.setdefault(event.stream, []).append(event)

@@ -299,7 +299,7 @@ class _View:
         end = min(int(self._break[closing]), limit)
         if room is not None and room.free < end - at:
             rows = self._buffer.stream[at - self._buffer.start : end - self._buffer.start]
-            end = at + room.rows(rows, self._names)
+            end = at + room.rows(rows[: room.looked_at], self._names)
         # A step that is full does not look at the row after it, so it sees no gap there.
         gaps: set[int] = set()
         if end < limit and end == self._break[closing] and self._by_gap[closing]:

@@ -29,6 +29,11 @@ class Room:
     left: Mapping[str, int]
     most: int
 
+    @property
+    def looked_at(self) -> int:
+        """How many of the next events are worth a look: some of them may take no place."""
+        return max(self.free + 1, 256)
+
     def of(self, stream: str) -> int:
         """How many events more attention can hold of a stream, whatever the others hold."""
         return self.left.get(stream, self.most)
