@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from adaptive_sleep.recipe_checks import above_zero, at_least_one, check_betas, from_zero, shares
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.tasks.drawing import check_power
 from adaptive_sleep.streams.tasks.task import Task, TaskBatch
 from adaptive_sleep.training import parse_passes
 
@@ -64,20 +66,13 @@ class LearningRecipe:
 
 def check_training(training: LearningRecipe) -> None:
     """Raise InputError, naming the field, for what cannot be trained."""
-    for name in ("steps", "batch", "validate_every", "validation", "quick"):
-        if getattr(training, name) < 1:
-            raise InputError(f"[training] {name}={getattr(training, name)}: at least 1")
-    for name in ("ramp", "decay", "carry_over", "patience"):
-        if not 0.0 <= getattr(training, name) <= 1.0:
-            raise InputError(f"[training] {name}={getattr(training, name)}: a share from 0 to 1")
-    for name in ("learned", "matrix_rate", "rate", "clip"):
-        if not 0.0 < getattr(training, name) < math.inf:
-            raise InputError(f"[training] {name}={getattr(training, name)}: a number above 0")
-    for name in ("weight_decay", "warmup"):
-        if not 0.0 <= getattr(training, name) < math.inf:
-            raise InputError(f"[training] {name}={getattr(training, name)}: a number from 0 on")
-    if not all(0.0 <= beta < 1.0 for beta in training.betas):
-        raise InputError(f"[training] betas={list(training.betas)}: two numbers from 0, below 1")
+    at_least_one(training, "steps", "batch", "validate_every", "validation", "quick")
+    shares(training, "ramp", "decay", "carry_over", "patience")
+    above_zero(training, "learned", "matrix_rate", "rate", "clip")
+    from_zero(training, "weight_decay", "warmup")
+    check_betas(training)
+    for power in training.power:
+        check_power("[training] power", power)
     _, most = parse_passes(training.passes)
     if training.stages and training.loss != "every":
         raise InputError(f"[training] loss={training.loss!r}: stages ask every pass; use 'every'")

@@ -22,6 +22,7 @@ from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.normalise import RunningStats, advance
 from adaptive_sleep.series import Patches
+from adaptive_sleep.settings import real, whole
 from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.events import Events
 from adaptive_sleep.wake import Start
@@ -58,6 +59,15 @@ class Sampling:
     paths: int
     seed: int
 
+    def __post_init__(self) -> None:
+        """Take NumPy's numbers as Python's. Raises InputError for what is no number."""
+        for name, number in (("horizon", whole), ("top_k", whole), ("paths", whole),
+                             ("temperature", real)):  # fmt: skip
+            value = number(name, getattr(self, name))
+            if value is None and name != "top_k":
+                raise InputError(f"{name}=None: a number")
+            object.__setattr__(self, name, value)
+
     def check(self, stream: str, streams: tuple[str, ...], config: ModelConfig) -> None:
         """Refuse what cannot be forecast. Raises InputError."""
         check_forecasts(config)
@@ -65,9 +75,14 @@ class Sampling:
             raise InputError(f"stream={stream!r}: not seen yet{nearest(stream, streams)}")
         if self.horizon < 1:
             raise InputError(f"horizon={self.horizon}: at least 1 event")
+        if config.kind == "series" and (self.temperature != 0 or self.top_k is not None):
+            raise InputError(
+                f"temperature={self.temperature}, top_k={self.top_k}: only tokens are sampled by "
+                "them; a series is forecast from its quantiles, so leave them out"
+            )
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise InputError(f"temperature={self.temperature}: 0 (greedy) or more")
-        if self.top_k is not None and not 1 <= self.top_k <= max(config.vocabulary, 1):
+        if self.top_k is not None and not 1 <= self.top_k <= config.vocabulary:
             raise InputError(f"top_k={self.top_k}: 1 to {config.vocabulary} (the vocabulary)")
         if self.paths < 2:
             raise InputError(f"paths={self.paths}: at least 2")

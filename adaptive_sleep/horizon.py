@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from adaptive_sleep.model import Model
 from adaptive_sleep.normalise import RunningStats, advance
 from adaptive_sleep.packing import Packed
+from adaptive_sleep.recipe_checks import above_zero, at_least_one, check_betas, from_zero
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.series import Patches
 from adaptive_sleep.sleep import ClosedWindow, consolidate
@@ -47,9 +48,10 @@ class HorizonRecipe:
 
 def check_horizon(settings: HorizonRecipe) -> None:
     """Refuse numbers that nothing can be trained with. Raises InputError."""
-    for name in ("steps", "batch", "windows", "validate_every"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"[training] {name}={getattr(settings, name)}: at least 1")
+    at_least_one(settings, "steps", "batch", "windows", "validate_every")
+    above_zero(settings, "learning_rate", "clip")
+    from_zero(settings, "mean_weight", "skip_rate", "weight_decay", "warmup")
+    check_betas(settings)
     if not 0 <= settings.unscored < settings.windows:
         raise InputError(
             f"[training] unscored={settings.unscored}: 0 to below windows={settings.windows}"

@@ -117,10 +117,20 @@ def config_of(recipe: TaskRecipe) -> ModelConfig:
     }
     config = decode(ModelConfig, filled, where="[model]")
     holding(config, recipe.eviction, recipe.keep)
-    for name, verb in (("values", "carries"), ("answers", "asks for"), ("questions", "asks")):
+    for name, verb in (
+        ("fields", "packs"),
+        ("values", "carries"),
+        ("answers", "asks for"),
+        ("questions", "asks"),
+    ):
         given, wanted = getattr(config, name), getattr(space, name)
         if given != wanted:
             raise InputError(f"[model] {name}={given!r}: this task {verb} {wanted!r}; leave it out")
+    if config.window < space.window:
+        raise InputError(
+            f"[model] window={config.window}: this task has windows of {space.window} events; "
+            "at least as many, or leave it out"
+        )
     _check_measure(recipe.test, space)
     return config
 
@@ -134,6 +144,11 @@ def check_made_for(
         has, wanted = getattr(config, name), getattr(space, name)
         if has != wanted:
             raise InputError(f"{said}: was made for {name}={has!r}, but {task} has {wanted!r}")
+    if config.window < space.window:
+        raise InputError(
+            f"{said}: was made for windows of up to window={config.window} events, but {task} has "
+            f"{space.window}"
+        )
 
 
 def _check_test(test: TestRecipe, training: LearningRecipe) -> None:
@@ -248,6 +263,8 @@ def gradient(
     Raises InputError where the loss is not finite.
     """
     random = np.random.default_rng([seed, step])
+    if model.config.dropout:  # what is dropped, too, depends on no step before
+        torch.manual_seed(int(np.random.default_rng([seed, step, 1 + share.rank]).integers(2**63)))
     batch, passes, every = draw(task, training, random, step, stage)
     mine = share.of(batch)
     start = unread(model, len(mine), eviction, keep)

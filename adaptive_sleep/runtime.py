@@ -266,9 +266,9 @@ class Runtime:
         `mean` and `quantiles`; the first patch comes from the head, later ones from `paths` sampled
         paths. Randomness is keyed by (seed, stream, events seen). The stream's state stays as it
         was, unless `keep`: then what was produced (series: the mean) is read as if it had arrived.
-        Raises InputError for an unknown stream, a horizon below 1, more kept events than the open
-        window or the KV budget has room for (no window is closed early for them), or a model that
-        answers questions.
+        Raises InputError for an unknown stream, a horizon below 1, what this kind of model is not
+        sampled by, more kept events than the open window or the KV budget has room for (no window
+        is closed early for them), or a model that answers questions.
         """
         sampling = Sampling(horizon, temperature, top_k, paths, self.settings.seed)
         sampling.check(stream, self.streams, self.model.config)
@@ -276,6 +276,7 @@ class Runtime:
         index = self._arena.index([stream])
         state = self._arena.gather(index, self._works.small())
         room = self.settings.window - int(state["open"][0])
+        horizon = sampling.horizon  # as a number of Python's
         if keep and horizon > room:
             raise InputError(f"horizon={horizon}: the open window has room for {room} kept events")
         if keep and self._early({stream: horizon}):

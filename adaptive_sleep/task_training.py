@@ -43,8 +43,8 @@ from adaptive_sleep.memory import CPU
 from adaptive_sleep.model import Model
 from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError, nearest
-from adaptive_sleep.streams.manifest import held, write_atomically
-from adaptive_sleep.streams.tasks.task import Task
+from adaptive_sleep.streams.manifest import TEMPORARY, held, write_atomically
+from adaptive_sleep.streams.tasks.task import Task, checked_seed
 from adaptive_sleep.training import parse_passes
 
 Progress = Callable[[float, float | None, str], None]
@@ -93,9 +93,10 @@ def learn(
 
     `device` "cuda" trains on a GPU (under torchrun, on the one of this process's local rank). With
     several processes (`share`) each works on its part of every batch, and the first alone
-    writes; they must see one file system to resume. Raises InputError for a folder that holds
-    something else, or that another process is training in.
+    writes; they must see one file system to resume. Raises InputError for a seed that is none, for
+    a folder that holds something else, and for one that another process is training in.
     """
+    seed = checked_seed(seed)
     folder, task, where = Path(out), task_of(recipe), device_named(device)
     writes = share.rank == 0
     described = {
@@ -215,7 +216,8 @@ def _claim(folder: Path, described: dict[str, Any]) -> None:
                     f"same one up with {name} as it is in {file}"
                 )
         return
-    if any(folder.iterdir()):
+    # a run that was killed while it claimed the folder has left no more than that
+    if any(path.name != RECIPE + TEMPORARY for path in folder.iterdir()):
         raise InputError(f"{folder}: holds something else; name a new folder")
     write_atomically(file, json.dumps(described, indent=1).encode())
 

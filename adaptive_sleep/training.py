@@ -24,6 +24,7 @@ from adaptive_sleep.checkpoint import named_tokens, save_model
 from adaptive_sleep.config import ModelConfig, decode, read_toml
 from adaptive_sleep.model import Model
 from adaptive_sleep.reading_cost import GRADIENT, sequence_flops
+from adaptive_sleep.recipe_checks import above_zero, at_least_one, check_betas, from_zero, shares
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.sleep import ClosedWindow, consolidate
 from adaptive_sleep.streams.cutting import Cutter, Windower
@@ -134,17 +135,24 @@ def train_recipe(
 
 
 def train_preset(
-    recording: str | Path, preset: str, out: str | Path, *, on_progress: Progress | None = None
+    recording: str | Path,
+    preset: str | None,
+    out: str | Path,
+    *,
+    on_progress: Progress | None = None,
 ) -> Trained:
-    """Train the preset "series" or "tokens" on a recording of one's own.
+    """Train the preset "series" or "tokens" (None: as its kind is) on a recording of one's own.
 
     Trains on the first 70 % of the rows and chooses the checkpoint on the next 15 %; the last 15 %
     are not read, and are there to test on. Raises InputError.
     """
-    if preset not in PRESETS:
+    if preset is not None and preset not in PRESETS:
         close = nearest(preset, PRESETS)
         raise InputError(f"preset={preset!r}: one of {', '.join(PRESETS)}{close}")
-    recipe = PRESETS[preset]
+    kind = _recorded(str(recording)).kind
+    if preset not in (None, kind):
+        raise InputError(f"preset={preset!r}: the recording holds {kind}; use {kind!r}")
+    recipe = PRESETS[kind]
     data = replace(recipe.data, recording=str(recording), train=(0.0, 0.7), validation=(0.7, 0.85))
     return train(replace(recipe, data=data), out, on_progress=on_progress)
 
@@ -205,13 +213,23 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
 
 def opened(recipe: Recipe) -> tuple[Recording, ModelConfig]:
     """The recording of a recipe, and the shape of its model. Raises InputError."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # said by whoever made the recording
-        recording = Recording.open(locate("recordings", recipe.data.recording))
+    recording = _recorded(recipe.data.recording)
     config = decode(ModelConfig, fill_config(recipe.model, recording), where="[model]")
     if config.kind != recording.kind:
         raise InputError(f"kind={config.kind!r}: the recording holds {recording.kind}")
+    if config.horizon != 1:
+        raise InputError(
+            f"[model] horizon={config.horizon}: on a recording a forecast of 1 patch is trained; "
+            "leave it out"
+        )
     return recording, config
+
+
+def _recorded(where: str) -> Recording:
+    """A recording, without what whoever made it was warned of. Raises InputError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return Recording.open(locate("recordings", where))
 
 
 def rows_said(recipe: Recipe, recording: Recording) -> dict[str, str]:
@@ -229,9 +247,12 @@ def rows_said(recipe: Recipe, recording: Recording) -> dict[str, str]:
 
 def _check(recipe: Recipe) -> None:
     """Refuse numbers that nothing can be trained with. Raises InputError."""
-    for name in ("steps", "batch", "windows", "bptt", "validate_every"):
-        if getattr(recipe.training, name) < 1:
-            raise InputError(f"[training] {name}={getattr(recipe.training, name)}: at least 1")
+    training = recipe.training
+    at_least_one(training, "steps", "batch", "windows", "bptt", "validate_every")
+    shares(training, "jitter", "cold")
+    above_zero(training, "learning_rate", "clip")
+    from_zero(training, "mean_weight", "weight_decay", "warmup", "seed", "warm_events")
+    check_betas(training)
     for name in ("train", "validation"):
         first, last = getattr(recipe.data, name)
         if not 0.0 <= first < last <= 1.0:
@@ -247,7 +268,7 @@ def _check(recipe: Recipe) -> None:
 def parse_passes(text: str) -> tuple[int, int]:
     """ "1-4" -> (1, 4); "2" -> (2, 2). Raises InputError."""
     parts = str(text).split("-")
-    if len(parts) > 2 or not all(p.strip().isdigit() and int(p) >= 1 for p in parts):
+    if len(parts) > 2 or not all(p.strip().isdecimal() and int(p) >= 1 for p in parts):
         raise InputError(f"passes={text!r}: a number from 1, or a range such as '1-4'")
     low, high = int(parts[0]), int(parts[-1])
     if low > high:

@@ -45,8 +45,12 @@ def choices(
     from adaptive_sleep.experiments import choices as work
 
     if results:
-        if only or seeds:
-            raise InputError("choices --from-results: takes no --only and no --seeds")
+        given = {"--out": out, "--only": only or None, "--seeds": seeds, "--jobs": jobs}
+        for option, value in given.items():
+            if value is not None:
+                raise InputError(
+                    f"choices --from-results: trains nothing; leave out {option} {value}"
+                )
         found = work.choices_found(name)
     else:
         stem = Path(name).stem

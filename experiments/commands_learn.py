@@ -15,6 +15,7 @@ import typer
 
 from adaptive_sleep.experiments.console import print_json, print_table, progress
 from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.streams.manifest import write_file
 
 DEFAULT_KINDS = "model,control,control_compute,control_staged,control_staged_compute"
 
@@ -123,7 +124,7 @@ def _etth1(
                 folder, data=data, seeds=chosen, quick=quick, jobs=jobs, on_progress=advance
             )
         text = json.dumps(found, indent=1) + "\n"
-        (folder / "etth1.json").write_text(text, encoding="utf-8")
+        write_file(folder / "etth1.json", text.encode())
     if as_json:
         print_json(found)
         return
@@ -145,18 +146,21 @@ def _write(found: dict[str, Any], folder: Path, stem: str) -> None:
     from adaptive_sleep.experiments.reproduce_figure import write_figure
 
     text = json.dumps(found, indent=1) + "\n"
-    (folder / f"{stem}.json").write_text(text, encoding="utf-8")
+    write_file(folder / f"{stem}.json", text.encode())
     write_figure(json.loads(text), folder / f"{stem}.html")
 
 
 def _print(found: dict[str, Any]) -> None:
     """Print accuracy by N (columns) and difficulty (rows), controls last; then the gain of every N
-    on the same model at N = 1 and on each control."""
+    on the same model at N = 1 and on each control, which was made for N = 1."""
+    from adaptive_sleep.experiments.reproduce import passes_once
+
     parts = {f"N={n}": (found["accuracy"][n], found["interval"][n]) for n in found["accuracy"]}
     gains = {"itself at N=1": (found.get("gains"), found.get("gains_interval"))}
     for kind, control in found.items():
-        if kind.startswith("control") and control:
-            name, n = kind.replace("_", " "), next(iter(control["accuracy"]))  # made for N = 1
+        n = passes_once(control) if kind.startswith("control") else None
+        if n is not None:
+            name = kind.replace("_", " ")
             parts[name] = control["accuracy"][n], control["interval"][n]
             gains[name] = control.get("gains"), control.get("gains_interval")
     _table(parts)

@@ -71,13 +71,20 @@ def train(
         str | None, typer.Argument(help="A recipe: a TOML file, or the name of a shipped one.")
     ] = None,
     recording: Annotated[str | None, typer.Option(help="A recording to train on.")] = None,
-    preset: Annotated[str | None, typer.Option(help="series or tokens.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="series or tokens [default: as the recording].")
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(help="The model to write, name.safetensors; for a task, the run's folder."),
     ] = Path("model.safetensors"),
-    seed: Annotated[int, typer.Option(help="Of a task's recipe; a recording's holds its own.")] = 0,
-    device: Annotated[str, typer.Option(help="Of a task's training: cpu, or cuda.")] = "cpu",
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of a task's recipe [default: 0]; a recording's holds its own."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Of a task's training: cpu, or cuda [default: cpu].")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a model from a recipe, or on a recording with a preset. Takes minutes.
@@ -89,12 +96,18 @@ def train(
     and leaves the last 15 % to test on.
     """
     if (recipe is None) == (recording is None):
-        raise InputError("train: give a recipe, or --recording with --preset (one of the two)")
+        raise InputError("train: give a recipe, or --recording (one of the two)")
     if recipe is not None and preset is not None:
         raise InputError("--preset: goes with --recording; a recipe says everything itself")
     if recipe is not None and _is_of_a_task(recipe):
-        _train_task(recipe, out, seed, device, as_json)
+        _train_task(recipe, out, seed or 0, device or "cpu", as_json)
         return
+    for option, given in (("--seed", seed), ("--device", device)):
+        if given is not None:
+            raise InputError(
+                f"{option} {given}: goes with the recipe of a task; a recording's recipe holds its "
+                "seed and trains on the CPU"
+            )
     if out.exists():
         raise InputError(f"--out {out}: exists already; choose another name")
     if out.suffix != ".safetensors":
@@ -107,7 +120,7 @@ def train(
         if recipe is not None:
             trained = train_recipe(find_recipe(recipe), out, on_progress=advance)
         else:
-            trained = train_preset(str(recording), preset or "series", out, on_progress=advance)
+            trained = train_preset(str(recording), preset, out, on_progress=advance)
     described = describe_model(trained.path)
     losses = {str(passes): loss for passes, loss in trained.validation.items()}
     if as_json:

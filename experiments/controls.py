@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from adaptive_sleep.contract import policy
 from adaptive_sleep.experiments.runs import open_run
+from adaptive_sleep.settings import whole
 from adaptive_sleep.signals import WindowSignals
 from adaptive_sleep.streams.errors import InputError, IntegrityError
 from adaptive_sleep.trace import PLANNED
@@ -45,6 +46,7 @@ class Prescribed:
                 "prescribed(path=''): give a run folder or a trace; passes that were prescribed "
                 "in memory cannot be made again from a spec string"
             )
+        object.__setattr__(self, "shuffle", _checked_seed(self.shuffle))
         _fill(self, _read(self.path))
 
     def plan(self, signals: WindowSignals) -> NDArray[np.int64]:
@@ -78,10 +80,19 @@ def slept_windows(trace: pl.LazyFrame) -> pl.LazyFrame:
 
 def _in_memory(trace: pl.LazyFrame | pl.DataFrame, seed: int | None) -> Prescribed:
     made = object.__new__(Prescribed)
-    for name, value in (("path", ""), ("shuffle", seed), ("sha256", ""), ("_passes", {})):
+    shuffle = _checked_seed(seed)
+    for name, value in (("path", ""), ("shuffle", shuffle), ("sha256", ""), ("_passes", {})):
         object.__setattr__(made, name, value)
     _fill(made, trace.lazy())
     return made
+
+
+def _checked_seed(shuffle: int | None) -> int | None:
+    """The seed of a shuffle, or None. Raises InputError."""
+    found: int | None = whole("shuffle", shuffle)
+    if found is not None and found < 0:
+        raise InputError(f"shuffle={found}: a seed, from 0 on")
+    return found
 
 
 def _read(path: str) -> pl.LazyFrame:
@@ -119,10 +130,19 @@ def _checked(trace: pl.LazyFrame, path: str) -> pl.DataFrame:
 
     Without windows of questions: nobody plans for them, so their single pass is none to shuffle.
     """
-    names = trace.collect_schema().names()
+    try:
+        schema = trace.collect_schema()
+    except (pl.exceptions.PolarsError, OSError):
+        raise InputError(f"prescribed(path={path!r}): no trace in Parquet") from None
+    names = schema.names()
     missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise InputError(f"prescribed(path={path!r}): no column {', '.join(missing)}")
+    for name in ("window", "passes"):
+        if not schema[name].is_integer():
+            raise InputError(
+                f"prescribed(path={path!r}): column {name} holds {schema[name]}, expected integers"
+            )
     if "right" in names and "scored" in names:
         if "asked" not in names:  # a trace in a file may be older than this column
             trace = trace.with_columns(asked=pl.lit(None, pl.Int64))

@@ -133,9 +133,11 @@ def run_live(
     manifest = new_manifest("live", format_spec(policy), ref, named, settings, seed)
     runtime = make_runtime(net, policy, settings, seed)
     stop = threading.Event()
-    events = source
-    if isinstance(source, str):
-        events = open_source(source, net.config, stop, hz, net.categories)
+    events = (
+        open_source(source, net.config, stop, hz, net.categories)
+        if isinstance(source, str)
+        else source
+    )
     with contextlib.ExitStack() as stack:
         stack.push(_leave_nothing_empty(runtime, out, record))
         if out is None:  # the figures of a run come from its folder, so there is always one

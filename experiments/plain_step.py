@@ -36,6 +36,8 @@ FIXED = {
     "dropout": 0.0,
     "questions": "alone",
     "values": 0,
+    "loops": 1,
+    "memory_tokens": 0,
 }
 
 

@@ -153,8 +153,9 @@ def reproduce(
     this recipe with new controls, each of which says its own commit. Raises InputError.
     """
     recipe = recipe_of(name, changes)
+    if not recipe.training.stages:
+        kinds = _without_stages(name, kinds)
     kept = None if "model" in kinds else _told(name, recipe, seeds, kinds)
-    kinds = [kind for kind in kinds if kind not in STAGED or recipe.training.stages]
     folder, begun = Path(out), time.perf_counter()
     found: dict[str, dict[int, dict[str, Any]]] = {kind: {} for kind in kinds}
     # in stages, a model says only in the end how many steps it took
@@ -211,16 +212,24 @@ def summary(
     return with_gains(result)
 
 
+def _without_stages(name: str, kinds: Sequence[str]) -> list[str]:
+    """The kinds that a recipe without stages has. Raises InputError for one that is for stages,
+    unless all are asked for, as they are by default."""
+    staged = [kind for kind in kinds if kind in STAGED]
+    if staged and tuple(kinds) != KINDS:
+        some = [kind for kind in KINDS if kind not in STAGED]
+        raise InputError(
+            f"reproduce {name}: kinds={','.join(kinds)}: {staged[0]!r} is for recipes in stages; "
+            f"one of {', '.join(some)}"
+        )
+    return [kind for kind in kinds if kind not in STAGED]
+
+
 def _told(
     name: str, recipe: TaskRecipe, seeds: Sequence[int], kinds: Sequence[str]
 ) -> dict[str, Any]:
     """The kept result, which tells what controls of these kinds get. Raises InputError."""
     asked = f"reproduce {name}: kinds={','.join(kinds)}"
-    staged = [kind for kind in kinds if kind in STAGED]
-    if staged and not recipe.training.stages:
-        raise InputError(
-            f"{asked}: {staged[0]!r} is for recipes in stages; one of {', '.join(KINDS)}"
-        )
     try:
         kept = kept_result(name)
         same = "recipe" in kept and decode(TaskRecipe, kept["recipe"]) == recipe
@@ -263,14 +272,20 @@ def with_gains(result: dict[str, Any]) -> dict[str, Any]:
     most = max((n for n in result["accuracy"] if int(n) <= trained), key=int)
     result["gain_passes"] = int(most)
     for other in (result, *(result[kind] for kind in KINDS[1:] if result.get(kind))):
-        if not any(int(n) == 1 for n in other["accuracy"]):
-            continue  # a test that leaves N = 1 out
+        if passes_once(other) is None:
+            continue
         both = [seed for seed in result["by_seed"] if seed in other["by_seed"]]
         gained = averaged({s: _less(result["by_seed"][s], other["by_seed"][s]) for s in both})
         other["gains"], other["gains_interval"] = gained["accuracy"], gained["interval"]
         other["gain"] = other["gains"][most]
         other["gain_interval"] = other["gains_interval"][most]
     return result
+
+
+def passes_once(found: Mapping[str, Any] | None) -> Any:
+    """N = 1 as the accuracy of a model or control has it (text, in a file); None without one, or
+    where its test leaves N = 1 out."""
+    return next((n for n in (found or {}).get("accuracy", ()) if int(n) == 1), None)
 
 
 def _less(found: Mapping[Any, Any], other: Mapping[Any, Any]) -> dict[Any, dict[Any, float]]:
@@ -300,15 +315,24 @@ def interval(values: Sequence[float]) -> list[float] | None:
 
 
 def commit() -> str:
-    """The commit that this code is from, "-dirty" where files differ; the version without git."""
-    here = Path(__file__).resolve().parent
-    done = subprocess.run(
-        ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() if done.returncode == 0 else version("adaptive-sleep")
+    """The commit that this code is from, "-dirty" where files differ; the version where git does
+    not track this file, as where it is installed in somebody's own repository."""
+    here = Path(__file__).resolve()
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return version("adaptive-sleep")
+    told = _git(here.parent, "describe", "--always", "--abbrev=12", "--dirty")
+    return told or version("adaptive-sleep")
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    """What git says in a folder; None where it fails, or is not there."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *command], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def from_checkpoint(name: str, where: str) -> dict[str, Any]:

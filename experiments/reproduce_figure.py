@@ -12,6 +12,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from adaptive_sleep.experiments.report_figures import FONT, GRID, INK, pass_colour
+from adaptive_sleep.experiments.reproduce import passes_once
+from adaptive_sleep.streams.manifest import write_file
 
 
 def _line(figure: go.Figure, name: str, found: Mapping[str, Any], passes: Any, look: Any) -> None:
@@ -44,9 +46,10 @@ def draw(result: Mapping[str, Any]) -> go.Figure:
     }
     dashes = ("dash", "dot", "dashdot", "longdash")
     for (kind, words), dash in zip(names.items(), dashes, strict=True):
-        if result.get(kind):
+        once = passes_once(result.get(kind))
+        if once is not None:
             look = {"color": "#c2410c", "width": 2, "dash": dash}
-            _line(figure, words, result[kind], next(iter(result[kind]["accuracy"])), look)
+            _line(figure, words, result[kind], once, look)
     seeds = len(result["seeds"])
     measure = (
         "R2" if result.get("recipe", {}).get("test", {}).get("measure") == "r2" else "accuracy"
@@ -64,5 +67,4 @@ def draw(result: Mapping[str, Any]) -> go.Figure:
 
 def write_figure(result: Mapping[str, Any], path: Path) -> Path:
     """Write the figure as one HTML file that loads nothing; returns its path."""
-    draw(result).write_html(path, include_plotlyjs=True, full_html=True)
-    return path
+    return write_file(path, draw(result).to_html(include_plotlyjs=True, full_html=True).encode())

@@ -21,7 +21,7 @@ from ..events import Channel
 from ..recording import Recording
 from ..writer import RecordingWriter
 from .mixed import Mixed
-from .task import Part, Task, TaskBatch, TaskSpace, WindowEvents, events
+from .task import Part, Task, TaskBatch, TaskSpace, WindowEvents, checked_seed, events
 
 CHANNELS = (Channel(TARGET, "label"), Channel("difficulty", "label"))
 GAP_SECONDS = 0.5  # of a replay that is to cut this recording at every window
@@ -50,6 +50,7 @@ def record(
     and a task that a recording cannot hold.
     """
     _check(task.space, streams)
+    seed = checked_seed(seed)
     random = np.random.default_rng(seed)
     if isinstance(task, Mixed):
         if weights is not None:

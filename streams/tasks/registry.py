@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 from ..errors import InputError, nearest
 from .chain import Chain
 from .depo import Depo
@@ -47,7 +49,7 @@ def make_task(name: str, **params: Any) -> Task:
     """Return the task of a name, its parameters as given, else as the class or preset has them.
 
     Raises InputError for a wrong name or parameter, with the nearest right one, and for whatever
-    value the task itself refuses.
+    value the task itself refuses; NumPy's numbers and arrays are taken as Python's.
     """
     known = task_parameters(name)
     cls, preset = _TASKS[name]
@@ -58,7 +60,11 @@ def make_task(name: str, **params: Any) -> Task:
                 f"task {name!r} has no parameter {given!r}{nearest(given, known)}; "
                 f"it is written {name}({written})"
             )
-    return cls(**{**preset, **params})
+    plain = {
+        key: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+        for key, value in params.items()
+    }
+    return cls(**{**preset, **plain})
 
 
 def task_parameters(name: str) -> dict[str, Any]:

@@ -196,6 +196,8 @@ def test_weights_of_difficulties() -> None:
         ({"betas": (0.9, 1.0)}, r"betas=\[0.9, 1.0\]: two numbers from 0, below 1"),
         ({"decay": 1.5}, r"decay=1.5: a share from 0 to 1"),
         ({"batch": 0}, r"batch=0: at least 1"),
+        ({"power": (-3000.0, 0.0)}, r"\[training\] power=-3000.0: a number from -16 to 16"),
+        ({"power": (0.0, float("nan"))}, r"\[training\] power=nan: a number from -16 to 16"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(given: dict[str, Any], said: str) -> None:

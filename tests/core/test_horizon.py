@@ -237,7 +237,10 @@ def test_samples_bring_the_values_before_them() -> None:
 
 
 def test_recipes_that_train_nothing_are_refused() -> None:
-    for change in ({"steps": 0}, {"windows": 1}, {"average": 1.0}, {"validate_every": 0}):
+    for change in (
+        {"steps": 0}, {"windows": 1}, {"average": 1.0}, {"validate_every": 0}, {"clip": 0.0},
+        {"skip_rate": -1.0}, {"betas": (1.0, 0.9)},
+    ):  # fmt: skip
         with pytest.raises(asl.InputError, match=next(iter(change))):
             check_horizon(HorizonRecipe(**change))
     assert asdict(HorizonRecipe())["average"] == 0.0

@@ -364,6 +364,13 @@ def test_it_learns(model: Model) -> None:
         ('[task]\nname = "hops"\n[training]\nramp = 2.0', "a share from 0 to 1"),
         ('[task]\nname = "hops"\n[model]\nwidht = 3', "did you mean 'width'"),
         ('[task]\nname = "depo"\n[model]\nquestions = "alone"', "this task asks 'text'"),
+        ('[task]\nname = "hops"\n[model]\nwindow = 3', "window=3: .* windows of 17 events"),
+        (
+            '[task]\nname = "hops"\n[model]\nfields = [2, 2]\nvocabulary = 4',
+            r"fields=\(2, 2\): this task packs \(17, 17, 9\); leave it out",
+        ),
+        ('[task]\nname = "hops"\n[model]\nfields = []', r"fields=\(\): this task packs"),
+        ('[task]\nname = "hops"\n[model]\nvocabulary = 7', "product is vocabulary=7"),
         ("[test]\npasses = []", r"passes=\[\]: numbers from 1 on, one of them at most 4"),
         ("[test]\npasses = [0, 1]", r"passes=\[0, 1\]: numbers from 1"),
         ("[test]\npasses = [5, 6]", r"passes=\[5, 6\]: .* at most 4, which are trained"),

@@ -43,10 +43,12 @@ def same(one: asl.Forecast, other: asl.Forecast) -> bool:
 def test_a_forecast_leaves_the_state_as_it_was(kind: str, eviction: str, horizon: int) -> None:
     runtime = started(kind, eviction=eviction)
     before = cases.everything(runtime)
-    first = runtime.predict("s", horizon=horizon, temperature=0.7)
+    ask: dict[str, Any] = {"horizon": horizon}
+    ask |= {"temperature": 0.7} if kind == "tokens" else {}
+    first = runtime.predict("s", **ask)
     assert cases.everything(runtime) == before
     assert len(first) == horizon
-    assert same(first, runtime.predict("s", horizon=horizon, temperature=0.7))
+    assert same(first, runtime.predict("s", **ask))
     untouched = started(kind, eviction=eviction)
     later = [asl.Piece("s", cases.events(runtime.model.config, 4, 8), closes=True)]
     runtime.step(later)
@@ -241,6 +243,11 @@ def test_a_forecast_beyond_the_window_goes_on() -> None:
         ({"top_k": 0}, "top_k=0: 1 to 17"),
         ({"top_k": 18}, "top_k=18"),
         ({"paths": 1}, "paths=1"),
+        ({"horizon": 2.0}, r"horizon=2.0 \(float\): a whole number"),
+        ({"horizon": "2"}, r"horizon='2' \(str\): a whole number"),
+        ({"horizon": None}, "horizon=None: a number"),
+        ({"paths": 2.5}, r"paths=2.5 \(float\): a whole number"),
+        ({"temperature": "hot"}, r"temperature='hot' \(str\): a number"),
         ({"horizon": 8, "keep": True}, "room for 7 kept events"),
     ],
 )
@@ -250,6 +257,19 @@ def test_what_cannot_be_forecast_is_refused(ask: dict[str, Any], told: str) -> N
     with pytest.raises(asl.InputError, match=told):
         runtime.predict(**({"stream": "s", "horizon": 3} | ask))
     assert cases.everything(runtime) == before
+
+
+@pytest.mark.parametrize("ask", [{"temperature": 0.7}, {"top_k": 1}])
+def test_a_series_is_not_sampled_as_tokens_are(ask: dict[str, Any]) -> None:
+    with pytest.raises(asl.InputError, match="only tokens are sampled"):
+        started("series").predict("s", horizon=3, **ask)
+
+
+def test_numbers_of_numpy_are_taken() -> None:
+    runtime = started("tokens")
+    ask: dict[str, Any] = {"temperature": np.float64(0.7), "top_k": np.int64(3)}
+    found = runtime.predict("s", horizon=np.int64(4), **ask)  # type: ignore[arg-type]
+    assert same(found, runtime.predict("s", horizon=4, temperature=0.7, top_k=3))
 
 
 def test_a_stream_that_has_read_nothing_is_not_forecast() -> None:

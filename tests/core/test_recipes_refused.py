@@ -22,6 +22,30 @@ def test_counts_are_at_least_one(name: str, tmp_path: Path) -> None:
         train(recipe, tmp_path / "m.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("clip", 0.0, "a number above 0"),
+        ("clip", float("nan"), "a number above 0"),
+        ("learning_rate", 0.0, "a number above 0"),
+        ("weight_decay", -1.0, "a number from 0 on"),
+        ("mean_weight", -5.0, "a number from 0 on"),
+        ("warmup", -3, "a number from 0 on"),
+        ("seed", -1, "a number from 0 on"),
+        ("warm_events", -200, "a number from 0 on"),
+        ("jitter", 5.0, "a share from 0 to 1"),
+        ("cold", -1.0, "a share from 0 to 1"),
+        ("betas", (1.5, 0.9), "two numbers from 0, below 1"),
+    ],
+)
+def test_numbers_lie_where_training_can_use_them(
+    name: str, value: Any, said: str, tmp_path: Path
+) -> None:
+    recipe = Recipe(data=DATA, training=replace(TrainingRecipe(), **{name: value}))
+    with pytest.raises(InputError, match=rf"\[training\] {name}=.*: {said}"):
+        train(recipe, tmp_path / "m.safetensors")
+
+
 @pytest.mark.parametrize("part", ["train", "validation"])
 @pytest.mark.parametrize("span", [(0.7, 0.2), (0.0, 1.5), (-0.1, 0.5), (0.5, 0.5)])
 def test_ranges_lie_within_the_recording(

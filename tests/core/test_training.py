@@ -172,6 +172,27 @@ def test_tokens_train_by_the_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         train_preset(tmp_path / "text", "series", tmp_path / "n.safetensors")
 
 
+def test_a_preset_is_of_the_recordings_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = _wave(tmp_path / "wave")
+    presets = {
+        "series": Recipe(model=SMALL, training=replace(SHORT, steps=1)),
+        "tokens": Recipe(model={}, training=replace(SHORT, steps=1)),
+    }
+    monkeypatch.setattr("adaptive_sleep.training.PRESETS", presets)
+    with pytest.raises(asl.InputError, match="preset='tokens': the recording holds series; use"):
+        train_preset(recording, "tokens", tmp_path / "m.safetensors")
+    trained = train_preset(recording, None, tmp_path / "m.safetensors")
+    assert asl.load_model(trained.path).config.patch == SMALL["patch"]
+
+
+def test_a_horizon_that_would_not_be_trained_is_refused(tmp_path: Path) -> None:
+    recipe = _recipe(_wave(tmp_path / "wave"))
+    with pytest.raises(asl.InputError, match=r"\[model\] horizon=3: .* leave it out"):
+        train(replace(recipe, model={**SMALL, "horizon": 3}), tmp_path / "m.safetensors")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -188,7 +209,7 @@ def test_recipes_are_read_strictly(tmp_path: Path, text: str, message: str) -> N
         read_recipe(path)
 
 
-@pytest.mark.parametrize("text", ["0", "4-1", "a", "1-2-3", ""])
+@pytest.mark.parametrize("text", ["0", "4-1", "a", "1-2-3", "", "²", "1-²"])
 def test_passes_are_read_strictly(text: str) -> None:
     with pytest.raises(asl.InputError, match="passes"):
         parse_passes(text)

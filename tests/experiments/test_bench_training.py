@@ -20,7 +20,7 @@ from adaptive_sleep.experiments.bench_training import (
 from adaptive_sleep.experiments.cli import main
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.kernels import gated_delta_rule_reference
-from adaptive_sleep.learning import TaskRecipe, read_task_recipe
+from adaptive_sleep.learning import TaskRecipe, config_of, read_task_recipe
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 
 TINY = TaskRecipe(
@@ -43,6 +43,13 @@ TINY = TaskRecipe(
 def test_the_shipped_recipe_is_one_that_the_plain_step_knows() -> None:
     recipe = read_task_recipe(find_recipe(bench_training.RECIPE))
     Contenders(replace(recipe, training=replace(recipe.training, batch=2))).check()
+
+
+@pytest.mark.parametrize("given", [{"loops": 3}, {"memory_tokens": 4}, {"conv": 4}], ids=str)
+def test_the_plain_step_refuses_what_it_does_not_know(given: dict[str, int]) -> None:
+    config = config_of(replace(TINY, model={**TINY.model, **given}))
+    with pytest.raises(InputError, match=f"{next(iter(given))}="):
+        plain_step.PlainHybrid(config, "steps")
 
 
 @pytest.mark.parametrize("loss", ["last", "every"])

@@ -135,6 +135,16 @@ def test_a_wrong_file_is_refused_by_name(file: Path, old: str, new: str, words: 
         work.read_choices(wrong)
 
 
+@pytest.mark.parametrize(
+    "given", [["--out", "X"], ["--only", "a"], ["--seeds", "2"], ["--jobs", "3"]], ids=str
+)
+def test_what_was_found_takes_nothing_that_trains(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["choices", "choices_hops", "--from-results", *given]) == 2
+    assert f"leave out {' '.join(given)}" in capsys.readouterr().err
+
+
 def test_only_names_choices(file: Path) -> None:
     with pytest.raises(InputError, match=r"'longr': no such choice.*longer"):
         work.compare_choices(file, file.parent / "none", only=["longr"])

@@ -142,13 +142,18 @@ def test_train_takes_a_recipe_or_a_recording(
     monkeypatch.setattr(training, "train_recipe", pretend)
     (place / "mine.toml").touch()
     assert main(["train", "--recording", "R", "--out", "new.safetensors", "--json"]) == 0
-    assert asked == [("R", "series", Path("new.safetensors"))]
+    assert asked == [("R", None, Path("new.safetensors"))]
     found = json.loads(capsys.readouterr().out)
     assert found["validation"] == {"1": 0.5, "4": 0.25}
     assert found["step"] == 7
     assert main(["train", "mine.toml", "--out", "new.safetensors"]) == 0
     assert asked[1:] == [(Path("mine.toml"), Path("new.safetensors"))]
     assert main(["train", "mine.toml", "--out", "m.safetensors"]) == 2  # it is there
+    capsys.readouterr()
+    for what in (["mine.toml"], ["--recording", "R"]):
+        for option in (["--seed", "1"], ["--device", "cpu"]):
+            assert main(["train", *what, "--out", "new.safetensors", *option]) == 2
+            assert f"{' '.join(option)}: goes with the recipe of a task" in capsys.readouterr().err
     assert len(asked) == 2
 
 

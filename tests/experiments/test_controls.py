@@ -97,6 +97,17 @@ def test_what_cannot_be_prescribed_is_refused(tmp_path: Path) -> None:
         prescribed(pl.concat([trace, trace]))
     with pytest.raises(InputError, match="at least 1"):
         prescribed(trace.with_columns(passes=pl.lit(0)))
+    for column in (pl.lit(1.5), pl.lit("x")):
+        with pytest.raises(InputError, match=r"column passes holds .* expected integers"):
+            prescribed(trace.with_columns(passes=column))
+    (tmp_path / "text").write_text("stream, window, passes")
+    with pytest.raises(InputError, match=r"text'\): no trace in Parquet"):
+        Prescribed(str(tmp_path / "text"))
+    trace.write_parquet(tmp_path / "trace.parquet")
+    with pytest.raises(InputError, match="shuffle=-1: a seed"):
+        Prescribed(str(tmp_path / "trace.parquet"), shuffle=-1)
+    with pytest.raises(InputError, match="shuffle=-1: a seed"):
+        shuffled(trace, -1)
     with pytest.raises(InputError, match="no such"):
         Prescribed(str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="in memory"):

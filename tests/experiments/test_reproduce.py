@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import subprocess
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from adaptive_sleep.checkpoint import save_model
 from adaptive_sleep.curriculum import check_training
 from adaptive_sleep.experiments import reproduce as work
 from adaptive_sleep.experiments.cli import main
-from adaptive_sleep.experiments.commands_learn import DEFAULT_KINDS
+from adaptive_sleep.experiments.commands_learn import DEFAULT_KINDS, _print, _write
 from adaptive_sleep.experiments.reproduce_figure import draw
 from adaptive_sleep.experiments.training_cost import step_flops
-from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.learning import config_of
+from adaptive_sleep.model import Model
+from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 from adaptive_sleep.task_training import learn
 
 TINY = """
@@ -210,6 +217,69 @@ def test_a_checkpoint_is_tested_on_the_same_samples(recipe: Path, found: dict[st
         work.from_checkpoint("chain", str(model))
 
 
+def test_a_checkpoint_for_smaller_windows_is_refused(recipe: Path, tmp_path: Path) -> None:
+    small = Model(replace(config_of(work.recipe_of(str(recipe))), window=5))
+    model = save_model(small, tmp_path / "m.safetensors", provenance={})
+    with pytest.raises(InputError, match=r"window=5 events, but .* has 6"):
+        work.from_checkpoint(str(recipe), str(model))
+
+
+def test_code_in_a_repository_that_does_not_hold_it_says_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*command: str) -> None:
+        named = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *named, *command], check=True)
+
+    git("init", "-q")
+    file = tmp_path / ".venv" / "reproduce.py"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.setattr(work, "__file__", str(file))
+    git("commit", "-q", "--allow-empty", "-m", "theirs")
+    assert work.commit() == version("adaptive-sleep")
+    git("add", "-f", str(file))
+    git("commit", "-q", "-m", "ours")
+    assert re.fullmatch("[0-9a-f]{12}", work.commit())
+    monkeypatch.setenv("PATH", "")  # there is no git
+    assert work.commit() == version("adaptive-sleep")
+
+
+def test_a_control_is_shown_at_one_pass_or_not_at_all(
+    found: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    turned = json.loads(json.dumps(found))
+    for part in (turned, turned["control"], turned["control_compute"]):
+        part["accuracy"] = dict(reversed(part["accuracy"].items()))
+    turned["control"]["accuracy"]["2"] = dict.fromkeys("234", 0.123)
+    turned["control"]["accuracy"]["1"] = dict.fromkeys("234", 0.456)
+    del turned["control_compute"]["accuracy"]["1"], turned["control_compute"]["gains"]
+    _print(turned)
+    table = capsys.readouterr().out.split("gain on")[0]
+    assert "0.456" in table
+    assert "0.123" not in table
+    assert "compute" not in table
+    control = next(line for line in draw(turned).data if "as many tokens" in line.name)
+    assert list(control.y) == [0.456] * 3
+    assert not [line for line in draw(turned).data if "as much compute" in line.name]
+
+
+def test_a_result_is_written_whole_or_not_at_all(
+    found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(found, tmp_path, "tiny")
+    before = [(tmp_path / name).read_bytes() for name in ("tiny.json", "tiny.html")]
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(AdaptiveSleepError, match="the disk is full"):
+        _write({**found, "seeds": [0]}, tmp_path, "tiny")
+    assert [(tmp_path / name).read_bytes() for name in ("tiny.json", "tiny.html")] == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_the_figure_has_a_line_for_every_n_and_each_control(found: dict[str, Any]) -> None:
     names = [line.name for line in draw(json.loads(json.dumps(found))).data]
     assert names[:2] == ["N = 1", "N = 2"]
@@ -289,6 +359,7 @@ def test_a_recipe_can_be_changed(recipe: Path) -> None:
         (["chain", "--kinds", "modle"], "did you mean 'model'"),
         (["chain", "--kinds", "control"], "does not tell the steps of seed 0; add 'model'"),
         (["sliding-window", "--kinds", "control_staged"], "is for recipes in stages"),
+        (["sliding-window", "--kinds", "model,control_staged"], "is for recipes in stages"),
         (["hops", "--kinds", "control", "--set", "model.width=32"], "is of another recipe"),
         (["gsm-worded", "--kinds", "control"], "no result of this recipe is kept"),
         (["chain", "--quick", "--from-results"], "give one of"),

@@ -142,3 +142,20 @@ def test_bursts_are_each_streams_own(tmp_path: Path):
         record(mixed, tmp_path / "t", samples=4, seed=3, part="test", weights={3: 1.0})
     with pytest.raises(InputError, match="streams=5: from 1 to 4"):
         record(mixed, tmp_path / "t", samples=4, seed=3, part="test", streams=5)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1"])
+def test_a_seed_that_is_none_is_refused(seed, tmp_path: Path):
+    with pytest.raises(InputError, match=rf"seed={seed!r}: a whole number from 0"):
+        record(make_task("chain"), tmp_path / "r", samples=2, seed=seed, part="test")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_seed_of_numpy_is_one_of_python(tmp_path: Path):
+    seeds = {"a": 1, "b": np.int64(1)}
+    first, again = (
+        record(make_task("chain"), tmp_path / name, samples=2, seed=seed, part="test")
+        for name, seed in seeds.items()
+    )
+    assert first.manifest.provenance == again.manifest.provenance
+    assert first.sha256 == again.sha256

@@ -177,3 +177,12 @@ def test_bad_parameters_are_named() -> None:
         task_parameters("hop")
     with pytest.raises(InputError, match="expected integers"):
         make_task("hops").space.unpack([1.7])
+
+
+def test_numbers_of_numpy_are_taken_as_pythons():
+    assert make_task("chain", nodes=np.int64(16)) == make_task("chain", nodes=16)
+    noisy = make_task("lead_lag", levels=0, noise=np.float64(0.02))
+    assert type(noisy.noise) is float
+    assert make_task("hops", rungs=np.array([1, 2])) == make_task("hops", rungs=(1, 2))
+    with pytest.raises(InputError, match=r"nodes=16.0: expected an integer"):
+        make_task("chain", nodes=np.float64(16))
