@@ -60,6 +60,8 @@ def probe(
     """
     if quick and results:
         raise InputError("probe: give one of --quick and --from-results")
+    if quick and seeds is not None:
+        raise InputError(f"probe --quick: runs the first seed alone; leave out --seeds {seeds}")
     if results and (seeds or jobs or data or out):
         raise InputError("probe --from-results: takes no --seeds, --jobs, --data and --out")
     work = find_probe(name)

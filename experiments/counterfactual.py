@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.counterfactual import HALVES, Alternatives, Forks
 from adaptive_sleep.experiments.commits import said_when_full, write_manifest
 from adaptive_sleep.experiments.replay import Progress, replay
-from adaptive_sleep.experiments.runs import open_run
+from adaptive_sleep.experiments.runs import open_run, trace_glob
 from adaptive_sleep.model import Model
 from adaptive_sleep.runtime import Runtime, StepResult
 from adaptive_sleep.signals import WindowSignals
@@ -141,7 +141,10 @@ def counterfactuals(
         )  # fmt: skip
         found = follower.result(summary.trace_sha256)
         _write(part, found, follower)
-    write_manifest(out / RUN, open_run(out / RUN).manifest)  # its summary says where the trace is
+        # where the trace will be, once the folder has its name
+        at = replace(summary, trace=trace_glob(out / RUN))
+        manifest = msgspec.structs.replace(open_run(part / RUN).manifest, summary=at)
+        write_manifest(part / RUN, manifest)
     return found
 
 

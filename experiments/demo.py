@@ -5,6 +5,7 @@ What is run stands in recipes/demo.toml; what the figures mean is in reading.py.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -27,7 +28,7 @@ from adaptive_sleep.experiments.report import quantity, write_report
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.streams.errors import InputError
 
-MARKER = "demo.json"
+MARKER, RUNS, PAGE = "demo.json", "runs", "report.html"  # what a demo writes
 DEMOS = {"chain": "demo_chain", "telemetry": "demo"}  # what is shown, and its recipe
 COLUMNS = ("policy", "loss", "to the first", "mean passes", "FLOPs / event", "wall time")
 RIGHT = "all right"  # the further column of a task whose windows are asked questions
@@ -75,27 +76,26 @@ def run_demo(
     """Run the recipe's policies and their shuffled controls into `out`, and write report.html.
 
     `on_progress(rows done, rows in all, run)`. An earlier demo in `out` is replaced when all is
-    done; nothing is left there if it fails or is interrupted. Raises InputError for a folder that
-    holds something else, and for a recipe that is wrong.
+    done; if it fails or is interrupted, the earlier one is there as it was, and nothing else.
+    Raises InputError for a folder that holds something else or cannot be replaced, and for a recipe
+    that is wrong.
     """
     out = Path(out)
     plan = _read_recipe(find_recipe(recipe))
-    if out.exists() and not _replaceable(out):
-        raise InputError(f"out={str(out)!r}: exists already and is no demo; choose another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    _check_place(out)
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
     try:
         work.chmod(0o755)
         with one_thread():
-            rows = _run_all(plan, work / "runs", on_progress)
+            rows = _run_all(plan, work / RUNS, on_progress)
         said = tuple(read_rows(rows))
-        folders = [work / "runs" / name for row in rows for name in row.runs]
-        write_report(folders, work / "report.html", title=_title(plan), reading=said)
-        result = DemoResult(rows, said, out / "report.html")
+        folders = [work / RUNS / name for row in rows for name in row.runs]
+        write_report(folders, work / PAGE, title=_title(plan), reading=said)
+        result = DemoResult(rows, said, out / PAGE)
         (work / MARKER).write_bytes(msgspec.json.format(msgspec.json.encode(result_json(result))))
-        if out.exists():
-            shutil.rmtree(out)
-        os.rename(work, out)
+        _replace(place, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return result
@@ -109,13 +109,77 @@ def _title(plan: DemoRecipe) -> str:
 def _read_recipe(path: Path) -> DemoRecipe:
     plan = decode(DemoRecipe, read_toml(path), where=str(path))
     names = [policy.name for policy in plan.policies]
+    seeds = plan.control_seeds
     if not names or len(set(names)) != len(names):
         raise InputError(f"{path}: policies={names}: at least one, each name once")
+    if len(set(seeds)) != len(seeds):
+        raise InputError(f"{path}: control_seeds={list(seeds)}: each seed once")
+    controls = {
+        control: name
+        for name in names
+        for seed in seeds  # the name of a run, and that of the row of all
+        for control in (_control_name(name, seed, len(seeds)), _control_name(name, seed, 1))
+    }
+    for name in names:
+        if name in controls:
+            raise InputError(
+                f"{path}: name={name!r}: the shuffled control of {controls[name]!r} has this name; "
+                "choose another"
+            )
+        if Path(name).name != name or name in ("", "..") or "\0" in name:
+            raise InputError(f"{path}: name={name!r}: the name of a folder, without a path")
     return plan
 
 
-def _replaceable(out: Path) -> bool:
-    return out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))
+def _check_place(out: Path) -> None:
+    """Refuse what is neither new, nor empty, nor an earlier demo alone, or what cannot be replaced,
+    before anything is run. Raises InputError."""
+    if out.is_symlink() or os.path.ismount(out) or Path.cwd().is_relative_to(out.resolve()):
+        raise InputError(
+            f"out={str(out)!r}: a link, a mount, or a folder that one is working in, which cannot "
+            "be replaced; choose another folder"
+        )
+    if not out.exists():
+        return
+    if not (out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))):
+        raise InputError(f"out={str(out)!r}: exists already and is no demo; choose another folder")
+    if others := _others(out):
+        raise InputError(
+            f"out={str(out)!r}: holds {', '.join(others)} beside an earlier demo, which would be "
+            "deleted; move what is yours, or choose another folder"
+        )
+
+
+def _others(out: Path) -> list[str]:
+    """What lies in the folder of a demo, or beside its runs, and was not written by it."""
+    runs = out / RUNS
+    written = {out / name for name in (MARKER, RUNS, PAGE)} | {runs / it for it in _runs_of(out)}
+    found = [*out.iterdir(), *(runs.iterdir() if runs.is_dir() else ())]
+    return sorted(str(path.relative_to(out)) for path in found if path not in written)
+
+
+def _runs_of(out: Path) -> set[str]:
+    """The names of the runs that a demo noted in its folder; none if that cannot be read."""
+    try:
+        rows = json.loads((out / MARKER).read_bytes())["rows"]
+        return {name for row in rows for name in row["runs"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _replace(out: Path, new: Path) -> None:
+    """Put a folder in the place of an earlier one, which is deleted last: whatever stops this, one
+    of the two is there, whole."""
+    aside = new.with_name(f"{new.name}-earlier")
+    try:
+        if out.exists():
+            os.rename(out, aside)
+        os.rename(new, out)
+    finally:
+        if out.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        elif aside.exists():
+            os.rename(aside, out)
 
 
 def _run_all(

@@ -34,7 +34,8 @@ class Cases:
     up to `last`), state_change, hidden_change (NaN after pass 1) `[windows, K]`; summary float32
     `[windows, K, width]`; all_right bool `[windows, K]`, None for a model that answers nothing;
     stream: recording and stream, one name for both; window: its index; last: the index of the last
-    window that `loss` is of.
+    window that `loss` is of; cut: how the stream was cut, in words: what decides which events have
+    an index.
     """
 
     loss: FloatArray
@@ -46,6 +47,7 @@ class Cases:
     stream: StrArray
     window: IntArray
     last: IntArray
+    cut: StrArray
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -107,7 +109,8 @@ def split(cases: Cases, seed: int) -> tuple[Cases, Cases]:
 
     Whole streams where there are `STREAMS` or more, drawn by `seed`: windows of one stream start
     from each other's fast weights. Else the last of each stream, without the windows before whose
-    horizon reaches into them. Raises InputError where one side would be empty.
+    horizon reaches into them. Raises InputError where one side would be empty, and for such a
+    stream that was cut in two ways, since an index is then of other events.
     """
     names = np.unique(cases.stream.astype(str))
     if len(names) >= STREAMS:
@@ -125,11 +128,17 @@ def split(cases: Cases, seed: int) -> tuple[Cases, Cases]:
 
 
 def _late(cases: Cases) -> tuple[BoolArray, BoolArray]:
-    """The last fifth of every stream, and what has nothing in common with it."""
+    """The last fifth of every stream, and what has nothing in common with it. Raises InputError."""
     held = np.zeros(len(cases), dtype=np.bool_)
     kept = np.zeros(len(cases), dtype=np.bool_)
     for name in np.unique(cases.stream.astype(str)):
         rows = np.flatnonzero(cases.stream == name)
+        if len(cuts := sorted(set(cases.cut[rows]))) > 1:
+            raise InputError(
+                f"forks: {name} is cut in {len(cuts)} ways ({'; '.join(cuts)}), so windows that "
+                "are held out would share events with the others; give folders that are cut "
+                "alike, or hold out other recordings (held_out)"
+            )
         begin = np.quantile(cases.window[rows], 1.0 - SHARE)
         held[rows] = cases.window[rows] >= begin
         kept[rows] = cases.last[rows] < begin
@@ -159,6 +168,11 @@ def _read(folder: Path, of: Of) -> tuple[Cases, Origin]:
                 "wrong; fit to 'loss'"
             )
         cost = 1.0 - right
+    settings = manifest.settings
+    cut = (
+        f"start={manifest.recording.start}, window={settings.window}, "
+        f"gap_seconds={settings.gap_seconds}"
+    )
     cases = Cases(
         loss=loss,
         cost=cost,
@@ -169,6 +183,7 @@ def _read(folder: Path, of: Of) -> tuple[Cases, Origin]:
         stream=np.array([f"{recording[:12]}/{name}" for name in one["stream"]], dtype=object),
         window=one["window"].to_numpy(),
         last=(one["window"] + one["lag"]).to_numpy(),
+        cut=np.full(len(one), cut, dtype=object),
     )
     origin = Origin(manifest.model.hash, most, facts.horizon, summary.shape[2], (recording,))
     return cases, origin

@@ -29,7 +29,7 @@ LEAST = 1e-6  # of the mean saving: what is expected where nothing was ever save
 class Recipe:
     """How it is fitted: two hidden layers of `hidden`; AdamW, its rate falling to nothing over
     `epochs`; after `patience` of them without a better error on the windows held out it ends, and
-    the best epoch counts."""
+    the best epoch counts, or the beginning if none is better."""
 
     hidden: int = 32
     dropout: float = 0.02
@@ -129,7 +129,10 @@ def _fit(samples: Samples, checks: Samples, seed: int, how: Recipe) -> list[tupl
     x, y, counts = (torch.from_numpy(it) for it in (samples.x, samples.y, samples.counts))
     held = torch.from_numpy(checks.x)
     optimiser = torch.optim.AdamW(everything, lr=how.rate, weight_decay=how.decay)
-    best, least, since = _copied(layers), float("inf"), 0  # it begins with the mean
+    start = _copied(layers)  # it begins with the mean
+    with torch.no_grad():
+        least_at_start = checks.error(_run(layers, held).numpy())
+    best, least, since = start, float("inf"), 0
     for epoch in range(how.epochs):
         for group in optimiser.param_groups:
             group["lr"] = how.rate * (1.0 - epoch / how.epochs)
@@ -147,7 +150,7 @@ def _fit(samples: Samples, checks: Samples, seed: int, how: Recipe) -> list[tupl
             best, least = _copied(layers), error
         if since == how.patience:
             break
-    return best
+    return start if least_at_start <= least else best
 
 
 def _run(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adaptive_sleep.experiments.console import guarded
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.host import record_host
 
@@ -47,10 +49,12 @@ def plan_phases(minutes: float, seed: int) -> list[Phase]:
     """Plan phases that fill `minutes` exactly, every kind at least twice in every split.
 
     No phase reaches over the border of a split, and none follows another of its kind. Raises
-    InputError if minutes is not above 0.
+    InputError for minutes that are not above 0 and finite, and for a seed below 0.
     """
-    if not minutes > 0:
-        raise InputError(f"minutes={minutes}: above 0")
+    if not 0 < minutes < math.inf:
+        raise InputError(f"minutes={minutes}: a finite number above 0")
+    if seed < 0:
+        raise InputError(f"seed={seed}: 0 or more")
     rng = np.random.default_rng([seed, 20])
     phases: list[Phase] = []
     start = 0.0
@@ -253,7 +257,11 @@ def _provenance(minutes: float, seed: int, count: int) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Plan, and unless `--plan-only`, record."""
+    """Plan, and unless `--plan-only`, record. Exits as the command line does."""
+    return guarded(lambda: _main(arguments))
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m adaptive_sleep.experiments.phases")
     parser.add_argument("--out", type=Path, help="folder of the new recording")
     parser.add_argument("--minutes", type=float, default=64.0)
@@ -264,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.plan_only:
         for phase in plan_phases(chosen.minutes, chosen.seed):
             print(json.dumps(phase.__dict__))
-        return 0
+        return
     if chosen.out is None:
         parser.error("--out is needed unless --plan-only is given")
     stop = threading.Event()
@@ -273,7 +281,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen.out, minutes=chosen.minutes, seed=chosen.seed, hz=chosen.hz, stop=stop
     )
     print(made)
-    return 0
 
 
 if __name__ == "__main__":

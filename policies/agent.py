@@ -7,12 +7,14 @@ The file is described in `agent_file`, how one is made of a trained stable-basel
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from adaptive_sleep.contract import policy
-from adaptive_sleep.policies.agent_file import Trained, read_agent
+from adaptive_sleep.policies.agent_file import Trained, digest, read_agent
 from adaptive_sleep.signals import IntArray, WindowSignals
+from adaptive_sleep.streams.errors import InputError
 
 
 @policy("agent")
@@ -20,16 +22,19 @@ from adaptive_sleep.signals import IntArray, WindowSignals
 class Agent:
     """Plan what a trained agent finds likeliest; output a of its network is a + 1 passes.
 
-    file: path of a safetensors file, read when the policy is made. Where fewer passes are allowed,
-    the likeliest of those; of equal ones the least. Raises InputError where there is no such file,
+    file: path of a safetensors file, read when the policy is made; its digest is kept with a run
+    that is saved, so that none goes on with another. Where fewer passes are allowed, the likeliest
+    of those; of equal ones the least. Raises InputError where there is no such file,
     IntegrityError where it is damaged, and, when asked, InputError for a summary of another width.
     """
 
     file: str
     _trained: Trained = field(init=False, compare=False, repr=False)
+    _digest: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_trained", read_agent(self.file))
+        object.__setattr__(self, "_digest", digest(self._trained))
 
     @property
     def model_hash(self) -> str | None:
@@ -43,6 +48,18 @@ class Agent:
         allowed = passes <= signals.max_passes[:, None]
         best: IntArray = np.where(allowed, scores, -np.inf).argmax(axis=1)
         return 1 + best
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the digest of the file."""
+        return {"file": self._digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse the state of another file. Raises InputError."""
+        if state.get("file", self._digest) != self._digest:
+            raise InputError(
+                f"file={self.file!r}: holds {self._digest[:12]}, the run that goes on began with "
+                f"{state['file'][:12]}; give it the file that it began with"
+            )
 
     def flops(self, streams: int) -> int:
         """Return the matrix products of the network."""

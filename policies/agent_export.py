@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from adaptive_sleep.policies.agent_file import save_agent
 from adaptive_sleep.policies.agent_network import ACTIVATIONS, Network
 from adaptive_sleep.policies.environment_view import View
@@ -23,7 +25,7 @@ def export_ppo(ppo: Any, path: str | Path, view: View | None = None) -> Path:
 
     view: what it saw while it learned; by default that of the environments that it holds. Raises
     InputError if these see differently, for a policy of another kind, for observations that were
-    normalised once more (VecNormalize), and as `save_agent`.
+    normalised once more (VecNormalize) or changed by a wrapper, and as `save_agent`.
     """
     extractor = type(ppo.policy.features_extractor).__name__
     if extractor != "FlattenExtractor" or not hasattr(ppo.policy, "action_net"):
@@ -43,7 +45,21 @@ def export_ppo(ppo: Any, path: str | Path, view: View | None = None) -> Path:
         tuple(layer.bias.detach().cpu().float().numpy().copy() for layer in linear),
         _activation(layers),
     )
-    return save_agent(_common(ppo) if view is None else view, network, path)
+    view = _common(ppo) if view is None else view
+    _check_seen(ppo.observation_space, view)
+    return save_agent(view, network, path)
+
+
+def _check_seen(space: Any, view: View) -> None:
+    """Refuse observations of another space than the view's, which a wrapper made. Raises
+    InputError."""
+    low, high = (np.asarray(getattr(space, name, np.nan)) for name in ("low", "high"))
+    same = low.shape == high.shape == (view.width,) and space.dtype == np.float32
+    if not (same and (low == -view.clip).all() and (high == view.clip).all()):
+        raise InputError(
+            f"observation_space={space}: expected what the environment shows, {view.width} numbers "
+            f"from {-view.clip:g} to {view.clip:g}; train without wrappers that change observations"
+        )
 
 
 def _activation(layers: list[Any]) -> str:

@@ -43,12 +43,12 @@ def save_agent(view: View, network: Network, path: str | Path) -> Path:
             f"network: takes {network.inputs} numbers, but the view sees {view.width}; give the "
             "view of the environment that it was trained in"
         )
-    return _write(view, layers_of(network), {"activation": network.activation}, Path(path))
+    return _write(view, network, Path(path))
 
 
 def save_view(view: View, path: str | Path) -> Path:
     """Write a view alone, as `save_agent` writes an agent."""
-    return _write(view, {}, {}, Path(path))
+    return _write(view, None, Path(path))
 
 
 def read_agent(path: str | Path) -> Trained:
@@ -92,7 +92,14 @@ def _view(header: Mapping[str, str], tensors: Tensors) -> View:
     return View(tuple(names), summary, mean, scale, clip, model)
 
 
-def _write(view: View, layers: Tensors, more: dict[str, str], target: Path) -> Path:
+def digest(trained: Trained) -> str:
+    """SHA-256 of an agent: of all that its file holds."""
+    return digest_of(*_contents(trained.view, trained.network))
+
+
+def _contents(view: View, network: Network | None) -> tuple[dict[str, str], Tensors]:
+    """Header, without the digest, and tensors of a file."""
+    layers = {} if network is None else layers_of(network)
     tensors: Tensors = {"mean": view.mean, "scale": view.scale} | layers
     tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
     header = {
@@ -101,7 +108,14 @@ def _write(view: View, layers: Tensors, more: dict[str, str], target: Path) -> P
         "summary": str(view.summary),
         "clip": repr(float(view.clip)),
         "model": view.model,
-    } | more
+    }
+    if network is not None:
+        header["activation"] = network.activation
+    return header, tensors
+
+
+def _write(view: View, network: Network | None, target: Path) -> Path:
+    header, tensors = _contents(view, network)
     header["digest"] = digest_of(header, tensors)
     return write_file(target, save(tensors, metadata=header))
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import numpy as np
 
 from adaptive_sleep.contract import Range, SleepPolicy, plan_passes, policy
+from adaptive_sleep.policies.checks import number
 from adaptive_sleep.policies.follower import Follower
 from adaptive_sleep.signals import BoolArray, IntArray, SleepProgress, WindowOutcome, WindowSignals
 from adaptive_sleep.spec import resolve
-from adaptive_sleep.streams.errors import InputError
 
 
 @dataclass
@@ -59,12 +59,8 @@ class Budgeted(Follower):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", resolve(self.policy))
-        if not (self.flops_per_event >= 0 and math.isfinite(self.flops_per_event)):
-            raise InputError(
-                f"flops_per_event={self.flops_per_event!r}: expected a finite number >= 0"
-            )
-        if not (self.burst >= 1 and math.isfinite(self.burst)):
-            raise InputError(f"burst={self.burst!r}: expected at least 1 window's worth")
+        number("flops_per_event", self.flops_per_event, 0)
+        number("burst", self.burst, 1)
 
     def plan(self, signals: WindowSignals) -> IntArray:
         """Return the other's plan, cut to what each stream's balance pays for."""

@@ -9,6 +9,7 @@ How a run is stopped at a decision is in `environment_play`, what is seen in `en
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from adaptive_sleep.bundled import locate
 from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.config import Eviction
 from adaptive_sleep.contract import PolicyLike
-from adaptive_sleep.intake import check_fits, row_range
+from adaptive_sleep.intake import check_categories, check_fits, row_range
 from adaptive_sleep.model import Model
 from adaptive_sleep.policies.agent_file import read_view
 from adaptive_sleep.policies.environment_play import Play, awake, tracks
@@ -34,6 +35,7 @@ from adaptive_sleep.trace import TraceRow
 
 ID = "adaptive_sleep/Consolidation-v0"
 Seen = NDArray[np.float32]
+_IMPORTED_IN = os.getpid()
 
 
 class Consolidation(gymnasium.Env[Seen, np.int64]):
@@ -68,8 +70,10 @@ class Consolidation(gymnasium.Env[Seen, np.int64]):
     the same observations and rewards.
 
     recording, model: a path, "bundled:NAME" or the object; the other settings as in `replay`.
-    Raises InputError for what `replay` refuses, rows in which nothing is slept on, and an action
-    that is none.
+    Side by side in processes they must be fresh ones, for a fork may wait for ever for threads that
+    it lacks: `gymnasium.make_vec(..., vectorization_mode="async", vector_kwargs={"context":
+    "spawn"})`. Raises InputError for what `replay` refuses, rows in which nothing is slept on, an
+    action that is none, and in a process forked from one that had imported this module.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (as gymnasium declares it)
@@ -92,10 +96,12 @@ class Consolidation(gymnasium.Env[Seen, np.int64]):
         view: View | str | Path | None = None,
         shuffle: bool = True,
     ) -> None:
+        _refuse_fork()
         source = recording if isinstance(recording, Recording) else _opened(recording)
         net = load_model(model) if isinstance(model, str | Path) else model
         rows = row_range(start, stop, source.rows)
         check_fits(source, net.config)
+        check_categories(source, net.categories)
         settings: dict[str, Any] = {
             "window": net.config.window if window is None else window,
             "eviction": eviction,
@@ -186,10 +192,9 @@ class Consolidation(gymnasium.Env[Seen, np.int64]):
 
     def _allowed(self) -> int:
         """The most passes that the sleep budget leaves for the window that is asked about."""
-        asked, cap = self._asked, self._settings.budget_cap
-        if asked is None or cap is None:
+        if self._play is None or self._play.asked is None or self._settings.budget is None:
             return self._most
-        return 1 + int(asked.budget_left[0] * cap // asked.pass_flops[0])
+        return 1 + int(self._play.balance() // self._play.asked.pass_flops[0])
 
     @property
     def _asked(self) -> WindowSignals | None:
@@ -215,6 +220,16 @@ class Consolidation(gymnasium.Env[Seen, np.int64]):
         if (asked := self._asked) is not None:
             info |= {"stream": asked.stream[0], "window": int(asked.window[0])}
         return info
+
+
+def _refuse_fork() -> None:
+    """Refuse a process that was forked after this module was imported. Raises InputError."""
+    if os.getpid() != _IMPORTED_IN:
+        raise InputError(
+            "context: this process is a fork of one that had run threads, in which an environment "
+            "may hang for ever; start fresh ones: make_vec(..., vectorization_mode='async', "
+            "vector_kwargs={'context': 'spawn'}), or AsyncVectorEnv(..., context='spawn')"
+        )
 
 
 def _opened(where: str | Path) -> Recording:

@@ -93,6 +93,17 @@ class Play:
         assert self.asked is not None
         self._chosen.passes[int(self.asked.window[0])] = passes
 
+    def balance(self) -> float:
+        """Sleep FLOPs that the runtime would spend on the window asked about, to the bit; of a run
+        with a budget. (`budget_left` is a share of them, rounded.)"""
+        settings, store = self._runtime.settings, self._runtime.works.arena
+        assert self.asked is not None
+        assert settings.budget is not None
+        assert settings.budget_cap is not None
+        row = store.rows.get(self.asked.stream[0], 0)  # row 0: a stream never seen
+        saved: float = store.tensors["balance"][row].item()
+        return min(settings.budget_cap, saved + settings.budget * int(self.asked.tokens[0]))
+
     def go_on(self) -> list[TraceRow]:
         """Run to the next window that is asked about, or to the end; the windows closed so far.
 

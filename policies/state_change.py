@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from adaptive_sleep.contract import Range, policy
+from adaptive_sleep.policies.checks import number
 from adaptive_sleep.policies.threshold import at_least_one, passes_where
 from adaptive_sleep.signals import BoolArray, IntArray, SleepProgress, WindowSignals
 
@@ -22,6 +23,7 @@ class StateChange:
     max_passes: Annotated[int, Range(2, 8)] = 4
 
     def __post_init__(self) -> None:
+        number("tolerance", self.tolerance)
         at_least_one("max_passes", self.max_passes)
 
     def plan(self, signals: WindowSignals) -> IntArray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from adaptive_sleep.contract import Range, policy
+from adaptive_sleep.policies.checks import number
 from adaptive_sleep.policies.threshold import at_least_one, passes_where
 from adaptive_sleep.signals import IntArray, WindowSignals
 
@@ -19,6 +20,7 @@ class Uncertainty:
     passes: Annotated[int, Range(2, 8)] = 4
 
     def __post_init__(self) -> None:
+        number("threshold", self.threshold)
         at_least_one("passes", self.passes)
 
     def plan(self, signals: WindowSignals) -> IntArray:

@@ -35,6 +35,7 @@ from adaptive_sleep.experiments.probes.triggers import (
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.reproduce import Report, commit
 from adaptive_sleep.experiments.runs import open_run
+from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.training import Recipe
 
 NAME = "labels"
@@ -77,6 +78,8 @@ def run(
     folder = find_folder(data, NEEDED, what=SETS)
     out.mkdir(parents=True, exist_ok=True)
     cases = find_cases(folder.resolve(), out / "made")
+    for case in cases:
+        check_labelled(case, plan)
     numbers = list(seeds)[:1] if quick else list(seeds)
     keys = [(case, seed) for seed in numbers for case in cases]
     found = kept_jobs(
@@ -99,7 +102,7 @@ def judge(case: Case, plan: Plan, seed: int, out: str) -> dict[str, Any]:
     model = Path(out) / "models" / f"{case.name}-seed-{seed}.safetensors"
     trained = kept_model(recipe_of(case, plan, seed), case.sha256, model)
     begun = time.perf_counter()
-    start = max(case.validation - plan.warm, 0)
+    start = _begin(case, plan)
     replay(case.recording, model, "fixed(1)", folder / "held", start=start, stop=case.test)
     before = _trace(folder / "held")
     held = before.filter(pl.Series(rows_of(before, start)[0] >= case.validation))
@@ -129,6 +132,21 @@ def judge(case: Case, plan: Plan, seed: int, out: str) -> dict[str, Any]:
         **trained,
         "seconds": trained["train_seconds"] + time.perf_counter() - begun,
     }
+
+
+def check_labelled(case: Case, plan: Plan) -> None:
+    """Refuse a recording without a labelled window in its test part. Raises InputError."""
+    first = case.test + (_begin(case, plan) - case.test) % plan.window
+    if not case.flags[first:].any():
+        raise InputError(
+            f"{case.name}: no row of its test windows, {first} to {len(case.flags)}, is labelled, "
+            "so no trigger can be judged there; leave its file out of --data"
+        )
+
+
+def _begin(case: Case, plan: Plan) -> int:
+    """The row at which the replays of a case begin."""
+    return max(case.validation - plan.warm, 0)
 
 
 def recipe_of(case: Case, plan: Plan, seed: int) -> Recipe:

@@ -126,6 +126,7 @@ def learn_regimes(
         if {name: before.get(name) for name in told} == told:
             return _learned(path, before)
     folder.mkdir(parents=True, exist_ok=True)
+    beside.unlink(missing_ok=True)  # killed between two files, nothing is taken for another
     with tempfile.TemporaryDirectory() as drawn:
         recording = _record(recipe, config, seed, Path(drawn) / "regimes")
         split = recipe.streams.train

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from run_cases import POLICY, SWITCH, contents, lasting
 
+from adaptive_sleep.experiments import counterfactual
 from adaptive_sleep.experiments.cli import main
 from adaptive_sleep.experiments.controls import prescribed
 from adaptive_sleep.experiments.counterfactual import (
@@ -141,6 +142,18 @@ def test_a_policy_that_raises_leaves_nothing(
     assert found.drift is not None
     assert found.drift < 1e-6
     assert found.table["chosen"].n_unique() > 1
+
+
+def test_an_interrupt_while_its_manifest_is_written_leaves_nothing(
+    recording: Recording, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(counterfactual, "write_manifest", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        counterfactuals(recording, model, "fixed(1)", tmp_path / "out", most=2, stop=0.3)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_is_refused(recording: Recording, model: Model, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -85,9 +86,16 @@ def test_the_table_compares_with_the_first_row(recipe: Path, tmp_path: Path) -> 
 def test_an_earlier_demo_is_replaced_and_nothing_else(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_demo(out, recipe=recipe)
-    (out / "mine.txt").touch()
+    (out / "report.html").write_text("an earlier one")
     run_demo(out, recipe=recipe)
-    assert not (out / "mine.txt").exists()
+    assert (out / "report.html").read_text(encoding="utf-8") != "an earlier one"
+    for mine in ("mine.txt", "runs/mine"):
+        (out / mine).touch()
+        with pytest.raises(InputError, match=f"holds {mine} beside an earlier demo"):
+            run_demo(out, recipe=recipe)
+        (out / mine).unlink()
+    assert sorted(it.name for it in out.iterdir()) == ["demo.json", "report.html", "runs"]
+    assert not list(tmp_path.glob(".out*"))
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious.txt").write_text("keep me")
@@ -109,9 +117,57 @@ def test_an_interrupt_leaves_nothing(
     assert set(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("renames", [1, 2])
+def test_an_interrupt_while_it_is_replaced_loses_neither(
+    renames: int, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the earlier demo was moved, and after."""
+    out, done, rename = tmp_path / "out", 0, os.rename
+    run_demo(out, recipe=recipe)
+    before = (out / "report.html").stat().st_ino
+
+    def interrupted(old: Path, new: Path) -> None:
+        nonlocal done
+        done += 1
+        if done == renames:
+            raise KeyboardInterrupt
+        rename(old, new)
+
+    def replaced(out: Path, new: Path) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(demo.os, "rename", interrupted)
+            replace(out, new)
+
+    replace = demo._replace
+    monkeypatch.setattr(demo, "_replace", replaced)
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(out, recipe=recipe)
+    assert (out / "report.html").stat().st_ino == before
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_what_cannot_be_replaced_is_refused_before_anything_is_run(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "replay", lambda *_, **__: pytest.fail("something was run"))
+    (tmp_path / "there" / "in").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "in")
+    monkeypatch.chdir(tmp_path / "there" / "in")
+    for out in (tmp_path / "link", Path(), Path(".."), Path("../in"), Path("/")):
+        with pytest.raises(InputError, match=r"out=.* cannot be replaced"):
+            run_demo(out, recipe=recipe)
+    assert not list((tmp_path / "there").glob(".*"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
+        ('name = "long"', 'name = "../long"', r"name='\.\./long': the name of a folder"),
+        ('name = "long"', 'name = ".."', r"name='\.\.': the name of a folder"),
+        ('name = "long"', 'name = ""', "name='': the name of a folder"),
+        ('name = "long"', 'name = "rule-shuffled"', "the shuffled control of 'rule' has this name"),
+        ('name = "long"', 'name = "still-shuffled-1"', "control of 'still' has this name"),
+        ("[0, 1]", "[1, 1]", "each seed once"),
         ("max_passes", "max_pases", "did you mean 'max_passes'"),
         ('name = "long"', 'name = "still"', "each name once"),
         ("fixed(1)", "fixt(1)", "did you mean 'fixed'"),

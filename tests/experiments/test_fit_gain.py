@@ -17,7 +17,7 @@ from adaptive_sleep.experiments.compare_fits import fitted
 from adaptive_sleep.experiments.comparing import FITS
 from adaptive_sleep.experiments.counterfactual import counterfactuals
 from adaptive_sleep.experiments.fit_gain import fit_gain, outcome, predicted, slept, told
-from adaptive_sleep.experiments.gain_cases import Cases, Origin, read_cases, split
+from adaptive_sleep.experiments.gain_cases import Cases, Origin, _joined, read_cases, split
 from adaptive_sleep.experiments.gain_training import Recipe, train
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
@@ -67,6 +67,7 @@ def made(windows: int, seed: int, streams: int = 8) -> Cases:
         stream=np.array([f"r/{row % streams}" for row in range(windows)], dtype=object),
         window=np.arange(windows) // streams,
         last=np.arange(windows) // streams + 2,
+        cut=np.full(windows, "window=4", dtype=object),
     )
 
 
@@ -125,6 +126,44 @@ def test_windows_held_out_share_nothing_with_the_others(streams: int) -> None:
     else:
         assert set(fit.stream) == set(held.stream)
         assert len(fit) >= 0.7 * len(cases)
+
+
+def test_streams_cut_in_two_ways_are_held_out_whole_or_not_at_all() -> None:
+    """The same index would be of other events."""
+    parts = [
+        replace(made(80, seed, 4), cut=np.full(80, f"window={seed}", dtype=object))
+        for seed in (1, 2)
+    ]
+    both = _joined(parts)
+    fit, held = split(both, 0)
+    assert not set(fit.stream) & set(held.stream)
+    few = both.select(np.flatnonzero(both.stream != "r/3"))
+    with pytest.raises(InputError, match=r"forks: r/0 is cut in 2 ways \(window=1; window=2\)"):
+        split(few, 0)
+
+
+def test_folders_of_one_recording_are_cut_alike(tmp_path: Path) -> None:
+    name, base = "bundled:telemetry", {"start": 0.96, "most": 2}
+    others: dict[str, dict[str, Any]] = {
+        "same": {}, "shorter": {"window": 16}, "later": {"start": 0.97}, "stopped": {"stop": 0.99},
+    }  # fmt: skip
+    for out, other in others.items():
+        counterfactuals(name, name, "fixed(1)", tmp_path / out, **(base | other))
+    out = tmp_path / "gain.safetensors"
+    for folder, said in (("shorter", "window=16"), ("later", "start=18612")):
+        with pytest.raises(InputError, match=f"is cut in 2 ways .*{said}"):
+            fit_gain([tmp_path / "same", tmp_path / folder], out, how=QUICK)
+    assert fit_gain([tmp_path / "same", tmp_path / "stopped"], out, how=QUICK).held_out > 0
+
+
+def test_a_fit_that_only_harms_is_not_kept() -> None:
+    """What is learned is the contrary of what holds on the windows held out."""
+    fit, held = made(200, 0), made(200, 1)
+    held = replace(held, summary=-held.summary)
+    how = Recipe(hidden=16, batch=32, epochs=6, rate=0.05)
+    begun, kept = (train(fit, held, ORIGIN, {}, 0, replace(how, epochs=n)) for n in (0, 6))
+    for one, other in zip(begun.network.weights, kept.network.weights, strict=True):
+        assert one.tobytes() == other.tobytes()
 
 
 def test_fitted_to_errors_a_budget_buys_right_windows_and_not_sure_mistakes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 import sys
 import threading
@@ -12,7 +13,14 @@ from collections import Counter
 import psutil
 import pytest
 
-from adaptive_sleep.experiments.phases import KINDS, SPLITS, plan_phases, record_phases, run_phases
+from adaptive_sleep.experiments.phases import (
+    KINDS,
+    SPLITS,
+    main,
+    plan_phases,
+    record_phases,
+    run_phases,
+)
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.recording import Recording
 
@@ -51,9 +59,36 @@ def test_phases_are_of_varied_length_and_random_order(seed: int) -> None:
     assert kinds != [phase.kind for phase in plan_phases(64, seed + 1)]
 
 
-def test_no_time_cannot_be_planned() -> None:
-    with pytest.raises(InputError, match="minutes=0"):
-        plan_phases(0, 1)
+@pytest.mark.parametrize(
+    ("minutes", "seed", "said"),
+    [
+        (0, 1, "minutes=0: a finite number above 0"),
+        (-1.0, 1, r"minutes=-1\.0"),
+        (math.inf, 1, "minutes=inf"),
+        (math.nan, 1, "minutes=nan"),
+        (1, -1, "seed=-1: 0 or more"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(minutes: float, seed: int, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        plan_phases(minutes, seed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--minutes", "-1"], "error: minutes=-1.0: a finite number above 0\n"),
+        (["--minutes", "inf", "--plan-only"], "error: minutes=inf: a finite number above 0\n"),
+        (["--seed", "-1"], "error: seed=-1: 0 or more\n"),
+        (["--hz", "0", "--minutes", "0.1"], "hz=0.0: seconds > 0, and hz above 0"),
+    ],
+)
+def test_wrong_use_is_one_error(arguments: list[str], said: str, tmp_path, capsys) -> None:
+    assert main([*arguments, "--out", str(tmp_path / "r")]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_short_recording_names_every_phase(tmp_path) -> None:

@@ -78,9 +78,10 @@ def asked(path: Path, streams: int = 3) -> Recording:
     return record(TASK, path, samples=12, seed=1, part="test", streams=streams)
 
 
-def environment(recording: Recording, model: Model, **settings: Any) -> Consolidation:
+def environment(recording: Recording | str, model: Model | str, **settings: Any) -> Consolidation:
     """The environment by its name, without wrappers, so that it knows its spec."""
-    settings = {"gap_seconds": GAP_SECONDS if model.config.answers else 60.0} | settings
+    if isinstance(model, Model):
+        settings = {"gap_seconds": GAP_SECONDS if model.config.answers else 60.0} | settings
     name = f"{Consolidation.__module__}:{ID}"
     made = gymnasium.make(name, recording=recording, model=model, **settings)
     assert isinstance(made.unwrapped, Consolidation)

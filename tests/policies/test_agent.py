@@ -15,12 +15,13 @@ from environment_cases import network, series, series_model, torch_network, view
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from adaptive_sleep.contract import plan_passes, policy_flops
+from adaptive_sleep.contract import load_policy_state, plan_passes, policy_flops, policy_state
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.kernels import Dense
 from adaptive_sleep.policies import Agent
 from adaptive_sleep.policies.agent_file import read_agent, read_view, save_agent, save_view
 from adaptive_sleep.policies.agent_network import Network
+from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, IntegrityError
 from adaptive_sleep.testing import check_policy, make_signals
@@ -104,6 +105,21 @@ def test_of_equally_likely_passes_it_plans_the_least(tmp_path: Path) -> None:
     same = Network((np.zeros((4, 13), np.float32),), (np.zeros(4, np.float32),))
     policy = Agent(str(save_agent(view(), same, tmp_path / "a.safetensors")))
     assert plan_passes(policy, make_signals(5, 0)).tolist() == [1] * 5
+
+
+def test_a_run_does_not_go_on_with_another_file(file: Path, tmp_path: Path) -> None:
+    policy, same = Agent(str(file)), Agent(str(file))
+    load_policy_state(same, policy_state(policy))
+    load_policy_state(same, {})  # of a run that is older than the digest
+    other = Agent(str(save_agent(view(16), network(29, 3), tmp_path / "other.safetensors")))
+    with pytest.raises(InputError, match=r"other\.safetensors': holds .* began with"):
+        load_policy_state(other, policy_state(policy))
+    runtime = Runtime(series_model(), str(policy))
+    (tmp_path / "saved").mkdir()
+    runtime.save(tmp_path / "saved")
+    (tmp_path / "other.safetensors").replace(file)  # trained again, to the same path
+    with pytest.raises(InputError, match="give it the file that it began with"):
+        Runtime.resume(tmp_path / "saved", runtime.model, str(policy))
 
 
 def test_with_a_summary_it_belongs_to_one_model(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from environment_cases import environment, series, series_model, torch_network, view
@@ -21,6 +23,10 @@ from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.testing import make_signals
 
 
+def box(width: int, bound: float = 10.0, kind: Any = np.float32) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(-bound, bound, (width,), kind)
+
+
 class FlattenExtractor:
     """What an MlpPolicy has before its layers."""
 
@@ -33,6 +39,11 @@ class StandIn:
     views: list[Any] = field(default_factory=list)
     extractor: Any = field(default_factory=FlattenExtractor)
     normalised: Any = None
+    space: gymnasium.spaces.Box | None = None  # None: what its environment shows, as it should be
+
+    @property
+    def observation_space(self) -> gymnasium.spaces.Box:
+        return self.space or box(self.layers[0].in_features)
 
     @property
     def policy(self) -> Any:
@@ -76,7 +87,14 @@ OTHER = View(view().signals, 0, view().mean + 1, view().scale)
         (StandIn(torch_network(13, (8,), 4)), "holds no environment of ours"),
         (StandIn(torch_network(13, (8,), 4), ["view"]), "holds no environment of ours"),
         (StandIn(torch_network(13, (8,), 4), [view(), OTHER]), "see differently"),
-        (StandIn(torch_network(13, (8,), 4), [view(16)]), "takes 13 numbers"),
+        (StandIn(torch_network(13, (8,), 4), [view(16)]), "29 numbers from -10 to 10"),
+        (StandIn(torch_network(13, (8,), 4), [view(16)], space=box(29)), "takes 13 numbers"),
+        (StandIn(torch_network(13, (8,), 4), [view()], space=box(13, np.inf)), "without wrappers"),
+        (StandIn(torch_network(13, (8,), 4), [view()], space=box(13, 1.0)), "without wrappers"),
+        (
+            StandIn(torch_network(13, (8,), 4), [view()], space=box(13, kind=np.float64)),
+            "observation_space=Box.*without wrappers",
+        ),
         (StandIn(torch_network(13, (8,), 4, nn.GELU), [view()]), "Linear, GELU, Linear"),
         (StandIn(torch_network(13, (8,), 4), [view()], extractor=object()), "MlpPolicy"),
         (
@@ -94,6 +112,22 @@ def test_what_would_plan_otherwise_is_refused(agent: StandIn, told: str, tmp_pat
 
 
 # ---------------------------------------------------------------- with stable-baselines3
+
+
+def test_observations_changed_by_a_wrapper_are_refused(tmp_path: Path) -> None:
+    env = environment(series(tmp_path / "recording", rows=40), series_model())
+    agent = StandIn(torch_network(13, (8,), 4), [env.view])
+    for wrapper in (
+        gymnasium.wrappers.NormalizeObservation,
+        lambda it: gymnasium.wrappers.FrameStackObservation(it, 2),
+        lambda it: gymnasium.wrappers.RescaleObservation(it, np.float32(-1), np.float32(1)),
+    ):
+        agent.space = wrapper(env).observation_space
+        for given in (None, env.view):
+            with pytest.raises(InputError, match="train without wrappers that change"):
+                export_ppo(agent, tmp_path / "a.safetensors", given)
+    agent.space = gymnasium.wrappers.TimeLimit(env, 10).observation_space
+    assert export_ppo(agent, tmp_path / "a.safetensors").is_file()
 
 
 def test_its_checker_finds_nothing(tmp_path: Path) -> None:

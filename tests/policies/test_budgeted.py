@@ -139,14 +139,14 @@ def test_a_pass_that_costs_nothing_needs_no_budget() -> None:
     assert plan(Budgeted(Fixed(9), flops_per_event=0.0), 0, cost=1) == 1
 
 
-@pytest.mark.parametrize("rate", [-1.0, math.inf, math.nan])
-def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+@pytest.mark.parametrize("rate", [-1.0, math.inf, math.nan, "1e6", None, True])
+def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
     with pytest.raises(InputError, match="flops_per_event="):
         Budgeted(Fixed(2), rate)
 
 
-@pytest.mark.parametrize("burst", [0.5, math.inf, math.nan])
-def test_a_burst_below_one_window_is_refused(burst: float) -> None:
+@pytest.mark.parametrize("burst", [0.5, math.inf, math.nan, "4", None])
+def test_a_burst_below_one_window_is_refused(burst: Any) -> None:
     with pytest.raises(InputError, match="burst="):
         Budgeted(Fixed(2), 1.0, burst)
 

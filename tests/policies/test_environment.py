@@ -11,7 +11,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from environment_cases import (
+    WINDOW,
     Course,
     answering_model,
     asked,
@@ -24,14 +26,17 @@ from environment_cases import (
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
+from adaptive_sleep.checkpoint import named_tokens, save_model
+from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.model import Model
 from adaptive_sleep.policies.agent_file import save_view
-from adaptive_sleep.policies.environment import ID, register
+from adaptive_sleep.policies.environment import ID, Consolidation, register
 from adaptive_sleep.signals import WindowSignals
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.streams.writer import RecordingWriter
 from adaptive_sleep.trace import trace_frame
 
 MODEL = series_model()
@@ -87,6 +92,32 @@ def test_the_checker_finds_nothing_where_questions_are_answered(
     task: Recording, answering: Model
 ) -> None:
     check_env(environment(task, answering))
+
+
+def test_a_forked_process_is_refused_and_a_fresh_one_is_not() -> None:
+    """A fork hung for ever: the recording had been read by threads that it lacks."""
+    code = """
+import gymnasium, sys
+if __name__ == "__main__":
+    made = gymnasium.make_vec(
+        "adaptive_sleep.policies.environment:adaptive_sleep/Consolidation-v0", num_envs=1,
+        vectorization_mode="async", vector_kwargs={"context": sys.argv[1]},
+        recording="bundled:chain", model="bundled:chain", gap_seconds=0.5, stop=0.02,
+    )
+    print(made.reset(seed=0)[0].shape)
+    made.close()
+"""
+    runs = {
+        context: subprocess.run(
+            [sys.executable, "-c", code, context], capture_output=True, text=True, timeout=120,
+            check=False,
+        )
+        for context in ("fork", "spawn")
+    }  # fmt: skip
+    assert "InputError: context: this process is a fork" in runs["fork"].stderr
+    assert "vector_kwargs={'context': 'spawn'}" in runs["fork"].stderr
+    assert runs["fork"].returncode == 1
+    assert runs["spawn"].stdout == "(1, 13)\n", runs["spawn"].stderr
 
 
 def test_it_is_registered_once_and_only_when_asked_for() -> None:
@@ -216,6 +247,23 @@ def test_the_mask_says_what_is_clipped(one: Recording) -> None:
     assert len(widths) > 1
 
 
+@pytest.mark.parametrize("burst", [1.6, 1.7])
+def test_the_mask_is_exact_where_the_balance_is_a_multiple_of_a_pass(burst: float) -> None:
+    """The share of it that a policy sees is rounded, and gave one pass too few."""
+    settings: dict[str, Any] = {"gap_seconds": 0.5, "stop": 0.02, "shuffle": False}
+    first = environment("bundled:chain", "bundled:chain", **settings)
+    first.reset()
+    assert first._asked is not None
+    flops, events = int(first._asked.pass_flops[0]), int(first._asked.tokens[0])
+    env = environment(
+        "bundled:chain", "bundled:chain", budget=7 * flops / events, burst=burst, max_passes=9,
+        **settings,
+    )  # fmt: skip
+    assert env.reset()[1]["action_mask"].tolist() == [1] * 8 + [0]
+    info = env.step(8)[4]
+    assert (info["passes"], env.rows[0].clipped_by) == (8, "budget")
+
+
 def test_without_a_budget_everything_is_allowed(one: Recording) -> None:
     infos = play(environment(one, MODEL, max_passes=3), tour(3))[2]
     assert {tuple(info["action_mask"].tolist()) for info in infos} == {(1, 1, 1)}
@@ -298,6 +346,29 @@ def test_side_by_side_they_play_what_they_play_alone(one: Recording, mode: Autor
 def test_what_cannot_be_is_refused(one: Recording, settings: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
         environment(**({"recording": one, "model": MODEL} | settings))
+
+
+def test_tokens_that_stand_for_something_else_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        kind="tokens", vocabulary=2, width=8, heads=2, fast_heads=1, key_dim=4, value_dim=4,
+        window=WINDOW,
+    )  # fmt: skip
+    file = save_model(
+        Model(config), tmp_path / "m.safetensors", provenance=named_tokens(["open", "close"])
+    )
+
+    def logged(name: str, *categories: str) -> Path:
+        with RecordingWriter(
+            tmp_path / name, kind="tokens", tokenizer="categories", vocabulary=2,
+            categories=categories,
+        ) as writer:  # fmt: skip
+            writer.append("s", range(20), tokens=[0, 1] * 10)
+        return tmp_path / name
+
+    assert Consolidation(logged("same", "open", "close"), file).reset()
+    with pytest.raises(InputError, match="recording: token 0 is 'close', but 'open' to the model"):
+        Consolidation(logged("other", "close", "open"), file)
 
 
 def test_rows_without_a_decision_are_refused(task: Recording, answering: Model) -> None:

@@ -21,6 +21,7 @@ from adaptive_sleep.policies import (
     Surprise,
     Uncertainty,
 )
+from adaptive_sleep.spec import resolve
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.testing import check_policy, make_progress, make_signals
 
@@ -99,6 +100,17 @@ def test_it_plans_no_more_than_max_passes(policy: Any) -> None:
 def test_state_change_goes_on_while_the_last_pass_still_changed_something() -> None:
     progress = make_progress(3, 0, state_change=[0.04, 0.05, 0.06])
     assert keep_going(StateChange(tolerance=0.05), progress).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("name", ["surprise", "uncertainty", "event_density", "cache_pressure"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, "0.5", None, True])
+def test_a_threshold_that_is_no_number_is_refused_at_once(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=r"threshold=.*: expected a finite number"):
+        registered()[name](threshold=value)
+    with pytest.raises(InputError, match=r"tolerance=.*: expected a finite number"):
+        StateChange(tolerance=value)
+    with pytest.raises(InputError, match=r"threshold=inf: expected a finite number"):
+        resolve(f"{name}(threshold=1e999)")
 
 
 @pytest.mark.parametrize(

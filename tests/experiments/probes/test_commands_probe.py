@@ -41,6 +41,7 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         (["detial"], "no such probe, did you mean 'detail'?"),
         (["detail", "--quick", "--from-results"], "give one of --quick and --from-results"),
         (["detail", "--seeds", "0"], "seeds"),
+        (["detail", "--quick", "--seeds", "3"], "runs the first seed alone; leave out --seeds 3"),
         (["detail", "--seeds", "3", "--from-results"], "takes no --seeds"),
         (
             ["detail", "--data", "there"],

@@ -51,6 +51,20 @@ def test_windows_are_labelled_by_their_rows(found: dict[str, Any]) -> None:
     assert case["labelled_rows_before_test"] == 0
 
 
+@pytest.mark.parametrize("rows", [range(0), range(20, 40), range(160, 168)])
+def test_a_recording_without_a_labelled_test_window_is_refused_before_training(
+    rows: range, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the only labelled rows lie in the window that the test part begins within."""
+    case = without_bundled(data, tmp_path)[0]
+    flags = np.isin(np.arange(len(case.flags)), rows)
+    begins_within = replace(case, flags=flags, validation=case.validation + 8)
+    monkeypatch.setattr(labels, "find_cases", lambda *_: [begins_within])
+    monkeypatch.setattr(labels, "kept_jobs", lambda *_, **__: pytest.fail("something was trained"))
+    with pytest.raises(InputError, match="made: no row of its test windows, 168 to 400, is label"):
+        made(data, LABELS, seeds=1)
+
+
 def test_every_trigger_has_every_seed(found: dict[str, Any]) -> None:
     assert found["seeds"] == [0, 1]
     for case in found["cases"].values():
