@@ -146,7 +146,8 @@ def _nearby(file: str | None) -> str:
 
 def _unreadable(url: URL, error: BaseException) -> InputError:
     deepest = getattr(error, "orig", None) or error.__cause__ or error
-    why = f"{type(deepest).__name__}: {str(deepest).strip().splitlines()[0]}"
+    first, *_ = [*str(deepest).strip().splitlines(), ""]
+    why = f"{type(deepest).__name__}: {first}"
     return InputError(
         f"storage={url.render_as_string()!r}: no study can be read there ({why}); give the "
         "storage that `adaptive-sleep tune` had"
