@@ -179,9 +179,8 @@ class Runtime:
         try:
             with torch.no_grad():
                 forced = self._close_early(pieces, draft)
-                self._advance(
-                    [self._reopened(p) if p.stream in forced else p for p in pieces], draft
-                )
+                ended = {row.stream for row in draft.rows}
+                self._advance([_reopened(p) if p.stream in ended else p for p in pieces], draft)
             result = StepResult(
                 draft.rows, forced, draft.predictions or [], draft.seconds, tuple(closed or ())
             )
@@ -212,9 +211,13 @@ class Runtime:
             return None
         self._settle()
         names, most = self._arena.names, self._works.holding.events
-        held = self._arena.tensors["held"][1 : len(names) + 1].tolist()
-        left = {name: max(most - count, 0) for name, count in zip(names, held, strict=True)}
-        return Room(max(self.settings.kv_budget - sum(held), 0), left, most)
+        held = dict(
+            zip(names, self._arena.tensors["held"][1 : len(names) + 1].tolist(), strict=True)
+        )
+        left = {name: max(most - count, 0) for name, count in held.items()}
+        free = max(self.settings.kv_budget - sum(held.values()), 0)
+        longest = "" if free else next(iter(self._early({"": 1})), "")
+        return Room(free, left, most, longest, held.get(longest, 0))
 
     def _close_early(self, pieces: Sequence[Piece], draft: Draft) -> tuple[str, ...]:
         """Close the longest held windows until the new events fit the KV budget."""
@@ -231,11 +234,6 @@ class Runtime:
         nothing = no_events(self.model.config, self.columns)
         self._advance([Piece(s, nothing, closes=True) for s in chosen], draft, forced=True)
         return tuple(chosen)
-
-    def _reopened(self, piece: Piece) -> Piece:
-        """A piece whose window closed before it: one that was to fill it no longer does."""
-        fills = piece.cause == "length" and len(piece.events) < self.settings.window
-        return Piece(piece.stream, piece.events) if fills else piece
 
     def _early(self, new: Mapping[str, int]) -> list[str]:
         """The streams whose windows must close so that so many new events fit the KV budget."""
@@ -328,3 +326,8 @@ class Runtime:
         runtime.ledger, runtime._steps = state.ledger, state.steps
         runtime._pending = dict(state.pending)
         return runtime
+
+
+def _reopened(piece: Piece) -> Piece:
+    """A piece whose window closed before it: one that was to fill it no longer does."""
+    return Piece(piece.stream, piece.events) if piece.cause == "length" else piece

@@ -58,12 +58,12 @@ def step_flops(recipe: TaskRecipe | Recipe) -> float:
     if len({len(stage) for stage in training.stages}) > 1:
         raise InputError("[training] stages: what they will cost cannot be told beforehand")
     holds = holding(config, recipe.eviction, recipe.keep)
-    spread = np.linspace(0, training.steps - 1, min(DRAWN, training.steps)).astype(int)
+    spread = np.linspace(0, training.steps - 1, DRAWN).astype(int)
     tasks, found = staged(task_of(recipe), training), []
     longest = training.steps * (training.patience or 1.0 / len(tasks))
-    for step in spread.tolist():
+    for place, step in enumerate(spread.tolist()):
         stage = min(int(step / longest), len(tasks) - 1)
-        random = np.random.default_rng([0, step])
+        random = np.random.default_rng([0, place])
         batch, passes, every = draw(tasks[stage], training, random, step, stage)
         held = _held(recipe, batch, holds.kept) if stage >= training.carry_from else 0.0
         found.append(forward_flops(config, holds, batch, passes, every=every, held=held))

@@ -35,7 +35,7 @@ from adaptive_sleep.trace import TraceRow
 
 ID = "adaptive_sleep/Consolidation-v0"
 Seen = NDArray[np.float32]
-_IMPORTED_IN = os.getpid()
+_used_in: list[int] = []  # the process that made the first environment
 
 
 class Consolidation(gymnasium.Env[Seen, np.int64]):
@@ -73,7 +73,7 @@ class Consolidation(gymnasium.Env[Seen, np.int64]):
     Side by side in processes they must be fresh ones, for a fork may wait for ever for threads that
     it lacks: `gymnasium.make_vec(..., vectorization_mode="async", vector_kwargs={"context":
     "spawn"})`. Raises InputError for what `replay` refuses, rows in which nothing is slept on, an
-    action that is none, and in a process forked from one that had imported this module.
+    action that is none, and in a process forked from one that had made an environment.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (as gymnasium declares it)
@@ -223,10 +223,12 @@ class Consolidation(gymnasium.Env[Seen, np.int64]):
 
 
 def _refuse_fork() -> None:
-    """Refuse a process that was forked after this module was imported. Raises InputError."""
-    if os.getpid() != _IMPORTED_IN:
+    """Refuse a process that was forked after an environment was made. Raises InputError."""
+    if not _used_in:
+        _used_in.append(os.getpid())
+    if os.getpid() not in _used_in:
         raise InputError(
-            "context: this process is a fork of one that had run threads, in which an environment "
+            "context: this process is a fork of one that had made an environment, in which another "
             "may hang for ever; start fresh ones: make_vec(..., vectorization_mode='async', "
             "vector_kwargs={'context': 'spawn'}), or AsyncVectorEnv(..., context='spawn')"
         )

@@ -116,8 +116,9 @@ class Cutter:
     recording of tokens, as `Events.targets`. With `close_at_end`, a last step closes what is open.
     Iterating again from a yielded offset, with the windower's state of that moment, gives the same
     further steps. `room`, asked before each step, is what fits a KV budget (None: no budget): a
-    step takes no rows beyond it, but for one row where none fits, and no gap is closed ahead of its
-    row, so that what must close early is the same however rows are batched.
+    step takes no rows beyond it, or where none fits what one window that closes early makes place
+    for, and closes no gap ahead of a row before which another might; so what must close early is
+    the same however rows are batched.
     """
 
     def __init__(
@@ -303,7 +304,9 @@ class _View:
         # A step that is full does not look at the row after it, so it sees no gap there.
         gaps: set[int] = set()
         if end < limit and end == self._break[closing] and self._by_gap[closing]:
-            gaps = self._gaps_with(closing, limit) if room is None else {closing}
+            # Among rows that all fit nothing closes early, so these gaps may close ahead of theirs.
+            ahead = limit if room is None else min(limit, at + room.free)
+            gaps = {closing} | self._gaps_with(closing, ahead)
         pieces = []
         for s, events in self._gather(at - self._buffer.start, end - self._buffer.start, gaps):
             name, count = self._names[s], len(events)

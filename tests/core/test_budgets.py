@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import adaptive_sleep as asl
 from adaptive_sleep.ledger import costs
+from adaptive_sleep.streams.room import Room
 
 MODEL = cases.build(cases.tiny("tokens"))
 SERIES = cases.build(cases.tiny("series"))
@@ -130,6 +131,36 @@ def test_what_attention_holds_of_a_closed_window_is_let_go_beside_one_that_is_cl
     assert result.forced == ("a", "b")
     held = {name: int(cases.row(runtime, name)["held"]) for name in "abcd"}
     assert held == {"a": 6, "b": 6, "c": 5, "d": 4}
+
+
+def test_a_piece_that_was_to_fill_a_window_that_closed_before_it_fills_none() -> None:
+    runtime = asl.Runtime(MODEL, cases.fixed(2), kv_budget=9)
+    whole = cases.events(MODEL.config, 12)
+    runtime.step([asl.Piece("s", whole[:9])])
+    result = runtime.step([asl.Piece("s", whole[9:], closes=True, cause="length")])
+    assert [(r.cause, r.tokens) for r in result.rows] == [("pressure", 9)]
+    assert int(cases.row(runtime, "s")["open"]) == 3
+
+
+def test_a_piece_behind_a_window_that_had_closed_closes_its_own() -> None:
+    """Of "a" only what slides is held; its next window is as long as whoever cuts it says."""
+    runtime = asl.Runtime(MODEL, cases.fixed(2), kv_budget=6, eviction="sliding")
+    for _ in range(2):
+        events = cases.events(MODEL.config, 4)
+        result = runtime.step([asl.Piece("a", events, closes=True, cause="length")])
+        assert [(r.stream, r.cause, r.tokens) for r in result.rows] == [("a", "length", 4)]
+        forced = runtime.step([window("b", 2, closes=False)]).forced
+    assert forced
+
+
+def test_what_fits_is_said_before_a_window_must_close() -> None:
+    runtime = asl.Runtime(MODEL, cases.fixed(1), kv_budget=20)
+    assert runtime.room() == Room(20, {}, 12)
+    open_windows(runtime, {"a": 5, "b": 9}, {})
+    assert runtime.room() == Room(6, {"a": 7, "b": 3}, 12)
+    runtime.step([window("a", 6, closes=False)])
+    assert runtime.room() == Room(0, {"a": 1, "b": 3}, 12, "a", 11)
+    assert asl.Runtime(MODEL, cases.fixed(1)).room() is None
 
 
 def test_a_window_closed_early_is_an_ordinary_boundary() -> None:

@@ -113,3 +113,26 @@ def test_a_window_is_kept_until_the_budget_needs_its_place(tmp_path: Path) -> No
     first = trace.filter(pl.col("cause") == "pressure").row(0, named=True)
     assert (first["stream"], first["tokens"]) == ("s0", -(-budget // 2))
     assert first["cache_pressure"] == 1.0
+
+
+def test_gaps_that_show_together_close_together_where_all_fits(tmp_path: Path) -> None:
+    """A budget that nothing comes near costs no step more."""
+    events = as_they_came([0, 1, 2, 3] * 12, ([True] + [False] * 7) * 6)
+    recording = record(events, tmp_path / "R")
+    steps = []
+    for budget in (None, 4 * WINDOW + len(events)):
+        out = tmp_path / f"{budget}"
+        replay(recording, MODEL, "fixed(2)", out, gap_seconds=60.0, kv_budget=budget)
+        trace = open_run(out).trace().collect()
+        steps.append((cut(open_run(out)), sorted(trace["step"])))
+    assert steps[0] == steps[1]
+
+
+def test_what_one_closed_window_makes_place_for_is_one_step(tmp_path: Path) -> None:
+    events = as_they_came([0, 1] * 60, [False] * 120)
+    recording = record(events, tmp_path / "R")
+    replay(recording, MODEL, "fixed(1)", tmp_path / "run", kv_budget=WINDOW)
+    trace = open_run(tmp_path / "run").trace().sort("step").collect()
+    closed = len(trace.filter(pl.col("cause") == "pressure"))
+    assert closed > 20
+    assert trace["step"].max() <= 1.2 * closed  # two for each, if what is freed waited for the next
