@@ -7,19 +7,18 @@ The file is described in `agent_file`, how one is made of a trained stable-basel
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from adaptive_sleep.contract import policy
 from adaptive_sleep.policies.agent_file import Trained, digest, read_agent
+from adaptive_sleep.policies.of_file import OfFile
 from adaptive_sleep.signals import IntArray, WindowSignals
-from adaptive_sleep.streams.errors import InputError
 
 
 @policy("agent")
 @dataclass(frozen=True)
-class Agent:
+class Agent(OfFile):
     """Plan what a trained agent finds likeliest; output a of its network is a + 1 passes.
 
     file: path of a safetensors file, read when the policy is made; its digest is kept with a run
@@ -48,18 +47,6 @@ class Agent:
         allowed = passes <= signals.max_passes[:, None]
         best: IntArray = np.where(allowed, scores, -np.inf).argmax(axis=1)
         return 1 + best
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the digest of the file."""
-        return {"file": self._digest}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse the state of another file. Raises InputError."""
-        if state.get("file", self._digest) != self._digest:
-            raise InputError(
-                f"file={self.file!r}: holds {self._digest[:12]}, the run that goes on began with "
-                f"{state['file'][:12]}; give it the file that it began with"
-            )
 
     def flops(self, streams: int) -> int:
         """Return the matrix products of the network."""

@@ -7,7 +7,7 @@ for no other. What it predicts is said in `gain_network`; it learns nothing any 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -15,13 +15,13 @@ from adaptive_sleep.contract import Range, policy
 from adaptive_sleep.policies.checks import number
 from adaptive_sleep.policies.gain_file import digest, read_gain
 from adaptive_sleep.policies.gain_network import Gain, planned
+from adaptive_sleep.policies.of_file import OfFile
 from adaptive_sleep.signals import BoolArray, FloatArray, IntArray, SleepProgress, WindowSignals
-from adaptive_sleep.streams.errors import InputError
 
 
 @policy("predicted_gain")
 @dataclass(frozen=True)
-class PredictedGain:
+class PredictedGain(OfFile):
     """Go on where a further pass is predicted to save at least `threshold` and its price.
 
     At the boundary it plans up to the last pass that may pay, or none; after each pass it looks
@@ -81,18 +81,6 @@ class PredictedGain:
     def reset(self, seed: int) -> None:
         """Forget the prices; nothing here is random."""
         self._bars.clear()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the digest of the file."""
-        return {"file": self._digest}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Refuse the state of another file. Raises InputError."""
-        if state.get("file", self._digest) != self._digest:
-            raise InputError(
-                f"file={self.file!r}: holds {self._digest[:12]}, the run that goes on began with "
-                f"{state['file'][:12]}; give it the file that it began with"
-            )
 
     def flops(self, streams: int) -> int:
         """Return the network's matrix products for a plan, and for each question after it."""
