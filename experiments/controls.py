@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from adaptive_sleep.contract import policy
 from adaptive_sleep.experiments.runs import open_run
-from adaptive_sleep.settings import whole
 from adaptive_sleep.signals import WindowSignals
 from adaptive_sleep.streams.errors import InputError, IntegrityError
+from adaptive_sleep.streams.tasks.task import checked_seed
 from adaptive_sleep.trace import PLANNED
 
 COLUMNS = ("stream", "window", "passes")
@@ -89,10 +89,7 @@ def _in_memory(trace: pl.LazyFrame | pl.DataFrame, seed: int | None) -> Prescrib
 
 def _checked_seed(shuffle: int | None) -> int | None:
     """The seed of a shuffle, or None. Raises InputError."""
-    found: int | None = whole("shuffle", shuffle)
-    if found is not None and found < 0:
-        raise InputError(f"shuffle={found}: a seed, from 0 on")
-    return found
+    return None if shuffle is None else checked_seed(shuffle, "shuffle")
 
 
 def _read(path: str) -> pl.LazyFrame:

@@ -69,7 +69,7 @@ class Step:
     live input. A gap in time closes a window before the first event of a step, never later."""
 
     def __init__(self, windower: Windower, room: Room, most: int) -> None:
-        """most: events at most of a stream, beside those that end its window."""
+        """most: events of a stream that a step takes at most."""
         self._windower, self._room, self._most = windower, room, most
         self._counts: dict[str, int] = {}
         self._last: dict[str, int] = {}

@@ -255,11 +255,11 @@ def check_whole(task: str, name: str, value: object, low: int, high: int) -> Non
         raise InputError(f"{task}: {name}={value!r}: expected an integer in {low}..{high}")
 
 
-def checked_seed(seed: object) -> int:
+def checked_seed(seed: object, name: str = "seed") -> int:
     """Return a seed as Python's integer. Raises InputError for what seeds nothing."""
     found = int(seed) if isinstance(seed, np.integer) else seed
     if type(found) is not int or not 0 <= found < 2**64:
-        raise InputError(f"seed={seed!r}: a whole number from 0, below 2**64")
+        raise InputError(f"{name}={seed!r}: a whole number from 0, below 2**64")
     return found
 
 

@@ -104,9 +104,9 @@ def test_what_cannot_be_prescribed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"text'\): no trace in Parquet"):
         Prescribed(str(tmp_path / "text"))
     trace.write_parquet(tmp_path / "trace.parquet")
-    with pytest.raises(InputError, match="shuffle=-1: a seed"):
+    with pytest.raises(InputError, match="shuffle=-1: a whole number from 0"):
         Prescribed(str(tmp_path / "trace.parquet"), shuffle=-1)
-    with pytest.raises(InputError, match="shuffle=-1: a seed"):
+    with pytest.raises(InputError, match="shuffle=-1: a whole number from 0"):
         shuffled(trace, -1)
     with pytest.raises(InputError, match="no such"):
         Prescribed(str(tmp_path / "nowhere"))
