@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.kernels import (
@@ -153,7 +154,8 @@ class View:
 
     `mask`: bool `[B, T, L + T]` (past, then new); `key_positions` `[B, L + T]` and
     `query_positions` `[B, T]` count from the oldest held position. `full`: no new position is
-    padding; `all`: besides, every query sees every key; `alone`: every query sees itself only.
+    padding; `all`: besides, every query sees every key; `alone`: every query sees itself only, full
+    or not.
     """
 
     mask: Tensor
@@ -205,8 +207,8 @@ def view(
     if window is not None:
         visible = visible & (offset < window)
     bare = full and not past_size and window is None
-    every, alone = bare and seen == "bidirectional", bare and seen == "diagonal" and not shared
-    return View(visible | own, queries, keys, full, every, alone)
+    alone = seen == "diagonal" and not past_size and not shared
+    return View(visible | own, queries, keys, full, bare and seen == "bidirectional", alone)
 
 
 class Attention(nn.Module):
@@ -246,8 +248,6 @@ class Attention(nn.Module):
         packed = self._packed(x)
         _, k, v = packed.unbind(2)
         q, keys, values = self._seen(packed, look, past_keys, past_values)
-        if look.alone:  # a softmax over one key
-            return self.out(v.reshape(batch, size, width)), k, v
         mask = None if look.all else look.mask
         if self.bias is not None:
             y = torch_attend(q, keys, values, self._biased(look))
@@ -258,6 +258,12 @@ class Attention(nn.Module):
         else:
             y = attend_packed(packed, mask)
         return self.out(y.reshape(batch, size, width)), k, v
+
+    def alone(self, x: Tensor) -> Tensor:
+        """y `[B, T, d]` of positions x that see themselves alone: a softmax over one key is 1."""
+        values = F.linear(x, self.project.weight[2 * x.shape[2] :])
+        y: Tensor = self.out(values)
+        return y
 
     def weighed(
         self, x: Tensor, look: View, past_keys: Tensor, past_values: Tensor

@@ -24,9 +24,11 @@ class Costs:
     visible pair, half of it for its score alone, where it is searched and not attended to; `embed`,
     `head`: per position; `inject`: per position of a sleep pass; `change`:
     both norms of one state-change signal; `pool`: pooling, per position of a summary; `spread`:
-    uncertainty, per prediction; `ask`: all blocks, per position of a question, which reads the fast
-    weights and leaves them; `loops`: passes over a window of questions; `memory`: tokens that a
-    window reads, and, where it is none of questions, writes.
+    uncertainty, per prediction (of a series per value); `ask`: all blocks, per position of a
+    question, which reads the fast weights and leaves them; `alone`: the part of it that a question
+    is spared which has nothing but itself to attend to, its own pair included; `loops`: passes over
+    a window of questions; `memory`: tokens that a window reads, and, where it is none of questions,
+    writes.
     """
 
     position: int
@@ -38,6 +40,7 @@ class Costs:
     pool: int
     spread: int
     ask: int
+    alone: int
     loops: int = 1
     memory: int = 0
 
@@ -69,7 +72,8 @@ class Costs:
         the head at `asked`."""
         read: IntArray = self.memory * np.sign(positions)  # seen by all, itself included
         pairs = self._seen((positions + read) * read + positions + past, searched)
-        once = (positions + read) * self.ask + pairs
+        nothing = (past + searched + read) == 0  # beside itself, that a question could attend to
+        once = (positions + read) * self.ask + pairs - nothing * positions * self.alone
         return self._looped(once, positions) + positions * self.embed + asked * self.head
 
     def text(
@@ -156,7 +160,7 @@ def costs(config: ModelConfig) -> Costs:
         outputs = config.patch * len(config.channels)
         embed = 2 * (2 * config.patch * len(config.inputs)) * config.width
         per_output = config.width * (len(config.quantiles) + 1) + config.skip
-        head, spread = 2 * config.horizon * outputs * per_output, 2 * outputs
+        head, spread = 2 * config.horizon * outputs * per_output, 2
     return Costs(
         position=sum(mixer[layer] + mlp for layer in config.layers),
         pair=attentions * attention_costs(config)[1],
@@ -167,6 +171,7 @@ def costs(config: ModelConfig) -> Costs:
         pool=4 * config.width,
         spread=spread,
         ask=sum(asking[layer] + mlp for layer in config.layers),
+        alone=attentions * (4 * config.width**2 + attention_costs(config)[1]),  # q, k and the pair
         loops=config.loops,
         memory=config.memory_tokens,
     )

@@ -28,7 +28,8 @@ class Pass:
     """What one run of the blocks leaves.
 
     `hidden` `[B, T, d]`; `weights`, the fast weights after it; `new`, the keys and values of the
-    T new positions (not the past ones), with their `lengths`. What was measured beside, as asked:
+    T new positions (not the past ones; of questions that see themselves alone there are none), with
+    their `lengths`. What was measured beside, as asked:
     `change`, the relative change of the fast weights `[B]`; `summary`, the mean- and max-pooled
     hidden states, RMS-normalised, `[B, 2d]`; `hidden_change`, the relative change of these `[B]`;
     `finite`: all three are known to be.
@@ -264,7 +265,9 @@ class Model(nn.Module):
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             name, normal = str(index), block.normal(x)
-            if isinstance(block.mixer, Attention):
+            if look.alone and isinstance(block.mixer, Attention):
+                y = block.mixer.alone(normal)
+            elif isinstance(block.mixer, Attention):
                 seeing = normal, look, cache.keys[name], cache.values[name]
                 if cache.mass is None:
                     y, keys[name], values[name] = block.mixer(*seeing, cache.brought)

@@ -201,12 +201,15 @@ def test_a_window_that_is_read_whole() -> None:
 
 
 def test_a_window_of_questions() -> None:
-    """The head only where something is asked; a softmax over one key is no product to compute."""
+    """The head only where something is asked; a question that has only itself to attend to needs
+    no query, no key and no pair."""
     runtime, counted = answering_step(ask=True)
     config, price = runtime.model.config, costs(runtime.model.config)
     assert runtime.ledger.wake == BATCH * price.questions(np.array(16), np.array(6))
-    unseen = 16 * (price.pair + config.layers.count("deltanet") * 2 * 2 * 16)
-    assert close(runtime.ledger.wake - BATCH * unseen, counted)
+    attentions = config.layers.count("attention")
+    assert price.alone == attentions * 4 * (config.width**2 + config.width)
+    newest = 16 * config.layers.count("deltanet") * 2 * 2 * 16  # the tap, which torch does not count
+    assert close(runtime.ledger.wake - BATCH * newest, counted)
 
 
 def test_a_window_that_asks_in_a_text() -> None:
@@ -218,6 +221,18 @@ def test_a_window_that_asks_in_a_text() -> None:
     assert close(runtime.ledger.wake + BATCH * masked, counted)
     assert runtime.ledger.sleep == 0
     assert runtime.ledger.signals == BATCH * (price.change + 6 * price.spread)
+
+
+@pytest.mark.parametrize("names", [1, 16])
+def test_uncertainty_of_a_series(names: int) -> None:
+    """Two FLOPs for each value that was predicted, however many channels and events a patch has."""
+    config = cases.tiny("series", channels=tuple(f"c{i}" for i in range(names)), patch=4, window=16)
+    runtime = asl.Runtime(cases.build(config), cases.fixed(1))
+    row = runtime.step([asl.Piece("a", cases.events(config, 16), True)]).rows[0]
+    price = costs(config)
+    assert row.scored > 0
+    assert row.signal_flops == price.change + 4 * price.pool + 2 * row.scored
+    assert runtime.ledger.signals == row.signal_flops
 
 
 def patches_of(model: asl.Model) -> Patches:

@@ -103,7 +103,7 @@ def test_loops_over_questions(questions: str, injection: str) -> None:
     if text:
         unseen = -SIZE * (SIZE - 1) // 2 * pair
     else:
-        unseen = SIZE * (pair + config.layers.count("deltanet") * 2 * 2 * 16)
+        unseen = _tap(model)
     assert close(ledger - BATCH * 3 * unseen, counted)
     assert ledger == BATCH * (price.text if text else price.questions)(np.array(SIZE), np.array(6))
 
