@@ -6,7 +6,7 @@ A gradient is taken to cost twice its forward pass, as is usual.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -50,11 +50,13 @@ def forward_flops(
     return total
 
 
-def sequence_flops(config: ModelConfig, windows: Iterable[IntArray], passes: int) -> float:
-    """FLOPs of windows of a recording, forward, each of as many positions `[B]` and slept on with
-    `passes` passes; every position predicts, and attention holds nothing of earlier windows."""
+def sequence_flops(config: ModelConfig, windows: Sequence[IntArray], passes: int) -> float:
+    """FLOPs of windows of a recording, forward, each of as many positions `[B]` and, but for the
+    last, slept on with `passes` passes; every position predicts, and attention holds nothing of
+    earlier windows."""
     price, causal, total = costs(config), config.sleep_attention == "causal", 0.0
-    for positions in windows:
+    for number, positions in enumerate(windows, 1):
         total += float(price.wake(positions, visible_pairs(0 * positions, positions, None)).sum())
-        total += (passes - 1) * float(price.sleep_pass(positions, causal=causal).sum())
+        if number < len(windows):
+            total += (passes - 1) * float(price.sleep_pass(positions, causal=causal).sum())
     return total

@@ -347,7 +347,8 @@ def backward(
 ) -> tuple[float, int]:
     """Accumulate the gradient of the mean loss over a batch; returns summed loss and its count.
 
-    The gradient runs over `bptt` windows, through all passes and fast-weight updates.
+    The gradient runs over `bptt` windows, through all passes and fast-weight updates. Nobody sleeps
+    on the last window of a sequence: nothing comes after it.
     """
     size = len(batch.windows[0].lengths)
     weights = model.fresh(size)
@@ -364,13 +365,14 @@ def backward(
         part.append((woken.loss + settings.mean_weight * woken.squares).sum())
         total += float(woken.loss.detach().sum())
         scored += int(woken.scored.sum())
-        closed = ClosedWindow(
-            woken.embedded, woken.done.hidden, packed.lengths, weights, woken.done.weights
-        )
-        weights = consolidate(model, closed, many).weights
+        last = number == len(batch.windows)
+        if not last:
+            closed = ClosedWindow(
+                woken.embedded, woken.done.hidden, packed.lengths, weights, woken.done.weights
+            )
+            weights = consolidate(model, closed, many).weights
         hidden, stats, has_last = woken.last_hidden, woken.stats, torch.ones_like(has_last)
-        if number % settings.bptt == 0 or number == len(batch.windows):
-            # the last sleep of the sequence feeds nothing, and costs nothing here
+        if number % settings.bptt == 0 or last:
             (torch.stack(part).sum() / (events * channels)).backward()
             part, weights, hidden = [], weights.detach(), hidden.detach()
     return total, scored

@@ -73,11 +73,11 @@ def step_flops(recipe: TaskRecipe | Recipe) -> float:
 def _recorded_step_flops(recipe: Recipe) -> float:
     """The mean over the passes, and over the lengths of windows, that a step may draw."""
     training, (_, config) = recipe.training, opened(recipe)
-    rows = training.batch * training.windows
 
     def step(events: int, passes: float) -> float:
-        positions = np.full(rows, -(-events // config.patch))
-        one, two = (sequence_flops(config, [positions], n) for n in (1, 2))
+        positions = np.full(training.batch, -(-events // config.patch))
+        windows = [positions] * training.windows
+        one, two = (sequence_flops(config, windows, n) for n in (1, 2))
         return one + (passes - 1) * (two - one)
 
     passes = float(np.mean(parse_passes(training.passes)))

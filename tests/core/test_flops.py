@@ -208,7 +208,7 @@ def test_a_window_of_questions() -> None:
     assert runtime.ledger.wake == BATCH * price.questions(np.array(16), np.array(6))
     attentions = config.layers.count("attention")
     assert price.alone == attentions * 4 * (config.width**2 + config.width)
-    newest = 16 * config.layers.count("deltanet") * 2 * 2 * 16  # the tap, which torch does not count
+    newest = 16 * config.layers.count("deltanet") * 2 * 2 * 16  # the tap: torch counts no product
     assert close(runtime.ledger.wake - BATCH * newest, counted)
 
 

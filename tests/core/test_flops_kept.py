@@ -100,10 +100,7 @@ def test_loops_over_questions(questions: str, injection: str) -> None:
     config, price = model.config, costs(model.config)
     assert price.loops == 3
     pair, text = attention_costs(config)[1], questions == "text"
-    if text:
-        unseen = -SIZE * (SIZE - 1) // 2 * pair
-    else:
-        unseen = _tap(model)
+    unseen = -SIZE * (SIZE - 1) // 2 * pair if text else _tap(model)
     assert close(ledger - BATCH * 3 * unseen, counted)
     assert ledger == BATCH * (price.text if text else price.questions)(np.array(SIZE), np.array(6))
 

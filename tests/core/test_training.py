@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import core_cases as cases
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,9 @@ import torch
 import adaptive_sleep as asl
 from adaptive_sleep.checkpoint import describe_model
 from adaptive_sleep.config import decode
+from adaptive_sleep.ledger import costs
+from adaptive_sleep.reading_cost import sequence_flops
+from adaptive_sleep.sleep import consolidate
 from adaptive_sleep.training import (
     DataRecipe,
     Recipe,
@@ -121,6 +126,29 @@ def test_gradients_run_through_passes_and_windows(tmp_path: Path) -> None:
     cut = _gradients(3, 1, folder)
     assert "inject.weight" not in cut  # what a sleep leaves is read only by the next window
     assert not torch.equal(asleep["face.read.weight"], cut["face.read.weight"])
+
+
+def test_nobody_sleeps_on_the_last_window_of_a_sequence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing comes after it; what is told of its cost agrees."""
+    slept = []
+
+    def counted(*given: Any) -> Any:
+        slept.append(1)
+        return consolidate(*given)
+
+    monkeypatch.setattr("adaptive_sleep.training.consolidate", counted)
+    _gradients(3, 3, _wave(tmp_path / "wave"))
+    assert len(slept) == 2  # of three windows
+    config = cases.tiny("series", window=12)
+    window, price = np.full(2, 12), costs(config)
+    single, three = (
+        [sequence_flops(config, [window] * number, passes) for passes in (1, 4)]
+        for number in (1, 3)
+    )
+    assert single[0] == single[1]
+    assert three[1] - three[0] == 2 * 3 * price.sleep_pass(window, causal=True).sum()
 
 
 def test_gradients_agree_with_finite_differences(tmp_path: Path) -> None:
