@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import polars as pl
 
@@ -86,17 +87,21 @@ def market(
     steps = QUICK_STEPS if quick else taken.steps
     training = _in_steps(training, steps, min(steps, training.training.validate_every))
     comparison = test.recipe
+    few = few_streams(comparison, validation.folder.parent / "streams", quick=quick)
+    alone = comparison.task is not None and comparison.made_task().space.questions == "alone"
+    known = reaches(test.source) if alone else None  # a text asks where it will
+    return Market(validation, test, few, training, taken, seed, quick, fitted, known)
+
+
+def few_streams(comparison: Comparison, folder: Path, *, quick: bool) -> Source:
+    """What costs are measured on where lengths alone matter: `Market.few`, in `folder`."""
     if comparison.recording is not None:
         first, last = comparison.recording.test
-        few = Source(comparison.recording.path, 0.0, last - first)
-        return Market(validation, test, few, training, taken, seed, quick, fitted)
+        return Source(comparison.recording.path, 0.0, last - first)
     assert comparison.task is not None
     parts = max(1, comparison.task.streams // FEW)
-    where = validation.folder.parent / "streams"
-    few, *_ = pieces(comparison, where, comparison.seed, parts, quick=quick)
-    alone = comparison.made_task().space.questions == "alone"  # a text asks where it will
-    known = reaches(test.source) if alone else None
-    return Market(validation, test, few, training, taken, seed, quick, fitted, known)
+    few, *_ = pieces(comparison, folder, comparison.seed, parts, quick=quick)
+    return few
 
 
 def matched_rows(

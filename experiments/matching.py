@@ -10,10 +10,11 @@ from __future__ import annotations
 import bisect
 import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -75,7 +76,8 @@ def spent(run: Run, name: str, knob: int | None = None) -> Spent:
     return Spent(name, run.summary.flops_per_event, resident(run), knob)
 
 
-def measured(
+@contextmanager
+def untaught(
     setup: Setup,
     recording: str | Path | Recording,
     *,
@@ -83,9 +85,10 @@ def measured(
     stop: float | int = 1.0,
     gap_seconds: float | None = None,
     seed: int = 0,
-) -> Spent:
-    """What a setup comes to on rows `start` to `stop` of a recording, run by a model that is not
-    trained; `gap_seconds` as in `replay`, which raises what this raises.
+) -> Iterator[Run]:
+    """A finished run of a setup on rows `start` to `stop` of a recording, by a model that is not
+    trained, in a folder that is gone afterwards; `gap_seconds` as in `replay`, which raises what
+    this raises.
 
     Attention that keeps events over boundaries fills up as a stream goes on, and costs more: rows
     must be as many, for each stream, as those that are compared on.
@@ -99,7 +102,13 @@ def measured(
             eviction=setup.eviction, keep=setup.keep, seed=seed,
             max_passes=max(RuntimeSettings.max_passes, passes_of(setup.recipe)),
         )  # fmt: skip
-        return spent(open_run(out), setup.policy)
+        yield open_run(out)
+
+
+def measured(setup: Setup, recording: str | Path | Recording, **rows: Any) -> Spent:
+    """What a setup comes to on a recording; `rows` and more as in `untaught`."""
+    with untaught(setup, recording, **rows) as run:
+        return spent(run, setup.policy)
 
 
 def match(baseline: Baseline, recipe: AnyRecipe, target: float, measure: Measure) -> Matched:
