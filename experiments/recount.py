@@ -137,9 +137,10 @@ def main(names: Iterable[str]) -> None:
     """Count the kept comparisons of these names once more."""
     for name in names:
         file = Path(str(resources.files("adaptive_sleep.experiments") / "results" / f"{name}.json"))
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        kept, indent = json.loads(text), 1 if text.count("\n") > 1 else None
         found = recount(kept)
-        write_atomically(file, (json.dumps(found, indent=1) + "\n").encode())
+        write_atomically(file, (json.dumps(found, indent=indent) + "\n").encode())
         for old, new in zip(kept["rows"], found["rows"], strict=True):
             costs = (f"{row['flops_per_event']:,.0f}" for row in (old, new))
             print(f"{name} {old['name']}: {' -> '.join(costs)}")
