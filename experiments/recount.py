@@ -74,8 +74,9 @@ class Counter:
         return self._known[name]
 
 
-def recount(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """What `compare` wrote, with the FLOPs of its rows counted once more, and what it says of them.
+def recount(kept: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """What `compare` wrote, with the FLOPs of its rows counted once more, by the code of the commit
+    `at`, and what it says of them.
 
     Rows of the model that sleeps change by what one pass over each window changes by; what their
     sleep passes cost stands. What is charged to a policy for its signals changes as these do. The
@@ -105,7 +106,7 @@ def recount(kept: Mapping[str, Any]) -> dict[str, Any]:
         *read_matched(rows),
         *(f"No row {name}: {reason}." for name, reason in told.get("left_out", {}).items()),
     ]
-    return {**told, "recounted_at_commit": commit()}
+    return {**told, "recounted_at_commit": at}
 
 
 def _put(
@@ -135,11 +136,12 @@ def _average(row: dict[str, Any]) -> None:
 
 def main(names: Iterable[str]) -> None:
     """Count the kept comparisons of these names once more."""
+    at = commit()  # before anything here is rewritten
     for name in names:
         file = Path(str(resources.files("adaptive_sleep.experiments") / "results" / f"{name}.json"))
         text = file.read_text(encoding="utf-8")
         kept, indent = json.loads(text), 1 if text.count("\n") > 1 else None
-        found = recount(kept)
+        found = recount(kept, at)
         write_atomically(file, (json.dumps(found, indent=indent) + "\n").encode())
         for old, new in zip(kept["rows"], found["rows"], strict=True):
             costs = (f"{row['flops_per_event']:,.0f}" for row in (old, new))

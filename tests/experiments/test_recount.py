@@ -1,0 +1,134 @@
+"""Kept comparisons counted once more: the same code finds the same costs, whatever is written."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matched_cases import RECIPE, TRAINING
+from run_cases import make_series
+
+from adaptive_sleep.experiments import recount as recounting
+from adaptive_sleep.experiments.compare import compare
+from adaptive_sleep.experiments.recount import recount
+from adaptive_sleep.learning import read_task_recipe
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.task_training import learn
+
+COSTS = ("flops_per_event", "wake_flops_per_event", "sleep_flops_per_event", "sleep_share")
+OF_A_SERIES = """
+max_passes = 2
+control_seeds = [0]
+targets = [1.3]
+[models]
+recipe = "{folder}/series.toml"
+seeds = [0]
+[recording]
+path = "{folder}/R"
+validation = [0.5, 0.7]
+test = [0.7, 1.0]
+[[policies]]
+name = "lot"
+spec = "surprise(threshold={{threshold}}, passes=2)"
+grid = {{ threshold = [0.1, 1.0] }}
+[[baselines]]
+name = "wider_state"
+[[baselines]]
+name = "fixed"
+"""
+SERIES = """
+[model]
+width = 16
+heads = 2
+key_dim = 8
+value_dim = 8
+patch = 2
+window = 16
+[data]
+recording = "{folder}/R"
+train = [0.0, 0.5]
+validation = [0.5, 0.7]
+[training]
+steps = 2
+batch = 2
+windows = 2
+bptt = 2
+passes = "1-2"
+validate_every = 2
+warm_events = 0
+"""
+
+
+@pytest.fixture(scope="module", params=["task", "series"])
+def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "task":
+        (folder / "training.toml").write_text(TRAINING)
+        learned = learn(read_task_recipe(folder / "training.toml"), folder / "model")
+        learned.path.rename(folder / "m.safetensors")
+        text = RECIPE.format(folder=folder)
+    else:
+        make_series(folder / "R", rows=900, streams=1)
+        (folder / "series.toml").write_text(SERIES.format(folder=folder))
+        text = OF_A_SERIES.format(folder=folder)
+    (folder / "tiny.toml").write_text(text)
+    return compare(folder / "tiny.toml", folder / "out", quick=request.param == "task", jobs=1)
+
+
+def _alike(one: float | None, other: float | None) -> bool:
+    return one == other if one is None else other == pytest.approx(one, rel=1e-3)
+
+
+@pytest.mark.timeout(400)  # where other work has the cores
+def test_the_same_code_finds_the_same_costs(kept: dict[str, Any]) -> None:
+    again = recount(kept, "here")
+    assert again["recounted_at_commit"] == "here"
+    assert "recounted_at_commit" not in kept
+    for before, after in zip(kept["rows"], again["rows"], strict=True):
+        for name in COSTS:
+            assert _alike(before.get(name), after.get(name)), before["name"]
+    if kept["asked"]:  # a series has values missing here and there
+        assert again["reading"] == kept["reading"]
+
+
+@pytest.mark.timeout(400)
+def test_what_was_counted_wrong_is_put_right_and_all_else_stands(kept: dict[str, Any]) -> None:
+    """Every pass of wake, or every signal of a series, for a thousand FLOPs an event too many."""
+    wrong = copy.deepcopy(kept)
+    for row in wrong["rows"]:
+        for own in row["seeds_values"].values():
+            own["flops_per_event"] += 1000.0
+            if kept["asked"] and own.get("wake_flops_per_event") is not None:
+                own["wake_flops_per_event"] += 1000.0
+            if not kept["asked"] and row["kind"] == "policy":
+                own["sleep_flops_per_event"] += 1000.0
+    for before, after in zip(kept["rows"], recount(wrong, "here")["rows"], strict=True):
+        for name in set(before) - {"seeds_values"}:
+            if name in COSTS:
+                assert _alike(before[name], after[name]), before["name"]
+            elif name != "sleep_share_interval":
+                assert after[name] == before[name], name
+
+
+def test_it_is_written_where_it_is_kept(
+    kept: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "tiny.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(recounting.resources, "files", lambda package: tmp_path)
+    recounting.main(["tiny"])
+    text = (results / "tiny.json").read_text()
+    assert text.count("\n") == 1  # in one line, as it was
+    assert json.loads(text)["rows"][0]["name"] == "fixed-1"
+    assert "tiny fixed-1: " in capsys.readouterr().out
+
+
+def test_models_that_no_recipe_trains_are_refused(kept: dict[str, Any]) -> None:
+    loose = copy.deepcopy(kept)
+    loose["recipe"]["models"] |= {"recipe": "", "paths": ["m.safetensors"]}
+    with pytest.raises(InputError, match=r"\[models\] recipe: missing"):
+        recount(loose, "here")
