@@ -64,8 +64,8 @@ COLUMNS = ("row", "online", "score", "to fixed", "mean passes", "FLOPs / event",
            "share", "regret", "to shuffled", "to hull")  # fmt: skip
 
 
-MATCHED = ("row", "score", "to the policy", "FLOPs / event", "of them wake", "knob", "bytes held",
-           "training tokens", "training FLOPs", "tried", "tuning FLOPs")  # fmt: skip
+MATCHED = ("row", "score", "to the policy", "FLOPs / event", "of them wake", "us / event", "knob",
+           "bytes held", "training tokens", "training FLOPs", "tried", "tuning FLOPs")  # fmt: skip
 
 
 def _matched_cells(row: Mapping[str, Any]) -> list[str]:
@@ -82,6 +82,7 @@ def _matched_cells(row: Mapping[str, Any]) -> list[str]:
         _mean(*beside, "+.4f"),
         quantity(row["flops_per_event"]),
         counted("wake_flops_per_event"),
+        counted("seconds_per_event", lambda seconds: f"{1e6 * seconds:.0f}"),
         counted("knob", "{:g}".format),
         counted("resident_bytes"),
         counted("training_tokens"),

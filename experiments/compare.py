@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from adaptive_sleep.bundled import locate
 from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.experiments.compare_models import models_of, trained
 from adaptive_sleep.experiments.compare_rows import make_rows, read_rows
@@ -26,11 +27,11 @@ from adaptive_sleep.experiments.comparing import Comparison, read_comparison
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.jobs import one_thread, side_by_side
 from adaptive_sleep.experiments.matched_reading import beside_policy, plain_name, read_matched
-from adaptive_sleep.experiments.report import write_report
 from adaptive_sleep.experiments.reproduce import Report, commit, interval
 from adaptive_sleep.experiments.runs import versions
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.manifest import write_atomically
+from adaptive_sleep.streams.recording import Recording
 
 CLAIM = "comparison.json"
 
@@ -66,7 +67,7 @@ def compare(
     on_progress: Report | None = None,
 ) -> dict[str, Any]:
     """Run a comparison in the folder `out`, in `jobs` processes of one thread (default: one per
-    core); write NAME.json and NAME.html there, and return what is in the first.
+    core); write NAME.json and its page, NAME.html, there, and return what is in the first.
 
     `quick`: one seed, on the recipe's quick model, fewer samples, one control, no changes. Models
     of a training recipe are trained where they are not yet, in `out`/seed-S/model, as `reproduce`
@@ -74,6 +75,8 @@ def compare(
     taken up by another recipe (more targets, say) of the same models. Raises InputError for a wrong
     recipe, and for a folder that holds something else.
     """
+    from adaptive_sleep.experiments.report_comparison import write_comparison  # which reads this
+
     file, begun = find_recipe(recipe), time.perf_counter()
     plan, folder = read_comparison(file), Path(out)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -100,13 +103,7 @@ def compare(
         "wall_seconds": time.perf_counter() - begun,
     }
     write_atomically(folder / f"{file.stem}.json", (json.dumps(result, indent=1) + "\n").encode())
-    first = done[min(done)]
-    write_report(
-        [Path(run) for run in first.found.runs],
-        folder / f"{file.stem}.html",
-        title=f"{file.stem}: seed {min(done)} of {len(done)}",
-        reading=result["reading"],
-    )
+    write_comparison(folder, folder / f"{file.stem}.html")
     return result
 
 
@@ -147,12 +144,20 @@ def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:
         "max_passes": most,
         "asked": all(one.asked for one in found.values()),
         "windows": {str(seed): one.windows for seed, one in found.items()},
+        "recording_sha256": _recording_hash(plan),
         "models": {str(seed): done[seed].model for seed in seeds},
         "model_hashes": {str(seed): done[seed].model_hash for seed in seeds},
         "seconds": {str(seed): done[seed].seconds for seed in seeds},
         "versions": versions(),
         "recipe": msgspec.to_builtins(plan),
     }
+
+
+def _recording_hash(plan: Comparison) -> str | None:
+    """The hash of the recording that is compared on; None for a task, whose streams are made."""
+    if plan.recording is None:
+        return None
+    return Recording.open(locate("recordings", plan.recording.path)).sha256
 
 
 def _left_out(found: Mapping[int, Found], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

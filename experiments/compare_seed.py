@@ -32,15 +32,14 @@ from adaptive_sleep.streams.tasks.task import Part
 @dataclass(frozen=True)
 class Found:
     """What a seed found: rows on the test stream, rows by change, correlation of each signal with
-    the oracle's passes, windows that were slept on, the run folders of a report, whether anything
-    is `asked` (the score is the share of windows all right, else minus the loss), and what could
-    not be run at the cost of a target, with the reason."""
+    the oracle's passes, windows that were slept on, whether anything is `asked` (the score is the
+    share of windows all right, else minus the loss), and what could not be run at the cost of a
+    target, with the reason."""
 
     rows: Rows
     changes: dict[str, Rows]
     signals: dict[str, float | None]
     windows: int
-    runs: tuple[str, ...]
     asked: bool
     unmatched: dict[str, str] = field(default_factory=dict)
 
@@ -73,7 +72,6 @@ def run_seed(
     forks, judge = test.forks("forks").table, Judge(choices, known, table)
     rows = judge.rows(test, forks, recipe.control_seeds[: 1 if quick else None])
     changes = {} if quick else dict(_changes(recipe, test, streams, seed, judge))
-    shown = [name for name, row in rows.items() if row.kind in ("fixed", "policy")]
     unmatched: dict[str, str] = {}
     if recipe.baselines:
         here = market(tried, test, seed, quick=quick, fitted=fit_flops)
@@ -84,7 +82,6 @@ def run_seed(
         changes,
         correlations(forks, recipe.tolerance),
         forks.select("stream", "window").n_unique(),
-        tuple(str(test.folder / name) for name in shown),
         asks(fixed[1]),
         unmatched,
     )

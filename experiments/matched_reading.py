@@ -35,19 +35,29 @@ def beside_policy(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows, those at matched cost with their place beside the policy that did best on
     validation at their target: `difference_to_policy`, a row's score less the policy's, and its
     interval over seeds (None for the policy itself), and whether it is as `roomy`, which the second
-    table is of: no more than 1.1 times the policy's resident bytes. None where no policy is."""
+    table is of: no more than 1.1 times the policy's resident bytes. None where no policy is.
+
+    Each has the `smallest_effect` that the seeds could have told from none: half of the interval of
+    that difference, of other rows of that to fixed(max_passes); None where there is none."""
     told: list[dict[str, Any]] = []
     for row in rows:
-        found = dict(row)
+        found = {**row, "smallest_effect": _half(row.get("difference_interval"))}
         if row.get("target") is not None:
             here = [one for one in rows if one.get("target") == row["target"]]
             ours = _chosen(here) if any(_told(one) for one in here) else None
             differences = None if ours is None or ours is row else _differences(row, ours)
             found["difference_to_policy"] = differences and float(np.mean(differences))
-            found["difference_to_policy_interval"] = differences and interval(differences)
+            beside = interval(differences) if differences else None
+            found["difference_to_policy_interval"] = beside
+            found["smallest_effect"] = _half(beside)
             found["roomy"] = None if ours is None else as_roomy(_spent(ours), _spent(row))
         told.append(found)
     return told
+
+
+def _half(ends: Sequence[float] | None) -> float | None:
+    """Half of an interval; None of none, and of a row beside itself."""
+    return None if ends is None else (ends[1] - ends[0]) / 2 or None
 
 
 def _best(rows: Sequence[Row], target: float) -> list[str]:
@@ -68,7 +78,7 @@ def _best(rows: Sequence[Row], target: float) -> list[str]:
     said = [
         f"At {target:g} times the plain hybrid, the policy that was best on validation and the "
         "baseline that is best on the test: "
-        f"{', '.join(shown)}; difference {_gap(ours, other)}."
+        f"{', '.join(shown)}; difference {_gap(ours, other)}{_seen(ours, other)}."
     ]
     if not any(own.get("by_reach") for row in here for own in row["seeds_values"].values()):
         return said  # a recording, or kept by an earlier version
@@ -176,6 +186,12 @@ def _gap(ours: Row, other: Row, key: str = "score") -> str:
     """The mean difference of two rows over seeds, and its interval."""
     differences = _differences(ours, other, key)
     return f"{signed(float(np.mean(differences)))}{spread(interval(differences))}"
+
+
+def _seen(ours: Row, other: Row) -> str:
+    """The smallest difference of two rows that their seeds could have told from none."""
+    least = _half(interval(_differences(ours, other)))
+    return "" if least is None else f", where less than {least:.4f} cannot be told from none"
 
 
 def _differences(ours: Row, other: Row, key: str = "score") -> list[float]:

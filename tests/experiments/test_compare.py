@@ -265,7 +265,9 @@ def test_a_second_time_nothing_is_run_again(found: dict[str, Any], place: Path) 
     assert before == {p: p.stat().st_mtime_ns for p in (place / "out").rglob("trace.parquet")}
     held = json.loads((place / "out" / "tiny.json").read_text())
     assert held["rows"] == json.loads(json.dumps(found["rows"]))
-    assert "plotly" in (place / "out" / "tiny.html").read_text(encoding="utf-8")
+    page = (place / "out" / "tiny.html").read_text(encoding="utf-8")
+    assert "plotly" in page
+    assert "apache.parquet" in page  # the page of the comparison, with its tables
 
 
 def test_the_folder_of_a_reproduction_may_be_gone_on_in(tmp_path: Path) -> None:
