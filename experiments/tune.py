@@ -35,6 +35,7 @@ from adaptive_sleep.experiments.tune_storage import (
     HEARTBEAT,
     close,
     exists,
+    lost,
     open_storage,
     open_study,
     quiet,
@@ -127,7 +128,7 @@ def tune(
         raise InputError(f"trials={trials}: at least 1")
     models = models_of(plan, quick)
     order.space.check({})
-    with quiet(), one_thread():
+    with quiet(), one_thread(), lost(storage):
         kept = open_storage(storage, heartbeat=heartbeat, grace=grace)
         try:
             held = open_study(kept, order.name, 1 + pareto, order.is_of())
@@ -259,16 +260,16 @@ def _test(study: optuna.Study, storage: RDBStorage, bench: TuneBench, best: Froz
     def replayed(trial: optuna.Trial) -> float:
         written, window = best.user_attrs["written"], best.user_attrs["window"]
         key = hashlib.sha256(f"{written} {window}".encode()).hexdigest()[:8]
-        runs = {}
+        runs, specs = {}, {}
         for seed, one in bench.seeds.items():
-            spec = PolicyEntry("", written).written(one.files)
+            specs[seed] = spec = PolicyEntry("", written).written(one.files)
             runs[seed] = bench.test(seed, spec, window, f"tuned-{key}")
         for attribute, value in {
             "spec": best.user_attrs["spec"],
             "trial": best.number,
             "score": float(np.mean([it.score for it in runs.values()])),
             "flops_per_event": per_event({str(seed): it for seed, it in runs.items()}),
-            "by_seed": {str(seed): asdict(it) for seed, it in runs.items()},
+            "by_seed": {str(s): {"spec": specs[s], **asdict(it)} for s, it in runs.items()},
         }.items():
             trial.set_user_attr(attribute, value)
         return float(np.mean([it.loss for it in runs.values()]))

@@ -104,7 +104,21 @@ def _opened(url: URL, heartbeat: int, grace: int) -> RDBStorage:
 
 def _first_line(error: BaseException) -> str:
     deepest = getattr(error, "orig", None) or error.__cause__ or error
-    return f"{type(deepest).__name__}: {str(deepest).strip().splitlines()[0]}"
+    first = next(iter(str(deepest).strip().splitlines()), "")
+    return f"{type(deepest).__name__}: {first}" if first else type(deepest).__name__
+
+
+@contextmanager
+def lost(url: str) -> Iterator[None]:
+    """Raise InputError, naming the storage, where it fails in the midst of a study."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise InputError(
+            f"storage={make_url(url).render_as_string()!r}: failed ({_first_line(error)}); trials "
+            "that it holds are kept: see that it is there and can be written, and give the same "
+            "command again"
+        ) from error
 
 
 def _unreachable(url: URL, why: str) -> InputError:

@@ -6,7 +6,6 @@ What the policies are worth is not tested here; that the figures are the runs' o
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import optuna
 import pytest
+from postgres_server import new_database
 from run_cases import answering_model, make_series, series_model
 
 from adaptive_sleep.checkpoint import save_model
@@ -382,19 +382,11 @@ def test_loading_the_command_loads_no_optuna() -> None:
     assert done.stdout.strip() == "[]"
 
 
-SERVER = "ADAPTIVE_SLEEP_TEST_POSTGRESQL"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(SERVER not in os.environ, reason=f"{SERVER} names no PostgreSQL database")
-def test_a_server_keeps_a_study_as_a_file_does(place: Path, tmp_path: Path) -> None:
-    name = f"tiny-{os.getpid()}"
-    found = tune(
-        place / "tiny.toml", os.environ[SERVER], quick=True, trials=4, study=name,
-        out=tmp_path / "out",
-    )  # fmt: skip
-    same = tune(
-        place / "tiny.toml", kept(tmp_path), quick=True, trials=4, study=name,
-        out=tmp_path / "out",
-    )  # fmt: skip
+@pytest.mark.services
+def test_a_server_keeps_a_study_as_a_file_does(place: Path, tmp_path: Path, postgres: str) -> None:
+    server = new_database(postgres, "tiny")
+    found, same = (
+        tune(place / "tiny.toml", url, quick=True, trials=4, out=tmp_path / "out")
+        for url in (server, kept(tmp_path))
+    )
     assert found == same

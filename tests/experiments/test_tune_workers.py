@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
@@ -17,6 +18,7 @@ from adaptive_sleep.experiments import tune_workers
 from adaptive_sleep.experiments.tune_storage import (
     close,
     exists,
+    lost,
     open_storage,
     open_study,
     quiet,
@@ -209,6 +211,16 @@ def test_a_study_of_something_else_is_refused(url: str) -> None:
     theirs.optimize(square, n_trials=1)
     with pytest.raises(InputError, match="was not begun by"):
         open_study(storage, "theirs", 1, {"of": "tests"})
+
+
+def test_a_storage_that_fails_in_the_midst_of_a_study_is_one_error(url: str) -> None:
+    storage, _ = opened(url)
+    sql(storage, "ALTER TABLE studies RENAME TO gone")
+    with pytest.raises(InputError, match=r"^storage='\w+://.*: failed \(.*studies"), lost(url):
+        open_study(storage, "other", 1, {"of": "tests"})
+    sql(storage, "ALTER TABLE gone RENAME TO studies")
+    with pytest.raises(InputError, match=r"failed \(StorageInternalError\)"), lost(url):
+        raise StorageInternalError  # without a word
 
 
 @pytest.mark.parametrize(
