@@ -181,7 +181,7 @@ def test_matched_often_asks_often_enough_for_a_loop_to_cost_more_than_a_pass() -
     cheapest = forward_flops(once, holds, batch, 1)
     (target,) = comparison.targets
     assert forward_flops(once, holds, batch, 2) < target * cheapest
-    assert forward_flops(loops, holds, batch, 1) > 1.4 * target * cheapest
+    assert forward_flops(loops, holds, batch, 1) > 1.3 * target * cheapest
 
 
 @pytest.mark.timeout(400)  # where other work has the cores
