@@ -17,6 +17,7 @@ from .errors import InputError, nearest
 from .events import Channel
 from .manifest import new_folder
 from .nab import USUAL
+from .rows import MOST_NS
 from .writer import RecordingWriter
 
 _SECOND = 1_000_000_000
@@ -49,6 +50,12 @@ def record_arrays(
     names = tuple(channels) or tuple(f"c{i}" for i in range(width))
     if len(names) != width:
         raise InputError(f"channels: {len(names)} names, but {path} has {width} columns")
+    count = sum(map(len, rows))
+    if count * step > MOST_NS:
+        raise InputError(
+            f"step_seconds={step_seconds}: {count} rows would end after the year 2262, which int64 "
+            f"nanoseconds cannot hold; at most {MOST_NS / _SECOND / count:g}"
+        )
     layout = [Channel(name) for name in names]
     values = np.concatenate(rows)
     if any(label is not None for label in labels):

@@ -17,6 +17,7 @@ from .errors import InputError
 from .events import Block, Cause, Events, Piece
 from .recording import Recording
 from .room import Room
+from .rows import rows_within
 
 TARGET = "target"  # the label channel of a recording of tokens that says what is asked
 _FAR = np.iinfo(np.int64).max
@@ -214,7 +215,8 @@ class _Reader:
     """Reads ahead through the blocks of a recording."""
 
     def __init__(self, recording: Recording, start: int, stop: int) -> None:
-        self._blocks = recording.blocks(start=start, stop=stop, rows=_BUFFER_ROWS)
+        self._rows = rows_within(len(recording.channels), _BUFFER_ROWS)
+        self._blocks = recording.blocks(start=start, stop=stop, rows=self._rows)
         self._inputs = [i for i, c in enumerate(recording.channels) if c.role != "label"]
         self._series = recording.kind == "series"
         self._target = _target_column(recording)
@@ -225,7 +227,7 @@ class _Reader:
         """A buffer from `row` on, of at least `rows` rows or up to the end."""
         parts = [] if self._buffer is None else [self._buffer.after(row)]
         end = parts[0].end if parts else row
-        while end < self._stop and (end - row < rows + _BUFFER_ROWS // 2):
+        while end < self._stop and (end - row < rows + self._rows // 2):
             block = next(self._blocks)
             values = None
             if self._series and block.values is not None:

@@ -21,7 +21,7 @@ import psutil
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .events import Channel
+from .events import Channel, checked_name
 from .writer import RecordingWriter
 
 HOST_CHANNELS: tuple[Channel, ...] = (
@@ -164,10 +164,16 @@ def record_host(
 
     `label_files` maps a label channel to a file whose first line names the category at each sample.
     `on_progress(seconds_so_far, rows)` is called after each sample. `stop`, and Ctrl-C, end it
-    early with all that was sampled. Raises InputError for a bad rate or an existing folder.
+    early with all that was sampled. Raises InputError for a bad rate, less time than a sample
+    needs, a stream without a name, or an existing folder.
     """
+    stream = checked_name(stream)
     if not (0 < hz <= 100) or not (seconds > 0 and math.isfinite(seconds)):
         raise InputError(f"seconds={seconds}, hz={hz}: seconds > 0, and hz above 0 and up to 100")
+    if round(seconds * hz) < 1:
+        raise InputError(
+            f"seconds={seconds}, hz={hz}: no sample falls in; at least {1 / hz:g} seconds"
+        )
     files = dict(label_files or {})
     labels = [Channel(name, role="label", unit="category") for name in files]
     waiter = stop or threading.Event()

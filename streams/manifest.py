@@ -132,24 +132,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
 
 
-def check_channels(kind: Kind, channels: tuple[Channel, ...]) -> None:
-    """Raise InputError unless the channels can be the columns of a recording of this kind."""
-    if kind == "tokens" and any(channel.role != "label" for channel in channels):
-        raise InputError("channels: a recording of tokens has label channels only")
-    if kind == "series" and not any(channel.role == "observed" for channel in channels):
-        raise InputError("channels: a series needs at least 1 observed channel")
-    seen: set[str] = set()
-    for channel in channels:
-        if channel.name in RESERVED or not channel.name or channel.name in seen:
-            raise InputError(
-                f"channel {channel.name!r}: a name is not empty, given once, "
-                f"and none of {', '.join(RESERVED)}"
-            )
-        if channel.delay_ns < 0:
-            raise InputError(f"channel {channel.name!r}: delay_ns={channel.delay_ns}: at least 0")
-        seen.add(channel.name)
-
-
 def recording_sha256(manifest: Manifest, shards: tuple[Shard, ...]) -> str:
     """Hash of what a recording says: its schema and the hashes of `shards`, in order."""
     described = (
@@ -205,21 +187,55 @@ def write_file(target: Path, data: bytes) -> Path:
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes `out` on a clean exit, and is gone on any other.
+    """A folder beside `out` that becomes `out` on a clean exit, and is gone on any other, with the
+    parent folders that were made for it.
 
-    Raises InputError if `out` exists and is no empty folder.
+    Raises InputError if `out` exists and is no empty folder, or is one that nothing can replace;
+    AdaptiveSleepError if it became one meanwhile.
     """
-    refuse_existing(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.parent / f".{out.name}.{os.getpid()}{TEMPORARY}"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    target = _replaceable(out)
+    made: list[Path] = []
+    beside = target.parent / f".{target.name}.{os.getpid()}{TEMPORARY}"
     try:
+        try:
+            _make_parents(target, made)
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.mkdir()
+        except OSError as error:
+            raise InputError(f"{out}: cannot be made there: {error.strerror}") from None
         yield beside
-        os.replace(beside, out)
-        sync_folder(out.parent)
-    finally:
+        try:
+            os.replace(beside, target)
+        except OSError as error:
+            raise AdaptiveSleepError(f"{out}: cannot be put in place: {error.strerror}") from error
+        sync_folder(target.parent)
+    except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
+        for parent in reversed(made):
+            with contextlib.suppress(OSError):  # what is not empty is no longer ours alone
+                parent.rmdir()
+        raise
+
+
+def _replaceable(out: Path) -> Path:
+    """Where `out` leads, links followed; raises InputError unless a folder can be put there."""
+    refuse_existing(out)
+    try:
+        target = out.resolve()
+    except (OSError, RuntimeError) as error:  # links that go in a circle
+        raise InputError(f"{out}: leads nowhere: {error}") from None
+    if os.path.ismount(target) or (target.exists() and target.samefile(Path.cwd())):
+        what = "where a disk is mounted" if os.path.ismount(target) else "the working folder"
+        raise InputError(f"{out}: {what} cannot be replaced; name a folder within it")
+    return target
+
+
+def _make_parents(target: Path, made: list[Path]) -> None:
+    """Make the parent folders of `target` that are missing, and add each to `made`."""
+    missing = [parent for parent in target.parents if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(exist_ok=True)
+        made.append(parent)
 
 
 @contextlib.contextmanager

@@ -35,8 +35,8 @@ def record_nab(
     `windows` is the benchmark's JSON: a list of [first, last] times (both within) by the name of
     the file, with or without its folder. When a label becomes available is one number in a
     recording: after the longest of these windows, by when each of them has ended. Raises
-    InputError, and leaves nothing behind, for a file that is not in `windows`, a damaged one, or
-    an existing `out`.
+    InputError, and leaves nothing behind, for a file that is not in `windows`, a damaged one, files
+    without a row, or an existing `out`.
     """
     paths = [Path(file) for file in files]
     if not paths:
@@ -61,12 +61,16 @@ def record_nab(
         new_folder(Path(out)) as folder,
         RecordingWriter(folder, kind="series", channels=layout, provenance=provenance) as writer,
     ):
+        rows = 0
         for path in paths:
             for batch in batches(path, ["timestamp", "value"]):
+                rows += len(batch.frame)
                 at = times(batch, "timestamp", None, None)
                 inside = _inside(at, found[path])
                 values = np.stack([numbers(batch, "value"), inside.astype(np.float32)], 1)
                 writer.append(path.stem, at, values=values)
+        if not rows:
+            raise InputError(f"{paths[-1]}: no rows, so there is nothing to record")
     return Path(out)
 
 

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from .errors import InputError, IntegrityError
+from .errors import AdaptiveSleepError, InputError, IntegrityError
 from .events import Block, Channel
 from .manifest import (
     Kind,
@@ -55,8 +55,7 @@ class Recording:
         schema is newer. A last shard that was cut off is left out, with a warning that names it.
         """
         folder = Path(path)
-        manifest = read_manifest(folder)
-        shards, left_out = _whole_shards(folder, manifest, verify)
+        manifest, shards, left_out = _settled(folder, verify)
         if left_out and not shards:
             raise IntegrityError(f"{folder}: {left_out[0]}, its only shard, is cut off")
         orphans = unnamed_files(folder, manifest)
@@ -99,9 +98,11 @@ class Recording:
         return tuple(channel for channel in self.channels if channel.role == "label")
 
     def scan(self) -> pl.LazyFrame:
-        """All rows in arrival order, lazily."""
+        """All rows in arrival order, lazily. Raises AdaptiveSleepError as `blocks` does."""
         if not self._shards:
             return pl.LazyFrame(schema=self._schema())
+        for shard in self._shards:
+            self._refuse_merged(shard)
         return pl.scan_parquet([self.path / shard.file for shard in self._shards], glob=False)
 
     def blocks(
@@ -110,6 +111,8 @@ class Recording:
         """Rows `start` to `stop` (default: the last) in blocks of at most `rows`.
 
         Holds one shard in memory at a time; a block does not reach over the end of its shard.
+        Raises IntegrityError for a damaged shard, AdaptiveSleepError where the recording was still
+        being written when it was opened, and its writer has merged the shard since.
         """
         if start < 0 or rows < 1:
             raise InputError(f"start={start}, rows={rows}: start is at least 0 and rows at least 1")
@@ -166,10 +169,20 @@ class Recording:
         try:
             frame = pl.scan_parquet(path, glob=False).slice(offset, rows).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
+            self._refuse_merged(shard)
             raise IntegrityError(f"{path}: cannot be read: {error}") from error
         if dict(frame.schema) != self._schema() or len(frame) != rows:
             raise IntegrityError(f"{path}: columns or rows differ from the manifest")
         return frame
+
+    def _refuse_merged(self, shard: Shard) -> None:
+        """Raise AdaptiveSleepError where a writer has put another shard in the place of this."""
+        if (self.path / shard.file).exists() or shard in read_manifest(self.path).shards:
+            return
+        raise AdaptiveSleepError(
+            f"{self.path}: was being written when it was opened, and its writer has merged "
+            f"{shard.file} with others since; open it again"
+        )
 
     def _block(self, frame: pl.DataFrame, start: int) -> Block:
         index = frame["stream"].cast(pl.Enum(self.streams)).to_physical()
@@ -187,6 +200,18 @@ class Recording:
             values=values,
             tokens=tokens,
         )
+
+
+def _settled(folder: Path, verify: bool) -> tuple[Manifest, tuple[Shard, ...], tuple[str, ...]]:
+    """The manifest with its shards as below; read again where a writer merges them meanwhile."""
+    manifest = read_manifest(folder)
+    while True:
+        try:
+            return manifest, *_whole_shards(folder, manifest, verify)
+        except (IntegrityError, FileNotFoundError):
+            before, manifest = manifest, read_manifest(folder)
+            if manifest.shards[: len(before.shards)] == before.shards:  # no writer's doing
+                raise
 
 
 def _whole_shards(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,8 @@ from .events import Channel
 from .manifest import Kind, Manifest
 
 MOST_NS = int(np.iinfo(np.int64).max)
+BUFFER_BYTES = 128 << 20  # of rows that wait to be written, or to be cut
+_ROW_BYTES = 24  # stream, sequence and time of a row
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,14 @@ def checked_names(streams: Sequence[str] | pl.Series, count: int) -> pl.Series:
     return named
 
 
+def rows_within(channels: int, most: int) -> int:
+    """How many rows of so many channels a buffer holds: `most`, or what fits `BUFFER_BYTES`."""
+    return max(1, min(most, BUFFER_BYTES // (4 * channels + _ROW_BYTES)))
+
+
 def checked_time(time_ns: ArrayLike) -> NDArray[np.int64]:
     """`[n]` int64; raises InputError unless these are integers that fit."""
-    time = np.atleast_1d(np.asarray(time_ns))
+    time = np.atleast_1d(_array("time_ns", time_ns, "[n] int64 nanoseconds"))
     if time.ndim != 1 or (time.dtype.kind not in "iu" and len(time)):
         raise InputError(f"time_ns: {time.dtype} {list(time.shape)}; give [n] int64 nanoseconds")
     if time.dtype.kind == "u" and len(time) and time.max() > MOST_NS:
@@ -58,20 +66,45 @@ def checked_time(time_ns: ArrayLike) -> NDArray[np.int64]:
     return time.astype(np.int64)
 
 
+def _array(field: str, given: ArrayLike, wanted: str) -> NDArray[Any]:
+    """An array of what was given, without a mask; raises InputError for what is none."""
+    if isinstance(given, list | tuple) and any(isinstance(x, np.ma.MaskedArray) for x in given):
+        given = np.ma.array(given)  # else what is masked in them would be taken as it stands
+    try:
+        array: Any = np.asanyarray(given)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"{field}: {error}; give {wanted}") from None
+    if not isinstance(array, np.ma.MaskedArray):
+        return np.asarray(array)
+    if not np.ma.is_masked(array):
+        return np.asarray(array.data)
+    if field == "values" and array.dtype.kind in "fiub":
+        return np.asarray(np.ma.filled(array.astype(np.float64), np.nan))
+    raise InputError(f"{field}: some are masked; give {wanted}, each of them there")
+
+
 def checked_values(
     values: ArrayLike | None, count: int, channels: Sequence[Channel], kind: Kind
 ) -> NDArray[np.float32]:
-    """`[count, C]` float32; raises InputError for another shape or an infinite value.
+    """`[count, C]` float32, what is masked as NaN; raises InputError for another shape, what is no
+    real number, or an infinite value.
 
     A recording of tokens may leave its labels out; they are then missing.
     """
     width = len(channels)
+    wanted = f"[{count}, {width}] real numbers, NaN for missing"
     if values is None:
         if kind == "series":
             raise InputError(f"values: none given; [{count}, {width}] are needed")
         return np.full((count, width), np.nan, np.float32)
-    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused below
-        array = np.array(values, dtype=np.float64).astype(np.float32)
+    given = _array("values", values, wanted)
+    if given.dtype.kind not in "fiubO":
+        raise InputError(f"values: {given.dtype} {list(given.shape)}; give {wanted}")
+    try:
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused below
+            array = given.astype(np.float64).astype(np.float32)
+    except (ValueError, TypeError, OverflowError) as error:  # of objects
+        raise InputError(f"values: {error}; give {wanted}") from None
     if array.shape != (count, width) and not (count == 1 and array.shape == (width,)):
         raise InputError(
             f"values: shape {list(array.shape)}; {count} events of {width} channels are "
@@ -98,7 +131,7 @@ def checked_tokens(
         return None
     if tokens is None:
         raise InputError("tokens: none given; a recording of tokens needs them")
-    array = np.atleast_1d(np.asarray(tokens))
+    array = np.atleast_1d(_array("tokens", tokens, f"[{count}] integers"))
     if array.shape != (count,) or (array.dtype.kind not in "iu" and count):
         raise InputError(f"tokens: {array.dtype} {list(array.shape)}; {count} integers are needed")
     array = array.astype(np.int64)

@@ -5,10 +5,12 @@ What the columns mean is in `tables` and `eventlog`.
 
 from __future__ import annotations
 
+import csv
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn, get_args
+from typing import Literal, NoReturn
 
 import numpy as np
 import polars as pl
@@ -22,7 +24,8 @@ _BATCH_ROWS = 65_536
 _MOST_US = np.iinfo(np.int64).max // 1_000 - 1
 _NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
-_ISO_OFFSET = ("%Y-%m-%dT%H:%M:%S%.f%#z",)
+_ISO_OFFSET = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
+_TOO_FINE = r"\.\d{10}"  # a fraction that nanoseconds cannot hold, which polars cuts off silently
 
 
 @dataclass(frozen=True)
@@ -74,17 +77,20 @@ def frame_batches(frame: pl.LazyFrame, name: str, columns: Sequence[str]) -> Ite
 def batches(file: Path, columns: Sequence[str]) -> Iterator[Batch]:
     """The named columns of `file`, batch by batch in order; CSV columns are text.
 
-    A CSV row in which nothing stands is passed over, as a blank line is.
+    A CSV row in which nothing stands is passed over, as a blank line is. Raises InputError for a
+    file that cannot be read, or a CSV row of more or fewer values than its header.
     """
     lazy = _scan(file)
     if not _is_csv(file):
         lazy = lazy.select(columns)  # a CSV is read whole: else rows that are too long go unseen
-    first = 0
+    first, counted = 0, not _is_csv(file)
     iterator = iter(lazy.collect_batches(chunk_size=_BATCH_ROWS, lazy=True))
     while True:
         try:
             frame = next(iterator, None)
         except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+            if _is_csv(file):
+                _count_fields(file)
             raise InputError(f"{file}: cannot be read: {_brief(error)}") from error
         if frame is None:
             return
@@ -93,6 +99,10 @@ def batches(file: Path, columns: Sequence[str]) -> Iterator[Batch]:
         if _is_csv(file):
             filled = frame.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
             frame, rows = frame.filter(filled), rows[filled.to_numpy()]
+            # Polars fills up a row that is too short, so its last value is missing.
+            if not counted and frame[:, -1].null_count():
+                _count_fields(file)
+                counted = True
         yield Batch(file, rows, frame.select(columns))
 
 
@@ -147,6 +157,25 @@ def category_codes(text: pl.Series, known: dict[str, int]) -> NDArray[np.float32
     return codes.to_numpy().astype(np.float32)
 
 
+def check_times(time_format: str | None, time_unit: TimeUnit | None) -> None:
+    """Raise InputError for a unit that there is not, a format beside one, or one that drops a zone
+    that it reads."""
+    if time_unit is not None and time_unit not in _NS:
+        raise InputError(
+            f"time_unit={time_unit!r}: one of {', '.join(_NS)}{nearest(str(time_unit), _NS)}"
+        )
+    if time_unit is not None and time_format is not None:
+        raise InputError(
+            f"time_format={time_format!r} and time_unit={time_unit!r}: give one of them, the "
+            "format of what is written or the unit of a number"
+        )
+    if time_format is not None and "%Z" in time_format.replace("%%", ""):
+        raise InputError(
+            f"time_format={time_format!r}: %Z reads the name of a zone and drops it; use %z, which "
+            "reads an offset such as +0100"
+        )
+
+
 def times(
     batch: Batch, column: str, time_format: str | None, time_unit: TimeUnit | None
 ) -> NDArray[np.int64]:
@@ -155,8 +184,7 @@ def times(
     Text is ISO 8601, or as `time_format` (strftime) says, or a number of `time_unit` since 1970.
     Times without an offset are UTC.
     """
-    if time_unit is not None and time_unit not in _NS:
-        raise InputError(f"time_unit={time_unit!r}: one of {', '.join(get_args(TimeUnit))}")
+    check_times(time_format, time_unit)
     series = batch.frame[column]
     if series.dtype == pl.String:
         series = _stripped(series)
@@ -174,7 +202,9 @@ def times(
     wrong = parsed.is_null().arg_true()
     if len(wrong):
         told = f"a number of {time_unit}" if time_unit else time_format
-        told = told or "ISO 8601; else give time_format, or time_unit for a number"
+        told = told or (
+            "ISO 8601, up to 9 digits of a second; else give time_format, or time_unit for a number"
+        )
         batch.refuse(int(wrong[0]), column, f"is no time from 1678 to 2261 (expected: {told})")
     return parsed.to_numpy()
 
@@ -209,6 +239,8 @@ def _written(text: pl.Series, formats: Sequence[str]) -> pl.Series:
         if not left.any():
             break
         asked = text.set(~left, None)
+        if "%.f" in form:
+            asked = asked.set(asked.str.contains(_TOO_FINE), None)
         read, coarse = (
             asked.str.to_datetime(form, time_unit=unit, strict=False, exact=True).cast(pl.Int64)
             for unit in ("ns", "us")
@@ -227,10 +259,56 @@ def _is_csv(file: Path) -> bool:
     return file.suffix.lower() in (".csv", ".tsv")
 
 
+def _separator(file: Path) -> str:
+    return "\t" if file.suffix.lower() == ".tsv" else ","
+
+
+def _count_fields(file: Path) -> None:
+    """Raise InputError for the first row of a CSV that has not as many values as its header.
+
+    Quoted text may hold separators and line breaks. One row is in memory at a time.
+    """
+    separator = _separator(file)
+    wanted, number = 0, 1
+    with file.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
+        for line in lines:
+            took = 1
+            if '"' in line:
+                rows = csv.reader(itertools.chain([line], lines), delimiter=separator)
+                try:
+                    fields = len(next(rows))
+                except csv.Error:  # such as a very long value: nobody can tell
+                    fields = wanted
+                took = rows.line_num
+            else:
+                fields = line.count(separator) + 1 if line.strip("\r\n") else wanted
+            wanted = wanted or fields
+            if fields != wanted:
+                raise InputError(
+                    f"{file}, line {number}: {fields} values, but the header has {wanted}; every "
+                    "row needs as many, and a missing one still has its separator"
+                )
+            number += took
+
+
+def _check_header(file: Path) -> None:
+    """Raise InputError for a header that is no UTF-8, or that has a name twice."""
+    seen: set[str] = set()
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        try:
+            rows = csv.reader(lines, delimiter=_separator(file))
+            header: list[str] = next((row for row in rows if row), [])
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{file}: cannot be read as {file.suffix}: {error}") from None
+    for name in header:
+        if name in seen:
+            raise InputError(f"{file}: two columns are called {name!r}; each needs its own name")
+        seen.add(name)
+
+
 def _scan(file: Path) -> pl.LazyFrame:
     if _is_csv(file):
-        separator = "\t" if file.suffix.lower() == ".tsv" else ","
-        return pl.scan_csv(file, infer_schema=False, separator=separator, glob=False)
+        return pl.scan_csv(file, infer_schema=False, separator=_separator(file), glob=False)
     return pl.scan_parquet(file, glob=False)
 
 
@@ -240,6 +318,8 @@ def _opened(file: Path) -> list[str]:
     if not _is_csv(file) and file.suffix.lower() not in (".parquet", ".pq"):
         raise InputError(f"{file}: a table is .csv, .tsv, .parquet or .pq")
     try:
+        if _is_csv(file):
+            _check_header(file)
         return _scan(file).collect_schema().names()
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read as {file.suffix}: {_brief(error)}") from error

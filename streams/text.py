@@ -13,6 +13,7 @@ import numpy as np
 
 from .errors import InputError
 from .manifest import new_folder
+from .rows import MOST_NS
 from .writer import RecordingWriter
 
 _SECOND = 1_000_000_000
@@ -34,6 +35,11 @@ def record_text(files: Sequence[str | os.PathLike[str]], out: str | os.PathLike[
             raise InputError(f"{path}: no such file")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty, so there is nothing to record")
+        if path.stat().st_size * _SECOND > MOST_NS:
+            raise InputError(
+                f"{path}: {path.stat().st_size} bytes; at one second a byte, int64 nanoseconds "
+                f"hold at most {MOST_NS // _SECOND}; cut it into several files"
+            )
     provenance = {
         "source": "record text",
         "time": "synthetic: 1970-01-01 plus one second per token of the stream",

@@ -6,6 +6,7 @@ A kill at any moment loses only rows that were not flushed. Reading is in `recor
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -26,12 +27,9 @@ from .errors import AdaptiveSleepError, InputError, nearest
 from .events import Channel, checked_name
 from .manifest import (
     NAME,
-    SCHEMA,
-    ChannelEntry,
     Kind,
     Manifest,
     Shard,
-    check_channels,
     held,
     read_manifest,
     refuse_existing,
@@ -46,8 +44,11 @@ from .rows import (
     checked_tokens,
     checked_values,
     columns,
+    rows_within,
 )
+from .schema import check_extension, checked_categories, checked_schema, entries, extended
 
+_SHARD_ROWS = 262_144
 _SMALL_SHARDS = 64  # so many small shards at the end are merged, so that the manifest stays short
 
 
@@ -55,12 +56,13 @@ class RecordingWriter:
     """Writes one recording; use it as a context manager.
 
     A clean exit flushes, compacts and closes; an exception or an interrupt flushes, and what killed
-    the process keeps what was flushed: every `shard_rows` rows and, if given, `flush_seconds`, for
-    which `append` and `tick` look at the clock. With `append`, an existing recording of the same
-    schema goes on after its last whole shard. The folder is held until the writer is closed.
+    the process keeps what was flushed: every `shard_rows` rows (default: 262,144, or what 128 MiB
+    hold) and, if given, `flush_seconds`, for which `append` and `tick` look at the clock. With
+    `append`, an existing recording of the same schema goes on after its last whole shard; a channel
+    may name more categories. The folder is held until the writer is closed.
 
     Raises InputError for an existing path, one that another writer holds, a schema that differs, or
-    bad channels.
+    one that no reader could open; nothing is written then.
     """
 
     def __init__(
@@ -73,28 +75,24 @@ class RecordingWriter:
         vocabulary: int | None = None,
         categories: Sequence[str] = (),
         provenance: Mapping[str, str] | None = None,
-        shard_rows: int = 262_144,
+        shard_rows: int | None = None,
         append: bool = False,
         flush_seconds: float | None = None,
     ) -> None:
-        if shard_rows < 1:
+        if shard_rows is not None and shard_rows < 1:
             raise InputError(f"shard_rows={shard_rows}: a shard holds at least 1 row")
-        if kind == "tokens" and (vocabulary is None or vocabulary < 1 or tokenizer is None):
-            raise InputError("a recording of tokens needs a tokenizer and a vocabulary of >= 1")
-        check_channels(kind, tuple(channels))
-        self.path = Path(path)
-        self.channels = tuple(channels)
-        self._shard_rows = shard_rows
-        self._flush_seconds = flush_seconds
-        wanted = Manifest(
-            schema=SCHEMA,
+        wanted = checked_schema(
             kind=kind,
-            channels=_entries(self.channels),
+            channels=channels,
             tokenizer=tokenizer,
             vocabulary=vocabulary,
-            categories=tuple(categories),
-            provenance=dict(provenance or {}),
+            categories=categories,
+            provenance=provenance,
         )
+        self.path = Path(path)
+        self.channels = tuple(entry.channel() for entry in wanted.channels)
+        self._shard_rows = shard_rows or rows_within(len(self.channels), _SHARD_ROWS)
+        self._flush_seconds = flush_seconds
         with contextlib.ExitStack() as lock:  # let go where the rest fails
             begin = self._resume if append and self._exists() else self._create
             self._manifest = begin(wanted, lock)
@@ -186,15 +184,18 @@ class RecordingWriter:
             self._counts[code] += len(rows)
 
     def name_categories(self, channel: str, categories: Sequence[str]) -> None:
-        """Name the codes 0..n-1 of a label channel; the manifest has them from the next flush."""
-        names = [known.name for known in self.channels if known.role == "label"]
-        if channel not in names:
-            raise InputError(f"no label channel {channel!r}{nearest(channel, names)}")
+        """Name the codes 0..n-1 of a label channel; the manifest has them from the next flush.
+
+        Raises InputError where a code that has a name would lose it.
+        """
+        labels = {known.name: known for known in self.channels if known.role == "label"}
+        if channel not in list(labels):
+            raise InputError(f"no label channel {channel!r}{nearest(str(channel), labels)}")
+        named = checked_categories(f"channel {channel!r}: categories", categories)
+        check_extension(channel, labels[channel].categories, named)
         self.channels = tuple(
-            msgspec.structs.replace(entry, categories=tuple(categories)).channel()
-            if entry.name == channel
-            else entry.channel()
-            for entry in _entries(self.channels)
+            dataclasses.replace(known, categories=named) if known.name == channel else known
+            for known in self.channels
         )
 
     # ---- shards -----------------------------------------------------------------------------
@@ -274,7 +275,7 @@ class RecordingWriter:
     ) -> None:
         manifest = msgspec.structs.replace(
             self._manifest,
-            channels=_entries(self.channels),
+            channels=entries(self.channels),
             streams=tuple(self._index),
             stream_rows=tuple(self._counts),
             rows=sum(shard.rows for shard in shards),
@@ -338,11 +339,7 @@ class RecordingWriter:
         from .recording import Recording  # reading what is there needs the reader
 
         lock.enter_context(held(self.path, "path"))
-        found = read_manifest(self.path)
-        if _schema(found) != _schema(wanted):
-            raise InputError(
-                f"{self.path}: cannot append {_schema(wanted)} to a recording of {_schema(found)}"
-            )
+        named = extended(read_manifest(self.path), wanted, self.path).channels
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said below, with what is done about it
             recording = Recording.open(self.path)
@@ -353,8 +350,9 @@ class RecordingWriter:
                 "(cut off, or never finished)",
                 stacklevel=3,
             )
-        self.channels = recording.channels
-        found = msgspec.structs.replace(recording.trimmed_manifest(), closed=False)
+        self.channels = tuple(entry.channel() for entry in named)
+        kept = recording.trimmed_manifest()
+        found = msgspec.structs.replace(kept, channels=named, closed=False)
         write_manifest(self.path, found)
         for name in dropped:
             (self.path / name).unlink(missing_ok=True)
@@ -393,15 +391,6 @@ def _by_stream(codes: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
     ends = [*first.tolist(), len(codes)]
     pairs = itertools.pairwise(ends)
     return [(code, order[a:b]) for code, (a, b) in zip(present.tolist(), pairs, strict=True)]
-
-
-def _entries(channels: Sequence[Channel]) -> tuple[ChannelEntry, ...]:
-    return tuple(ChannelEntry(c.name, c.role, c.unit, c.categories, c.delay_ns) for c in channels)
-
-
-def _schema(manifest: Manifest) -> tuple[object, ...]:
-    named = tuple((entry.name, entry.role) for entry in manifest.channels)
-    return manifest.kind, named, manifest.tokenizer, manifest.vocabulary, manifest.categories
 
 
 def _next_serial(manifest: Manifest) -> int:

@@ -60,6 +60,11 @@ def test_without_labels_there_is_no_label(tmp_path: Path, arrays: dict[str, np.n
         ({"test": np.array([[1.0, np.inf]] * 2)}, {}, "'c1' is infinite"),
         ({}, {"channels": ["a"]}, "1 names, but .* has 2 columns"),
         ({}, {"step_seconds": 0.0}, "step_seconds=0.0"),
+        (
+            {"train": np.zeros((2000, 2))},
+            {"step_seconds": 5e6},
+            r"step_seconds=5000000.0: 2002 rows would end after the year 2262.*at most 4.60",
+        ),
         ({}, {"parts": []}, "name at least 1 array"),
     ],
 )

@@ -174,8 +174,16 @@ def test_an_interrupt_closes_the_recording(tmp_path: Path) -> None:
     assert recording.rows >= 3
 
 
-@pytest.mark.parametrize(("seconds", "hz"), [(0, 4), (1, 0), (1, 1000), (float("inf"), 4)])
+@pytest.mark.parametrize(
+    ("seconds", "hz"), [(0, 4), (1, 0), (1, 1000), (float("inf"), 4), (0.1, 4)]
+)
 def test_rates_that_make_no_sense_are_refused(tmp_path: Path, seconds: float, hz: float) -> None:
     with pytest.raises(InputError, match="seconds="):
         record_host(tmp_path / "r", seconds=seconds, hz=hz)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_stream_without_a_name_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="stream '': a stream has a name"):
+        record_host(tmp_path / "r", seconds=60, stream="")
     assert not (tmp_path / "r").exists()

@@ -62,6 +62,16 @@ def test_labels_are_of_the_windows_and_come_when_these_have_ended(folder: Path) 
     assert [channel.name for channel in recording.inputs] == ["value"]
 
 
+def test_files_without_a_row_are_refused(folder: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (folder / name).write_text("timestamp,value\n")
+    with pytest.raises(InputError, match=r"b\.csv: no rows, so there is nothing to record"):
+        recorded(folder, "a.csv", "b.csv")
+    assert not (folder / "r").exists()
+    (folder / "b.csv").write_text(CSV)
+    assert recorded(folder, "a.csv", "b.csv").rows == 5
+
+
 @pytest.mark.parametrize(
     ("windows", "told"),
     [

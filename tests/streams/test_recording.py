@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import CHANNELS, write_rows
 
-from adaptive_sleep.streams.errors import InputError, IntegrityError
+from adaptive_sleep.streams import recording as recording_module
+from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, IntegrityError
 from adaptive_sleep.streams.events import Channel
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.streams.writer import RecordingWriter
@@ -225,3 +227,47 @@ def test_a_recording_whose_only_shard_is_cut_off_is_refused(tmp_path: Path) -> N
     part.write_bytes(part.read_bytes()[:-7])
     with pytest.raises(IntegrityError, match=f"{part.name}, its only shard, is cut off"):
         Recording.open(folder)
+
+
+def test_a_recording_that_is_written_on_is_opened_again_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    writer = RecordingWriter(path, kind="series", channels=[Channel("x")])
+    for number in range(2):
+        writer.append("a", number, values=[number])
+        writer.flush()
+    with pytest.warns(UserWarning, match="not closed"):
+        recording = Recording.open(path)
+    blocks = recording.blocks()
+    next(blocks)
+    writer.close()  # merges both shards
+    for read in (lambda: next(blocks), recording.scan, lambda: list(recording.blocks())):
+        with pytest.raises(
+            AdaptiveSleepError, match=r"r: was being written .*; open it again"
+        ) as it:
+            read()
+        assert not isinstance(it.value, IntegrityError)
+    recording = Recording.open(path)
+    assert recording.scan().collect()["x"].to_list() == [0, 1]
+    blocks = recording.blocks()
+    (path / recording.manifest.shards[0].file).unlink()  # nobody's merging
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        next(blocks)
+    with pytest.raises(IntegrityError, match="this shard is missing"):
+        Recording.open(path)
+
+
+def test_shards_that_are_merged_while_they_are_looked_at_are_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = RecordingWriter(tmp_path / "r", kind="series", channels=[Channel("x")])
+    for number in range(2):
+        writer.append("a", number, values=[number])
+        writer.flush()
+    look = recording_module._whole_shards
+
+    def late(*given: Any) -> Any:
+        writer.close()
+        return look(*given)
+
+    monkeypatch.setattr(recording_module, "_whole_shards", late)
+    assert Recording.open(tmp_path / "r").scan().collect()["x"].to_list() == [0, 1]

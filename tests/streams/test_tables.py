@@ -111,6 +111,9 @@ def test_several_files_are_one_recording(table: Path, tmp_path: Path) -> None:
         ("2024-05-06T07:08:09Z", {}, 1_714_979_289_000_000_000),
         ("2024-05-06 07:08:09.123456789", {}, 1_714_979_289_123_456_789),
         ("2024-05-06T09:08:09+02:00", {}, 1_714_979_289_000_000_000),
+        ("2024-05-06T09:08+02:00", {}, 1_714_979_280_000_000_000),
+        ("2024-05-06 07:08Z", {}, 1_714_979_280_000_000_000),
+        ("06.05.2024 07:08 %Z", {"time_format": "%d.%m.%Y %H:%M %%Z"}, 1_714_979_280_000_000_000),
         ("2024-05-06 07:08", {}, 1_714_979_280_000_000_000),
         ("2024-05-06", {}, 1_714_953_600_000_000_000),
         ("06/05/2024 07h08", {"time_format": "%d/%m/%Y %Hh%M"}, 1_714_979_280_000_000_000),
@@ -150,7 +153,14 @@ def test_times_of_several_forms_in_one_column(tmp_path: Path) -> None:
         ((",b,", ",,"), {"stream": "who"}, "line 3, column 'who': None is missing"),
         ((CSV, "when,who,load,knob,state,temp\n"), {}, "no rows"),
         ((CSV, ""), {}, "cannot be read"),
-        (("-2e3,1,ok,7", "1,2,3,4,5,6"), {}, "cannot be read"),
+        (("-2e3,1,ok,7", "1,2,3,4,5,6"), {}, r"t\.csv, line 3: 8 values, but the header has 6"),
+        ((",7", ""), {}, r"t\.csv, line 3: 5 values, but the header has 6"),
+        (("2024-01-01 00:00:01,b,-2e3,1,ok,7", "x"), {}, "line 3: 1 values, but the header has 6"),
+        (("temp", "who"), {}, "two columns are called 'who'"),
+        (("", ""), {"time_unit": "m"}, r"time_unit='m': one of s, ms, us, ns, did you mean 'ms'"),
+        (("", ""), {"time_unit": "s", "time_format": "%Y"}, "time_unit='s': give one of them"),
+        (("", ""), {"time_format": "%Y %Z"}, r"time_format='%Y %Z': .*use %z"),
+        (("00:00:01,", "00:00:01.1234567890,"), {}, r"line 3, column 'when'.*up to 9 digits"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_and_nothing_is_left(
@@ -179,6 +189,33 @@ def test_blank_lines_are_passed_over_and_counted(table: Path, tmp_path: Path) ->
     table.write_text("t,x\n1,1\n\n2,two\n")
     with pytest.raises(InputError, match="line 4, column 'x': 'two'"):
         record_table([table], tmp_path / "s", time="t", time_unit="s")
+
+
+def test_a_short_row_is_found_among_rows_whose_last_value_is_missing(
+    table: Path, tmp_path: Path
+) -> None:
+    whole = 't,note,x\n1,"a, ""b""\nand c",\n\n2,"5 wide",3\r\n3,,\n'
+    table.write_text(whole)
+    given = {"time": "t", "time_unit": "s", "channels": ["x"]}
+    assert Recording.open(record_table([table], tmp_path / "r", **given)).rows == 3
+    table.write_text(whole + "4,5\n")
+    with pytest.raises(InputError, match=r"t\.csv, line 7: 2 values, but the header has 3"):
+        record_table([table], tmp_path / "s", **given)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("text", [b"t,x\xff\n1,2\n", b"t,x\n1,\xff\n"], ids=["header", "body"])
+def test_bytes_that_are_no_utf8_are_refused(table: Path, tmp_path: Path, text: bytes) -> None:
+    table.write_bytes(text)
+    with pytest.raises(InputError, match=r"t\.csv: cannot be read.*(?i:utf-8)"):
+        record_table([table], tmp_path / "r", time="t", time_unit="s")
+    assert nothing_left(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(table: Path, tmp_path: Path) -> None:
+    table.write_bytes(b'\xef\xbb\xbf"t",x\n1,2\n2,\n')
+    record_table([table], tmp_path / "r", time="t", time_unit="s")
+    assert Recording.open(tmp_path / "r").rows == 2
 
 
 def test_numbers_as_times_need_a_unit(table: Path, tmp_path: Path) -> None:

@@ -45,12 +45,15 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> No
 def test_what_cannot_be_recorded_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "good.txt").write_text("x")
     (tmp_path / "empty.txt").write_text("")
+    with (tmp_path / "long.txt").open("wb") as file:
+        file.truncate(2**63 // 10**9 + 1)  # a hole, of which nothing is read
     before = sorted(tmp_path.iterdir())
     for files, told in (
         ([], "at least 1"),
         (["good.txt", "none.txt"], "none.txt: no such file"),
         (["good.txt", "empty.txt"], "empty.txt: the file is empty"),
         (["good.txt", "good.txt"], "given twice"),
+        (["good.txt", "long.txt"], "long.txt: 9223372037 bytes; .*at most 9223372036"),
     ):
         with pytest.raises(InputError, match=told):
             record_text([tmp_path / name for name in files], tmp_path / "r")

@@ -18,7 +18,9 @@ import pytest
 from recordings import CHANNELS, write_rows
 
 from adaptive_sleep.streams import manifest as manifest_module
+from adaptive_sleep.streams import rows as rows_module
 from adaptive_sleep.streams import writer as writer_module
+from adaptive_sleep.streams.cutting import Cutter, Windower, _Reader
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 from adaptive_sleep.streams.events import Channel
 from adaptive_sleep.streams.recording import Recording
@@ -397,6 +399,28 @@ events = sum(len(p.events) for _, pieces in Cutter(recording, Windower(128)) for
 status = Path("/proc/self/status").read_text()
 print(events, int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
+
+
+def test_a_shard_of_many_channels_has_few_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written as it fills, merged up to the same size, and cut in blocks of no more."""
+    for width, rows in ((1, 262_144), (122, 262_144), (1_000, 33_354), (10_000, 3_353)):
+        assert rows_module.rows_within(width, 262_144) == rows
+    monkeypatch.setattr(rows_module, "BUFFER_BYTES", 10_000)
+    channels = [Channel(f"c{i}") for i in range(94)]  # 25 rows
+    with RecordingWriter(tmp_path / "r", kind="series", channels=channels) as writer:
+        for first in range(0, 80, 10):
+            writer.append("a", range(first, first + 10), values=np.full((10, 94), first))
+            assert writer._pending_rows < 25
+            if first == 30:
+                writer.flush()
+    recording = Recording.open(tmp_path / "r")
+    assert max(shard.rows for shard in recording.manifest.shards) <= 25
+    reader = _Reader(recording, 0, 80)
+    assert reader.ahead(0, 1).end <= 25
+    steps = [at for at, _ in Cutter(recording, Windower(16), max_rows=5)]
+    assert steps[-1] == 80
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
