@@ -34,7 +34,7 @@ app = typer.Typer(
         "'state_change(tolerance=0.05, max_passes=4)'.\n\n"
         "Results are on stdout, progress and errors on stderr. Exit code 0: done; "
         "1: failed while running; 2: wrong use, or an input file that is missing, damaged or of "
-        "the wrong kind; 130: interrupted."
+        "the wrong kind; 130: interrupted by Ctrl-C; 143: by SIGTERM, which does the same."
     ),
     epilog="Example: adaptive-sleep demo",
     no_args_is_help=True,

@@ -66,7 +66,7 @@ def host(
 ) -> None:
     """Record this machine's telemetry (processor, memory, disk, network, processes).
 
-    Ctrl-C ends the recording early; what was sampled until then is kept and whole.
+    Ctrl-C, or SIGTERM, ends the recording early; what was sampled until then is kept and whole.
     """
     from adaptive_sleep.streams.host import record_host
 

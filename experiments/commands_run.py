@@ -5,14 +5,19 @@ The work is done in replay.py, counterfactual.py and live.py; here are the optio
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
-from adaptive_sleep.experiments.console import note, print_facts, print_json, progress
+from adaptive_sleep.experiments.console import (
+    note,
+    print_encoded,
+    print_facts,
+    print_json,
+    progress,
+)
 from adaptive_sleep.streams.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -251,7 +256,8 @@ def run(
         bool, typer.Option("--json", help="Print the summary as one JSON object, no forecasts.")
     ] = False,
 ) -> None:
-    """Run live: forecasts as NDJSON on stdout, the summary on stderr. Ctrl-C ends it well.
+    """Run live: forecasts as NDJSON on stdout, the summary on stderr. Ctrl-C, or SIGTERM, ends it
+    well.
 
     On stdin, one event a line: {"stream": "a", "time": "2026-01-31T12:00:00Z", "values":
     {"channel": 1.5}}, or in place of values "token": 17, or "category": "login" where the model was
@@ -263,8 +269,7 @@ def run(
     from adaptive_sleep.experiments.live import run_live
 
     def emit(forecast: dict[str, Any]) -> None:
-        sys.stdout.write(msgspec.json.encode(forecast).decode() + "\n")
-        sys.stdout.flush()
+        print_encoded(msgspec.json.encode(forecast).decode())
 
     with progress("live") as advance:
         live = run_live(

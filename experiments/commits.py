@@ -20,6 +20,7 @@ import polars as pl
 
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.experiments.runs import (
+    CUTTING,
     TIMINGS_SCHEMA,
     Manifest,
     Position,
@@ -33,21 +34,59 @@ from adaptive_sleep.experiments.runs import (
 from adaptive_sleep.ledger import Ledger
 from adaptive_sleep.runtime import Runtime, StepResult
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
-from adaptive_sleep.streams.manifest import TEMPORARY, sync_folder, write_atomically
+from adaptive_sleep.streams.manifest import TEMPORARY, held, sync_folder, write_atomically
 from adaptive_sleep.trace import PLANNED, TraceRow, predictions_frame, trace_frame
 
 COMMIT_EVENTS = 131_072  # a commit is due after that many events too, so that memory is bounded
 PHASES = ("wake", "signals", "policy", "sleep")
 CRUMBS = (f"run.json{TEMPORARY}",)
+RESUMABLE = "what was committed is kept, so make room and go on with --resume"
+LIVE = (
+    "a live run does not go on from there, so make room and begin another (what was committed is "
+    "kept where --out names a folder)"
+)
 
 
-def begin(run: Path, manifest: Manifest) -> None:
-    """Make a run folder with its run.json; nothing is left where that fails."""
+@contextlib.contextmanager
+def holding(run: Path, manifest: Manifest, *, resume: bool) -> Iterator[bool]:
+    """Hold a run folder against every other writer, and tell whether it had begun.
+
+    One that had not is made and given `manifest` as its run.json; where that fails, nothing is
+    left that was made here. Raises InputError as `has_begun` does, and where another process
+    holds the folder: what that one has there is left alone.
+    """
+    made = not has_begun(run, resume=resume) and _made(run)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(run))
+            # again: another may have begun there while this one waited or loaded its model
+            begun = has_begun(run, resume=resume or made)
+            if not begun:
+                _begin(run, manifest, made)
+        except FileNotFoundError:
+            raise InputError(
+                f"out={str(run)!r}: another process removed it meanwhile; begin again"
+            ) from None
+        yield begun
+
+
+def _made(run: Path) -> bool:
+    """Whether the folder was made here and now."""
+    run.parent.mkdir(parents=True, exist_ok=True)
     try:
-        (run / "commits").mkdir(parents=True, exist_ok=True)
+        run.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _begin(run: Path, manifest: Manifest, made: bool) -> None:
+    try:
+        (run / "commits").mkdir(exist_ok=True)
         write_manifest(run, manifest)
     except BaseException:
-        shutil.rmtree(run, ignore_errors=True)
+        if made:
+            shutil.rmtree(run, ignore_errors=True)
         raise
 
 
@@ -72,7 +111,7 @@ def has_begun(run: Path, *, resume: bool) -> bool:
 def write_manifest(run: Path, manifest: Manifest) -> None:
     """Put run.json in place atomically; AdaptiveSleepError where the disk is full."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-    with said_when_full(run):
+    with said_when_full(run, LIVE if manifest.source == "live" else RESUMABLE):
         write_atomically(run / "run.json", text)
 
 
@@ -81,21 +120,21 @@ def publish(
     position: Position,
     frames: Mapping[str, pl.DataFrame],
     save: Callable[[Path], None],
+    full: str = RESUMABLE,
 ) -> Position:
     """Publish one commit by a single rename: `frames` as NAME.parquet, and what `save` writes.
 
     Returns the position with the hashes of its files. The state of the commit before is removed
-    afterwards. Raises AdaptiveSleepError where the disk is full; the commits before stay.
+    afterwards. Raises AdaptiveSleepError where the disk is full, which says `full`; the commits
+    before stay.
     """
     final = commit_folder(run, position.commit)
     temporary = final.parent / f".tmp-{position.commit:06d}"
-    with said_when_full(run):
+    with said_when_full(run, full):
         try:
             temporary.mkdir(parents=True)
             for name, frame in frames.items():
-                buffer = io.BytesIO()
-                frame.write_parquet(buffer)
-                (temporary / f"{name}.parquet").write_bytes(buffer.getvalue())
+                (temporary / f"{name}.parquet").write_bytes(as_parquet(frame))
             save(temporary)
             files = {file.name: _sync(file) for file in sorted(temporary.iterdir())}
             position = msgspec.structs.replace(position, files=files)
@@ -124,16 +163,13 @@ def _forget_state(run: Path, number: int) -> None:
 
 
 @contextlib.contextmanager
-def said_when_full(where: Path) -> Iterator[None]:
-    """Turn a full disk into an error that says what to do."""
+def said_when_full(where: Path, then: str = RESUMABLE) -> Iterator[None]:
+    """Turn a full disk into an error that says what is kept and what to do; the outermost says."""
     try:
         yield
     except Exception as error:
         if _is_full(error):
-            raise AdaptiveSleepError(
-                f"{where}: the disk is full; what was committed is kept, "
-                "so make room and go on with --resume"
-            ) from error
+            raise AdaptiveSleepError(f"{where}: the disk is full; {then}") from error
         raise
 
 
@@ -143,6 +179,13 @@ def _is_full(error: BaseException | None) -> bool:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     # Rust libraries (safetensors, polars) raise their own kind, with the system's words inside.
     return full or "No space left on device" in str(error) or _is_full(error.__cause__)
+
+
+def as_parquet(frame: pl.DataFrame) -> bytes:
+    """A frame as the bytes of a Parquet file."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
 
 
 def _sync(file: Path) -> str:
@@ -159,6 +202,7 @@ class Log:
         self._run = run.path
         self._config = config
         self._every = run.manifest.settings.commit_every
+        self._full = LIVE if run.manifest.source == "live" else RESUMABLE
         last = run.positions[-1] if run.positions else None
         self.commits, self.steps, self.events = (
             (last.commit, last.steps, last.events) if last else (0, 0, 0)
@@ -195,23 +239,30 @@ class Log:
 
     def commit(self, runtime: Runtime, row: int, windower: dict[str, Any]) -> None:
         """Publish all since the last commit, with the state that goes on from it."""
+        position = Position(
+            commit=self.commits + 1, row=row, steps=self.steps, events=self.events, files={}
+        )
+
+        def save(folder: Path) -> None:
+            runtime.save(folder)
+            (folder / CUTTING).write_bytes(msgspec.json.encode(windower, order="deterministic"))
+
+        publish(self._run, position, self._frames(), save, self._full)
+        self.commits += 1
+        self._start()
+
+    def finish(self, ledger: Ledger, recording: RecordingRef | None = None) -> RunSummary:
+        """The figures of the run, once all is committed; see `finish`."""
+        return finish(self._run, ledger, recording)
+
+    def _frames(self) -> dict[str, pl.DataFrame]:
         frames = {
             "trace": trace_frame(self._rows),
             "timings": pl.DataFrame(self._timings, schema=TIMINGS_SCHEMA),
         }
         if self._predictions:
             frames["predictions"] = pl.concat(self._predictions)
-        position = Position(
-            commit=self.commits + 1,
-            row=row,
-            steps=self.steps,
-            events=self.events,
-            windower=windower,
-            files={},
-        )
-        publish(self._run, position, frames, runtime.save)
-        self.commits += 1
-        self._start()
+        return frames
 
 
 def finish(path: Path, ledger: Ledger, recording: RecordingRef | None = None) -> RunSummary:
@@ -220,38 +271,57 @@ def finish(path: Path, ledger: Ledger, recording: RecordingRef | None = None) ->
     `recording` is what a live run recorded meanwhile.
     """
     run = open_run(path)
-    scored = pl.when(pl.col("scored") > 0).then(pl.col("loss") * pl.col("scored"))
-    figures = run.trace().select(
-        pl.len().alias("windows"),
-        pl.col("passes").filter(PLANNED).mean(),  # the one pass of questions is not the policy's
-        scored.sum().alias("lost"),
-        pl.col("scored").sum(),
-    )
-    windows, passes, lost, predictions = figures.collect().row(0)
+    trace = summed(run.trace()).collect()
     seconds = run.timings().select(
         pl.col("total").sum(),
         pl.col("wake").quantile(0.5, "linear").alias("p50"),
         pl.col("wake").quantile(0.99, "linear").alias("p99"),
         pl.col("sleep").max(),
     )
-    total, p50, p99, stall = seconds.collect().row(0)
-    events = max(1, ledger.events)
-    summary = RunSummary(
-        loss=lost / predictions if predictions else None,
-        mean_passes=passes or 0.0,
-        events=ledger.events,
-        windows=windows,
-        flops_per_event=ledger.flops_per_event if ledger.events else 0.0,
-        sleep_flops_per_event=ledger.sleep / events,
-        seconds=total,
-        wake_p50=p50 or 0.0,
-        wake_p99=p99 or 0.0,
-        longest_stall=stall or 0.0,
-        trace=trace_glob(path),
-        trace_sha256=run.trace_sha256,
-    )
+    told = (trace_glob(path), run.trace_sha256)
+    summary = summarised(ledger, trace.row(0), seconds.collect().row(0), told)
     manifest = msgspec.structs.replace(run.manifest, finished=True, summary=summary)
     if recording is not None:
         manifest = msgspec.structs.replace(manifest, recording=recording)
     write_manifest(path, manifest)
     return summary
+
+
+def summed(trace: pl.LazyFrame) -> pl.LazyFrame:
+    """One row: windows, passes that the policy planned and of how many windows, loss and scored
+    predictions, each the sum over a trace."""
+    scored = pl.when(pl.col("scored") > 0).then(pl.col("loss") * pl.col("scored"))
+    planned = pl.col("passes").filter(PLANNED)  # the one pass of questions is not the policy's
+    return trace.select(
+        pl.len().alias("windows"),
+        planned.sum(),
+        planned.len().alias("planned"),
+        scored.sum().alias("lost"),
+        pl.col("scored").sum(),
+    )
+
+
+def summarised(
+    ledger: Ledger,
+    trace: tuple[int, int, int, float, int],
+    seconds: tuple[float | None, ...],
+    told: tuple[str, str],
+) -> RunSummary:
+    """The figures of a run: `trace` as `summed` has it, `seconds` of all steps, of waking (median,
+    99th percentile) and of the longest sleep, and of the trace `told` its glob and hash."""
+    windows, passes, planned, lost, predictions = trace
+    total, p50, p99, stall = (found or 0.0 for found in seconds)
+    return RunSummary(
+        loss=lost / predictions if predictions else None,
+        mean_passes=passes / planned if planned else 0.0,
+        events=ledger.events,
+        windows=windows,
+        flops_per_event=ledger.flops_per_event if ledger.events else 0.0,
+        sleep_flops_per_event=ledger.sleep / max(1, ledger.events),
+        seconds=total,
+        wake_p50=p50,
+        wake_p99=p99,
+        longest_stall=stall,
+        trace=told[0],
+        trace_sha256=told[1],
+    )

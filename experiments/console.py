@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
+import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, IntegrityError
 
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 DEBUG = "ADAPTIVE_SLEEP_DEBUG"
 FOLDED, HEADER, PIPED = 24, 12, 160  # characters: of folded text, a broken header, a piped table
 
@@ -32,7 +37,14 @@ def note(text: str) -> None:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on stdout; what is not finite becomes null."""
-    print(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+    print_encoded(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+
+
+def print_encoded(text: str) -> None:
+    """Print JSON on stdout at once, with escapes for what its encoding may not have."""
+    if (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "") != "utf8":
+        text = re.sub("[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+    print(text, flush=True)
 
 
 def _finite(value: Any) -> Any:
@@ -120,8 +132,56 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def terminable() -> Iterator[list[int]]:
+    """SIGTERM, by which systemd, docker and a shutdown end a command, does as Ctrl-C does.
+
+    Processes that were begun here are told too, as a terminal tells them. Gives a list of the
+    SIGTERMs that came, empty at first. Where SIGTERM is ignored, or handled already, it stays so.
+    """
+    came: list[int] = []
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield came
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        # a shell lets what it puts into the background ignore Ctrl-C, and so its children
+        heeded = callable(signal.getsignal(signal.SIGINT))
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGINT if heeded else signal.SIGTERM)
+        if not heeded:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _printable() -> None:
+    """Let stdout show by an escape what its encoding does not have, rather than fail midway."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None and sys.stdout.errors == "strict":
+        reconfigure(errors="backslashreplace")
+
+
 def guarded(run: Callable[[], None]) -> int:
-    """Run a command and return its exit code; an error is one message, never a traceback."""
+    """Run a command and return its exit code; an error is one message, never a traceback.
+
+    Ctrl-C ends it with 130 and SIGTERM with 143, unless the command ends well by them.
+    """
+    _printable()
+    with terminable() as terminated:
+        code = _guarded(run)
+        return TERMINATED if terminated and code == INTERRUPTED else code
+
+
+def _guarded(run: Callable[[], None]) -> int:
     try:
         with plain_warnings():
             run()

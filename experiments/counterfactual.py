@@ -132,7 +132,8 @@ def counterfactuals(
     if out.exists():
         raise InputError(f"out={str(out)!r}: exists already; choose another folder")
     follower = _Follower(most, horizon, seed)
-    with new_folder(out) as part:
+    full = said_when_full(out, "nothing is left of it, so make room and begin again")
+    with full, new_folder(out) as part:
         summary = replay(
             recording, model, policy, part / RUN, start=start, stop=stop, window=window,
             gap_seconds=gap_seconds, eviction=eviction, budget=budget, burst=burst,
@@ -169,7 +170,7 @@ def open_counterfactuals(path: str | Path) -> Counterfactuals:
     file = path / TABLE
     if not file.is_file() or _hash(file) != facts.table_sha256:
         raise IntegrityError(f"{file}: missing, or not what was written (its SHA-256 differs)")
-    table = pl.read_parquet(file)
+    table = pl.read_parquet(file, glob=False)
     return Counterfactuals(
         table, facts.trace_sha256, facts.unfinished, facts.drift, facts.forked_flops
     )

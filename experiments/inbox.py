@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
-from adaptive_sleep.experiments.sources import LiveEvent
+from adaptive_sleep.experiments.live_event import LiveEvent
 from adaptive_sleep.streams.events import Piece
 from adaptive_sleep.streams.writer import RecordingWriter
 

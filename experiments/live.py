@@ -10,23 +10,22 @@ import contextlib
 import dataclasses
 import shutil
 import signal
-import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.contract import PolicyLike
-from adaptive_sleep.experiments.commits import Log, begin, finish
+from adaptive_sleep.experiments.commits import Log, holding
 from adaptive_sleep.experiments.inbox import Inbox
+from adaptive_sleep.experiments.live_event import LiveEvent, checked_events
 from adaptive_sleep.experiments.replay import MAX_ROWS, make_runtime, tell_forced, where
 from adaptive_sleep.experiments.runs import (
     ModelRef,
@@ -37,19 +36,20 @@ from adaptive_sleep.experiments.runs import (
     open_recording,
     open_run,
 )
-from adaptive_sleep.experiments.sources import LiveEvent, event_channels, open_source
-from adaptive_sleep.forecasting import Forecast, check_forecasts
+from adaptive_sleep.experiments.sources import event_channels, open_source
+from adaptive_sleep.experiments.tally import Tally
+from adaptive_sleep.experiments.telling import Emit, Forecasts
+from adaptive_sleep.forecasting import check_forecasts
 from adaptive_sleep.model import Model
 from adaptive_sleep.runtime import Runtime
+from adaptive_sleep.settings import real, whole
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.cutting import Windower
 from adaptive_sleep.streams.errors import InputError, OverloadWarning
 from adaptive_sleep.streams.events import Events, Piece
-from adaptive_sleep.streams.manifest import NAME, held, read_manifest
+from adaptive_sleep.streams.manifest import NAME, read_manifest
 from adaptive_sleep.streams.room import Step
 from adaptive_sleep.streams.writer import RecordingWriter
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,16 @@ def run_live(
     """
     net = load_model(model) if isinstance(model, (str, Path)) else model
     policy = resolve(policy)
-    for name, folder in (("out", out), ("record", record)):
-        if folder is not None and Path(folder).exists():
-            raise InputError(f"{name}={str(folder)!r}: exists already; choose another folder")
+    _check_folders(out, record)
     check_forecasts(net.config)
-    if horizon < 1:
+    if (whole("horizon", horizon) or 0) < 1:
         raise InputError(f"horizon={horizon}: a forecast reaches at least 1 event ahead")
-    if seconds is not None and not seconds > 0:
-        raise InputError(f"seconds={seconds}: more than 0, or None to run until the source ends")
-    if None not in (out, record) and where(out) == where(record):
-        raise InputError(f"out={str(out)!r}: also the folder to record into; give two folders")
+    seconds = real("seconds", seconds)
+    if seconds is not None and not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise InputError(
+            f"seconds={seconds}: more than 0 and at most {threading.TIMEOUT_MAX:.0f}, or None to "
+            "run until the source ends"
+        )
     settings = Settings(
         window=net.config.window if window is None else window,
         gap_seconds=gap_seconds,
@@ -136,33 +136,36 @@ def run_live(
     events = (
         open_source(source, net.config, stop, hz, net.categories)
         if isinstance(source, str)
-        else source
+        else checked_events(source, net.config)
     )
     with contextlib.ExitStack() as stack:
-        stack.push(_leave_nothing_empty(runtime, out, record))
-        if out is None:  # the figures of a run come from its folder, so there is always one
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
-        else:
-            folder = Path(out)
         writer = None
         if record is not None:
             writer = _recorder(record, net)
+            stack.push(_unless(lambda: not _is_empty(Path(record)), record))
             stack.callback(writer.close)
-        begin(folder, manifest)
-        stack.enter_context(held(folder))
+        log: Log
+        if out is None:
+            log = Tally(manifest, net.config)
+        else:
+            stack.enter_context(holding(Path(out), manifest, resume=False))
+            # armed only now, so that a folder that another process holds is left alone
+            stack.push(_unless(lambda: runtime.ledger.events > 0, out))
+            log = Log(open_run(out), net.config)
         stack.enter_context(_until_interrupted(stop, seconds))
         inbox = Inbox(events, writer, stop)
-        forecasts = _Forecasts(runtime, emit, horizon, every)
-        loop = _Loop(runtime, inbox, settings, Log(open_run(folder), net.config), forecasts)
+        forecasts = Forecasts(runtime, emit, horizon, every)
+        loop = _Loop(runtime, inbox, settings, log, forecasts)
         try:
             loop.run(on_progress)
         finally:
             inbox.close()  # also where the run fails: what has arrived is in the recording
-        summary = finish(folder, runtime.ledger, None if record is None else _reference(record))
+        kept = None if record is None else _reference(record)
+        summary = log.finish(runtime.ledger, kept)
         if inbox.error is not None:
             raise inbox.error
     return LiveSummary(
-        run=summary if out is not None else dataclasses.replace(summary, trace=""),
+        run=summary,
         overloads=loop.overloads,
         windows_unslept=loop.unslept,
         largest_backlog=inbox.largest,
@@ -170,21 +173,35 @@ def run_live(
     )
 
 
-def _leave_nothing_empty(
-    runtime: Runtime, out: str | Path | None, record: str | Path | None
-) -> Callable[[type[BaseException] | None, object, object], None]:
-    """On the way out of a failure: remove the run if no event was run, the recording if none came.
+def _check_folders(out: str | Path | None, record: str | Path | None) -> None:
+    """Refuse a folder that is there, and two that are one or lie one in the other."""
+    for name, folder in (("out", out), ("record", record)):
+        if folder is not None and Path(folder).exists():
+            raise InputError(f"{name}={str(folder)!r}: exists already; choose another folder")
+    if out is None or record is None:
+        return
+    run, recording = Path(out).resolve(), Path(record).resolve()
+    if run == recording:
+        raise InputError(f"out={str(out)!r}: also the folder to record into; give two folders")
+    if run in recording.parents or recording in run.parents:
+        raise InputError(
+            f"out={str(out)!r}, record={str(record)!r}: one lies inside the other; give two "
+            "folders side by side"
+        )
 
-    An event may have come and been recorded though the first step failed.
+
+def _unless(
+    of_use: Callable[[], bool], folder: str | Path
+) -> Callable[[type[BaseException] | None, object, object], None]:
+    """On the way out of a failure: remove a folder that this run made, unless it is of use.
+
+    A run is where an event was run, a recording where one came; that may have come and been
+    recorded though the first step failed.
     """
 
     def leave(kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
-            return
-        if out is not None and not runtime.ledger.events:
-            shutil.rmtree(out, ignore_errors=True)
-        if record is not None and _is_empty(Path(record)):
-            shutil.rmtree(record, ignore_errors=True)
+        if kind is not None and not of_use():
+            shutil.rmtree(folder, ignore_errors=True)
 
     return leave
 
@@ -199,16 +216,23 @@ def _is_empty(record: Path) -> bool:
 
 def _recorder(path: str | Path, net: Model) -> RecordingWriter:
     config, named = net.config, net.categories
-    return RecordingWriter(
-        path,
-        kind=config.kind,
-        channels=event_channels(config),
-        tokenizer=("categories" if named else "ids") if config.kind == "tokens" else None,
-        vocabulary=config.vocabulary or None,
-        categories=named,
-        provenance={"source": "run"},
-        flush_seconds=15.0,
-    )
+    try:
+        return RecordingWriter(
+            path,
+            kind=config.kind,
+            channels=event_channels(config),
+            tokenizer=("categories" if named else "ids") if config.kind == "tokens" else None,
+            vocabulary=config.vocabulary or None,
+            categories=named,
+            provenance={"source": "run"},
+            flush_seconds=15.0,
+        )
+    except InputError:  # the folder may be another's
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+        raise
 
 
 def _reference(path: str | Path) -> RecordingRef:
@@ -216,32 +240,11 @@ def _reference(path: str | Path) -> RecordingRef:
     return RecordingRef(where(path), recording.sha256, recording.rows, 0, recording.rows)
 
 
-class _Forecasts:
-    """Says what the model expects, at a boundary or after each piece."""
-
-    def __init__(self, runtime: Runtime, emit: Emit | None, horizon: int, every: bool) -> None:
-        self.every = every and emit is not None
-        self._runtime, self._emit, self._horizon = runtime, emit, horizon
-
-    def say(
-        self, pieces: Sequence[Piece], windows: Mapping[str, int], times: Mapping[str, int]
-    ) -> None:
-        """Emit a forecast of each stream that is in `windows` (closed), or of all with `every`."""
-        if self._emit is None:
-            return
-        for stream in dict.fromkeys([*windows, *(p.stream for p in pieces if self.every)]):
-            forecast = self._runtime.predict(stream, horizon=self._horizon)
-            said = {"stream": stream, "time": iso(times[stream]), "boundary": stream in windows}
-            if stream in windows:
-                said["window"] = windows[stream]
-            self._emit({**said, **plain_forecast(forecast, self._runtime.model)})
-
-
 class _Loop:
     """Takes what waits, cuts it at windows and gaps, steps, and goes on until nothing comes."""
 
     def __init__(
-        self, runtime: Runtime, inbox: Inbox, settings: Settings, log: Log, forecasts: _Forecasts
+        self, runtime: Runtime, inbox: Inbox, settings: Settings, log: Log, forecasts: Forecasts
     ) -> None:
         self.overloads = 0
         self.unslept = 0
@@ -296,7 +299,8 @@ class _Loop:
         closing: list[Piece] = []
         pieces: list[Piece] = []
         for stream, events in waiting.items():
-            *before, piece = self._windower.split(stream, self._until_gap(self._events(events)))
+            cut = self._until_gap(stream, self._events(events))
+            *before, piece = self._windower.split(stream, cut)
             closing.extend(before)
             pieces.append(piece)
         if closing:  # empty pieces: the gap before the first waiting event closes a window
@@ -315,12 +319,15 @@ class _Loop:
             taken.setdefault(event.stream, []).append(event)
         return taken
 
-    def _until_gap(self, events: Events) -> Events:
+    def _until_gap(self, stream: str, events: Events) -> Events:
         """The events before the first gap within them, so that they are one piece."""
         if self._windower.gap_seconds is None:
             return events
-        gaps = np.flatnonzero(np.diff(events.time) > round(self._windower.gap_seconds * 1e9))
-        return events[: int(gaps[0]) + 1] if len(gaps) else events
+        times = events.time.tolist()  # Python's numbers, which no step in time wraps round
+        for i in range(1, len(times)):
+            if self._windower.gap(stream, times[i], times[i - 1]):
+                return events[:i]
+        return events
 
     def _step(self, pieces: list[Piece]) -> None:
         since = time.perf_counter()
@@ -371,38 +378,3 @@ def _until_interrupted(stop: threading.Event, seconds: float | None) -> Iterator
             timer.cancel()
         if usual is not None:
             signal.signal(signal.SIGINT, usual)
-
-
-def iso(time_ns: int) -> str:
-    """A time in ns UTC as ISO 8601.
-
-    >>> iso(1_500_000_000)
-    '1970-01-01T00:00:01.500000000Z'
-    """
-    return f"{np.datetime64(time_ns, 'ns')}Z"
-
-
-def plain_forecast(forecast: Forecast, model: Model) -> dict[str, Any]:
-    """A forecast as JSON holds it; what is not finite becomes null. Of an event log also by name,
-    null for a token that stands for nothing."""
-    config, names = model.config, dict(enumerate(model.categories))
-    if config.kind == "tokens":
-        tokens = _plain(forecast.tokens)
-        said = {"tokens": tokens, "logprob": _plain(forecast.logprob)}
-        return {**said, "categories": [names.get(int(t or 0)) for t in tokens]} if names else said
-    mean, quantiles = forecast.mean, forecast.quantiles
-    assert mean is not None
-    assert quantiles is not None
-    return {
-        "mean": {name: _plain(mean[:, c]) for c, name in enumerate(config.channels)},
-        "quantiles": {
-            name: {
-                str(level): _plain(quantiles[:, c, q]) for q, level in enumerate(config.quantiles)
-            }
-            for c, name in enumerate(config.channels)
-        },
-    }
-
-
-def _plain(values: Any) -> list[float | int | None]:
-    return [v if np.isfinite(v) else None for v in np.asarray(values).tolist()]

@@ -19,9 +19,9 @@ from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.experiments.commits import (
     Log,
-    begin,
     finish,
     has_begun,
+    holding,
     said_when_full,
     tidy,
 )
@@ -44,11 +44,12 @@ from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.cutting import Cutter, Windower
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.events import Piece
-from adaptive_sleep.streams.manifest import held
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.trace import prediction_columns
 
 MAX_ROWS = 8192  # of one step, over all streams
+SLOWEST = 1e-6  # of real time: a second takes eleven days
+_NAP_SECONDS = 3600.0  # time.sleep takes no more than some 292 years at once
 Speed = float | str  # "max", or a multiple of real time
 Watch = Callable[[Runtime, Sequence[Piece], StepResult], None]
 
@@ -101,7 +102,7 @@ def replay(
     IntegrityError for damaged files; AdaptiveSleepError for a full disk.
     """
     out = Path(out)
-    begun = has_begun(out, resume=resume)
+    has_begun(out, resume=resume)  # refuses at once what `holding` would after loading
     clock = _Clock(speed)
     target = None if predictions is None else _predictions_file(Path(predictions), resume)
     if operator.index(commit_every) < 1:
@@ -133,11 +134,9 @@ def replay(
     windower = Windower(settings.window, gap_seconds)
     columns = [channel.name for channel in source.inputs] or None
     runtime = make_runtime(net, policy, settings, seed, source.streams, columns)
-    if begun:
-        same_run(open_run(out), manifest)
-    else:
-        begin(out, manifest)
-    with held(out):
+    with holding(out, manifest, resume=resume) as begun:
+        if begun:
+            same_run(open_run(out), manifest)
         summary = _go_on(open_run(out), runtime, windower, source, clock, on_progress, watch)
         if target is not None:
             write_predictions(open_run(out), target)
@@ -160,7 +159,7 @@ def _go_on(
     run.verify()
     if run.last is not None:
         runtime = Runtime.resume(run.last, runtime.model, runtime.policy)
-        windower.load_state_dict(run.positions[-1].windower)
+        windower.load_state_dict(run.windower)
     _steps(run, runtime, windower, recording, clock, on_progress, watch)
     return finish(run.path, runtime.ledger)
 
@@ -296,8 +295,10 @@ class _Clock:
             factor = float("inf") if speed == "max" else 0.0
         else:
             factor = float(speed) if speed < float("inf") else 0.0
-        if not factor > 0.0:
-            raise InputError(f"speed={speed!r}: 'max' or a multiple of real time above 0")
+        if not factor >= SLOWEST:
+            raise InputError(
+                f"speed={speed!r}: 'max' or a multiple of real time, {SLOWEST:g} or more"
+            )
         self._factor = factor
         self._origin: tuple[int, float] | None = None
 
@@ -311,7 +312,6 @@ class _Clock:
             self._origin = (min(int(p.events.time[0]) for p in pieces if len(p.events)), now)
         first, began = self._origin
         due = began + (max(times) - first) / 1e9 / self._factor
-        if due <= now:
-            return 0.0
-        time.sleep(due - now)
-        return due - now
+        while (left := due - time.monotonic()) > 0.0:
+            time.sleep(min(left, _NAP_SECONDS))
+        return max(0.0, due - now)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +26,7 @@ from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.trace import TRACE_SCHEMA
 
 SCHEMA = 1
+CUTTING = "state.windower.json"  # beside the state of the runtime, and forgotten with it
 PACKAGES = ("adaptive-sleep", "torch", "numpy", "polars", "msgspec", "safetensors")
 TIMINGS_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "step": pl.Int64,
@@ -135,7 +137,7 @@ class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     row: int  # the first row of the recording that is not in it
     steps: int
     events: int
-    windower: dict[str, Any]
+    windower: dict[str, Any] = {}  # filled by runs from before CUTTING
     files: dict[str, str]
 
 
@@ -158,10 +160,18 @@ class Run:
         return commit_folder(self.path, self.positions[-1].commit) if self.positions else None
 
     @property
+    def windower(self) -> dict[str, Any]:
+        """How the streams were cut at the last commit, which there must be."""
+        folder, position = commit_folder(self.path, len(self.positions)), self.positions[-1]
+        if CUTTING not in position.files:
+            return position.windower
+        found: dict[str, Any] = _decode(folder / CUTTING, dict)
+        return found
+
+    @property
     def trace_sha256(self) -> str:
         """SHA-256 over the ordered hashes of the trace shards, in hexadecimal."""
-        shards = "".join(position.files["trace.parquet"] for position in self.positions)
-        return hashlib.sha256(shards.encode()).hexdigest()
+        return hash_of_shards(position.files["trace.parquet"] for position in self.positions)
 
     def trace(self) -> pl.LazyFrame:
         """One row per stream and window, in order of closing."""
@@ -226,8 +236,10 @@ def _positions(run: Path) -> Iterator[Position]:
         position = _decode(folder / "commit.json", Position)
         if position.commit != number:
             raise IntegrityError(f"{folder}: holds commit {position.commit}, not {number}")
-        yield position
         number += 1
+        if commit_folder(run, number).is_dir():  # only the last one's is of use
+            position = msgspec.structs.replace(position, windower={})
+        yield position
     beyond = sorted(p.name for p in (run / "commits").glob("[0-9]*") if int(p.name) > number)
     if beyond:
         raise IntegrityError(f"{folder}: missing, though commit {beyond[0]} is there")
@@ -257,8 +269,13 @@ def commit_folder(run: Path, number: int) -> Path:
 
 
 def trace_glob(run: Path) -> str:
-    """The glob of a run's trace shards, in order."""
-    return str(run / "commits" / "*" / "trace.parquet")
+    """The glob of a run's trace shards, in order, and of no other run's."""
+    return str(Path(glob.escape(str(run))) / "commits" / "*" / "trace.parquet")
+
+
+def hash_of_shards(hashes: Iterable[str]) -> str:
+    """SHA-256 over the ordered hashes of the trace shards, in hexadecimal."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _verify(file: Path, expected: str) -> None:

@@ -15,9 +15,9 @@ from run_cases import ORIGIN, SECOND, WINDOW, series_model
 
 from adaptive_sleep.experiments import replay as replaying
 from adaptive_sleep.experiments.live import run_live
+from adaptive_sleep.experiments.live_event import LiveEvent
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import Run, open_run
-from adaptive_sleep.experiments.sources import LiveEvent
 from adaptive_sleep.streams.events import Channel
 from adaptive_sleep.streams.writer import RecordingWriter
 

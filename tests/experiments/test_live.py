@@ -28,10 +28,13 @@ from run_cases import (
 )
 
 from adaptive_sleep.config import ModelConfig
-from adaptive_sleep.experiments.live import LiveSummary, iso, run_live
+from adaptive_sleep.experiments.live import LiveSummary, run_live
+from adaptive_sleep.experiments.live_event import LiveEvent
+from adaptive_sleep.experiments.ndjson import ndjson_events
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
-from adaptive_sleep.experiments.sources import LiveEvent, _lines, ndjson_events, open_source
+from adaptive_sleep.experiments.sources import _lines, open_source
+from adaptive_sleep.experiments.telling import iso
 from adaptive_sleep.model import Model
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.streams.errors import InputError, OverloadWarning

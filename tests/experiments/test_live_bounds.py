@@ -14,7 +14,10 @@ from run_cases import series_model
 
 from adaptive_sleep.experiments import inbox
 from adaptive_sleep.experiments.live import run_live
-from adaptive_sleep.experiments.sources import LiveEvent, host_events, ndjson_events
+from adaptive_sleep.experiments.live_event import LiveEvent
+from adaptive_sleep.experiments.ndjson import ndjson_events
+from adaptive_sleep.experiments.replay import replay
+from adaptive_sleep.experiments.sources import host_events
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.events import Channel, Events, Piece
@@ -50,6 +53,11 @@ def test_a_full_inbox_waits_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -
     [
         ({"seconds": -1.0}, "seconds=-1"),
         ({"seconds": float("nan")}, "seconds=nan"),
+        ({"seconds": float("inf")}, "seconds=inf: more than 0 and at most 9223372036"),
+        ({"seconds": 1e10}, "seconds=10000000000.0: more than 0 and at most"),
+        ({"seconds": "5"}, "seconds='5'"),
+        ({"horizon": 2.5}, "horizon=2.5"),
+        ({"source": "host", "hz": "4"}, "hz='4'"),
         ({"out": "x", "record": "./x"}, "also the folder to record into"),
     ],
 )
@@ -58,8 +66,24 @@ def test_what_cannot_be_run_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=words):
-        run_live([], series_model(), "fixed(1)", **given)
+        run_live(**{"source": [], "model": series_model(), "policy": "fixed(1)", **given})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::adaptive_sleep.streams.errors.OverloadWarning")
+@pytest.mark.parametrize("kv_budget", [None, 6])
+def test_no_step_in_time_runs_an_event_twice(kv_budget: int | None, tmp_path: Path) -> None:
+    """Steps of more than 292 years do not fit into 64 bits of nanoseconds."""
+    ends = (-9 * 10**18, 9 * 10**18)
+    events = [LiveEvent("a", ends[i % 2], np.zeros(3, np.float32)) for i in range(45)]
+    given: dict[str, Any] = {"gap_seconds": 1.0, "kv_budget": kv_budget, "eviction": "sliding"}
+    live = run_live(
+        events, series_model(), "fixed(1)", out=tmp_path / "run", record=tmp_path / "R", **given
+    )
+    assert live.run.events == 45
+    replayed = replay(tmp_path / "R", series_model(), "fixed(1)", tmp_path / "replayed", **given)
+    assert replayed.events == 45
+    assert replayed.windows == live.run.windows
 
 
 @pytest.mark.parametrize("good", [0, 3])

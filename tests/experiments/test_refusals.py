@@ -110,6 +110,7 @@ def test_resume_of_another_run_is_refused(
         ({"max_passes": 0}, "max_passes"),
         ({"commit_every": 0}, "commit_every"),
         ({"speed": 0.0}, "speed"),
+        ({"speed": 1e-12}, "speed=1e-12: 'max' or a multiple of real time, 1e-06 or more"),
         ({"speed": "fast"}, "speed"),
         ({"start": 0.5, "stop": 0.5}, "start"),
         ({"start": -1}, "start"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from run_cases import (
@@ -21,10 +23,12 @@ from run_cases import (
     token_model,
 )
 
+from adaptive_sleep.experiments import replay as replaying
 from adaptive_sleep.experiments.replay import Progress, replay
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.events import Events, Piece
 from adaptive_sleep.streams.recording import Recording
 
 
@@ -192,3 +196,21 @@ def test_tokens(tmp_path: Path) -> None:
     assert summary.loss == pytest.approx(-frame["logprob"].mean(), rel=1e-6)  # type: ignore[operator]
     assert len(frame) == recording.rows - 1
     assert summary.mean_passes == 2.0
+
+
+def test_a_wait_is_never_longer_than_the_system_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, longest = 0.0, 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now, longest
+        longest = max(longest, seconds)
+        now += seconds * 1e12  # so that the test ends
+
+    monkeypatch.setattr(replaying.time, "sleep", sleep)
+    monkeypatch.setattr(replaying.time, "monotonic", lambda: now)
+    clock = replaying._Clock(replaying.SLOWEST)
+    times = np.array([-9 * 10**18, 9 * 10**18])
+    clock.wait([Piece("a", Events(times[:1], tokens=np.zeros(1, np.int64)))])
+    waited = clock.wait([Piece("a", Events(times[1:], tokens=np.zeros(1, np.int64)))])
+    assert waited == pytest.approx(18e15)
+    assert 0 < longest <= threading.TIMEOUT_MAX
