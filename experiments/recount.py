@@ -66,9 +66,11 @@ class Counter:
     def _count(self, name: str, setup: Setup) -> Count:
         if name not in self._known:
             assert setup.policy == AWAKE  # nothing sleeps: only lengths matter
-            where, gap = self._where, self._comparison.gap
-            rows = {"start": where.start, "stop": where.stop, "gap_seconds": gap}
-            with untaught(setup, where.recording, seed=self._comparison.seed, **rows) as run:
+            where, plan = self._where, self._comparison
+            with untaught(
+                setup, where.recording, start=where.start, stop=where.stop, gap_seconds=plan.gap,
+                seed=plan.seed,
+            ) as run:  # fmt: skip
                 ledger = ledger_of(run)
             self._known[name] = Count(ledger.wake / ledger.events, ledger.flops / ledger.events)
         return self._known[name]
