@@ -102,7 +102,7 @@ def matched_figure(result: Result) -> go.Figure:
     figure = make_subplots(
         rows=len(parts), cols=1, shared_xaxes=True, row_heights=heights,
         vertical_spacing=0 if len(parts) < 2 else 50 / whole,
-        subplot_titles=[f"{target:g} times the plain hybrid" for target in targets],
+        subplot_titles=[f"at {target:g} times" for target in targets],
     )  # fmt: skip
     for at, part in enumerate(parts, start=1):
         for row in sorted(part, key=lambda row: row.score):
