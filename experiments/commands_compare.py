@@ -118,9 +118,11 @@ def _print(found: Mapping[str, Any]) -> None:
             print(f"{row['name']}: {row['policy']}")
     for sentence in found["reading"]:
         print(sentence)
+    again = found.get("recounted_at_commit")
     print(
         f"{found['comparison']}: {len(found['seeds'])} seed(s), "
         f"{sum(found['windows'].values()):,} windows, commit {found['commit']}"
+        + (f"; FLOPs counted again at commit {again}" if again else "")
     )
 
 

@@ -95,6 +95,7 @@ def _settings(result: Result) -> dict[str, Any]:
     lead = {
         "recipe": f"{result.comparison} ({shortened(result.recipe_sha256)})",
         "commit": result.commit,
+        "FLOPs counted again at commit": result.recounted_at_commit,
         "trained models": f"{many}, seeds {', '.join(map(str, result.seeds))}",
         "windows": f"{sum(result.windows.values()):,}",
         "version": result.versions.get("adaptive-sleep", ""),
@@ -104,6 +105,8 @@ def _settings(result: Result) -> dict[str, Any]:
         "recipe_sha256": result.recipe_sha256,
         "commit": result.commit,
         "begun_at_commit": result.begun_at_commit,
+        "recounted_at_commit": result.recounted_at_commit,
+        "recording_sha256": result.recording_sha256,
         "quick": "yes: nothing is claimed" if result.quick else "no",
         "seeds": ", ".join(map(str, result.seeds)),
         "wall time": "" if result.wall_seconds is None else f"{result.wall_seconds:,.0f} s",

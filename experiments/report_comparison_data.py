@@ -116,6 +116,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     recipe_sha256: str = ""
     commit: str = ""
     begun_at_commit: str = ""
+    recounted_at_commit: str = ""
+    recording_sha256: str | None = None
     quick: bool = False
     wall_seconds: float | None = None
 

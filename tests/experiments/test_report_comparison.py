@@ -110,6 +110,8 @@ def usual() -> str:
         "recipe_sha256": "ab" * 32,
         "commit": "c0ffee123456",
         "begun_at_commit": "beef00123456",
+        "recounted_at_commit": "feed00123456",
+        "recording_sha256": "cd" * 32,
         "quick": False,
         "wall_seconds": 12.0,
     }  # fmt: skip
@@ -311,7 +313,8 @@ def test_without_its_traces_one_sentence_says_so(folder: Path, tmp_path: Path) -
 
 
 def test_the_page_says_where_it_comes_from(text: str) -> None:
-    for said in ("ab" * 32, "c0ffee123456", "beef00123456", *HASHES.values(), "0, 1, 2"):
+    commits = ("c0ffee123456", "beef00123456", "feed00123456")
+    for said in ("ab" * 32, "cd" * 32, *commits, *HASHES.values(), "0, 1, 2"):
         assert said in text
     for name, version in versions().items():
         assert f"<dt>versions.{name}</dt><dd>{version}</dd>" in text
