@@ -161,6 +161,15 @@ def plan_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
     booleans, a wrong shape, less than 1 or more than `max_passes`; AdaptiveSleepError for signals
     that are not finite.
     """
+    values = planned_passes(policy, signals)
+    wrong = values > signals.max_passes
+    if wrong.any():
+        raise _wrong_count(policy, signals, values, int(np.argmax(wrong)))
+    return values
+
+
+def planned_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
+    """As `plan_passes`, for who cuts the passes off: more than `max_passes` are let through."""
     check_finite(signals)
     plan: Any = getattr(policy, "plan", policy)
     answer = plan(signals)
@@ -172,14 +181,19 @@ def plan_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
             f"policy {label(policy)} planned an array of shape {values.shape} for "
             f"{_rows(signals)}: expected ({len(signals)},), or one int for all"
         )
-    wrong = (values < 1) | (values > signals.max_passes)
+    wrong = values < 1
     if wrong.any():
-        row = int(np.argmax(wrong))
-        raise PolicyError(
-            f"policy {label(policy)} planned {values[row]} passes for {_row(signals, row)}: "
-            f"expected 1 (no sleep) to {signals.max_passes[row]} (max_passes)"
-        )
+        raise _wrong_count(policy, signals, values, int(np.argmax(wrong)))
     return values.astype(np.int64)
+
+
+def _wrong_count(
+    policy: PolicyLike, signals: WindowSignals, values: IntArray, row: int
+) -> PolicyError:
+    return PolicyError(
+        f"policy {label(policy)} planned {values[row]} passes for {_row(signals, row)}: "
+        f"expected 1 (no sleep) to {signals.max_passes[row]} (max_passes)"
+    )
 
 
 def _whole_numbers(

@@ -235,6 +235,10 @@ def _make(spec: str, head: str, target: Any, node: ast.Call) -> SleepPolicy:
     }
     try:
         made = target(**values)
+    except InputError:
+        raise
+    except ValueError as error:  # how a class of the user's own refuses
+        raise InputError(f"policy spec {spec!r}: refused: {error}") from error
     except TypeError as error:
         raise InputError(f"policy spec {spec!r}: {error}; it is written {usage(target)}") from error
     written = (f"{name}={_written(f'{head}: parameter {name}', it)}" for name, it in values.items())

@@ -111,7 +111,8 @@ def _print(found: Mapping[str, Any]) -> None:
             print_table(MATCHED, [_matched_cells(row) for row in rows])
     print("\nrank correlation of each signal after one pass with the oracle's passes\n")
     for name, told in found["signals"].items():
-        print(f"{name:<18} {_mean(told['correlation'], told['interval'], '+.3f', 'never changes')}")
+        ranked = told["correlation"], told["interval"]
+        print(f"{name:<18} {_mean(*ranked, '+.3f', 'it, or the oracle, never changes')}")
     print()
     for row in found["rows"]:
         if row["kind"] == "policy":

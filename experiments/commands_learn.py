@@ -169,6 +169,12 @@ def _print(found: dict[str, Any]) -> None:
         if values and bounds and slept:
             print(f"\ngain on {name}\n")
             _table({f"N={n}": (values[n], bounds[n]) for n in slept}, "+.3f")
+    if found.get("checkpoint"):
+        print(
+            f"\n{found['experiment']}: {found['checkpoint']}, {found['parameters']:,} parameters, "
+            f"tested in {found['seconds']:.0f} s, commit {found['commit']}"
+        )
+        return
     print(
         f"\n{found['experiment']}: {len(found['seeds'])} seed(s), {found['parameters']:,} "
         f"parameters, {found['tokens']:,} tokens and {found['seconds']:.0f} s a seed, "

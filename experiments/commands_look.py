@@ -40,7 +40,7 @@ def policies(as_json: Json = False) -> None:
         (
             entry["name"],
             ", ".join(_parameter(it) for it in entry["parameters"]),
-            entry["summary"],
+            entry.get("error") or entry["summary"],
         )
         for entry in found
     ]
@@ -48,8 +48,18 @@ def policies(as_json: Json = False) -> None:
 
 
 def _parameter(found: dict[str, Any]) -> str:
-    """A parameter as it stands in a spec; one without a default by its name alone."""
-    return found["name"] if found["required"] else f"{found['name']}={found['default']!r}"
+    """A parameter as it stands in a spec, with what it may be tuned among; one without a default by
+    its name alone."""
+    written = found["name"] if found["required"] else f"{found['name']}={found['default']!r}"
+    return written + _tuned(found["tune"])
+
+
+def _tuned(tune: dict[str, Any] | None) -> str:
+    if tune is None:
+        return ""
+    if "options" in tune:
+        return f" {{{', '.join(map(repr, tune['options']))}}}"
+    return f" ({tune['low']:g}..{tune['high']:g}{' log' if tune.get('log') else ''})"
 
 
 def add_to(parent: typer.Typer) -> None:

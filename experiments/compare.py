@@ -24,7 +24,7 @@ from adaptive_sleep.experiments.compare_models import models_of, trained
 from adaptive_sleep.experiments.compare_rows import make_rows, read_rows
 from adaptive_sleep.experiments.compare_seed import Found, run_seed
 from adaptive_sleep.experiments.comparing import Comparison, read_comparison
-from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.experiments.finding import find_recipe, shipped_recipes
 from adaptive_sleep.experiments.jobs import one_thread, side_by_side
 from adaptive_sleep.experiments.matched_reading import beside_policy, plain_name, read_matched
 from adaptive_sleep.experiments.reproduce import Report, commit, interval
@@ -111,12 +111,24 @@ def from_results(recipe: str | Path) -> dict[str, Any]:
     """What the last full comparison of this name wrote. Raises InputError where there is none."""
     name = find_recipe(recipe).stem
     file = resources.files("adaptive_sleep.experiments") / "results" / f"{name}.json"
-    if not file.is_file():
-        raise InputError(f"compare {name} --from-results: no full run has been kept yet")
+    if not file.is_file() or not _is_ours(recipe, name):
+        raise InputError(f"compare {recipe} --from-results: no full run has been kept yet")
     held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if "rows" not in held:
-        raise InputError(f"compare {name} --from-results: {file} holds no comparison")
+    if "comparison" not in held:
+        other = "choices" if "rows" in held else "reproduce"
+        raise InputError(
+            f"compare {name} --from-results: holds no comparison; `adaptive-sleep {other} {name} "
+            "--from-results` shows it"
+        )
     return {**held, "rows": beside_policy(held["rows"])}
+
+
+def _is_ours(recipe: str | Path, name: str) -> bool:
+    """Whether a recipe is the one that is shipped under its name, whatever its path; true where
+    none is."""
+    if name not in shipped_recipes():
+        return True
+    return find_recipe(recipe).read_bytes() == find_recipe(name).read_bytes()
 
 
 def summary(plan: Comparison, done: Mapping[int, Done]) -> dict[str, Any]:

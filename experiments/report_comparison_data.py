@@ -90,7 +90,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Correlation(msgspec.Struct, frozen=True):
-    """Rank correlation of a signal with the oracle's passes; None where it never changes."""
+    """Rank correlation of a signal with the oracle's passes; None where either never changes."""
 
     correlation: float | None = None
     interval: Ends | None = None
@@ -185,7 +185,7 @@ def _kept(name: str) -> Path:
     files = {path.stem: path for path in _results()}
     if name in files:
         return files[name]
-    names = [stem for stem, path in files.items() if "rows" in _object(path)]
+    names = [stem for stem, path in files.items() if "comparison" in _object(path)]
     raise InputError(
         f"report {name!r}: no such run or file, and no comparison of that name is kept"
         f"{nearest(name, names)} ({', '.join(names) or 'none is kept'})"

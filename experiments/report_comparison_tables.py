@@ -20,6 +20,8 @@ from adaptive_sleep.experiments.report_page import Cell, Table, number
 
 Column = tuple[str, str, Callable[[Row], Cell]]
 
+UNRANKED = "it, or the oracle, never changes"
+
 
 def _columns(most: int) -> list[Column]:
     """What is shown of rows at a cost of their own, and of those of a change."""
@@ -159,7 +161,7 @@ def _signals_table(result: Result) -> Table:
         "signals",
         [("signal", "As a policy saw it after one pass"),
          ("rank correlation", "With the oracle's passes, over windows; ± half its interval")],
-        [[Cell(name), number(it.correlation, "+.3f", it.interval, none="never changes")]
+        [[Cell(name), number(it.correlation, "+.3f", it.interval, none=UNRANKED)]
          for name, it in result.signals.items()],
         frame=signals_frame(result.signals),
     )  # fmt: skip

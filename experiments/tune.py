@@ -186,10 +186,17 @@ def _work(
         raise AdaptiveSleepError(
             f"study {study.study_name!r}: none of its {len(finished(study))} trials is within "
             f"budget={order.budget!r} ({flops:,.0f} FLOPs per event): ask for more --trials, or "
-            "begin another study with a larger budget or a policy that can sleep less"
+            f"begin another study with a larger budget or a policy that can sleep less{_why(study)}"
         )
     tell("test")
     _test(study, storage, bench, best)
+
+
+def _why(study: optuna.Study) -> str:
+    """What policies refused, for a study without a best; the first of it."""
+    told = [trial.user_attrs.get("refused") for trial in finished(study)]
+    refused = [why for why in told if why]
+    return f"; {len(refused)} were refused, the first: {refused[0]}" if refused else ""
 
 
 def _within(order: Order, budget: Budget, plain: Plain) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from adaptive_sleep.contract import PolicyError
 from adaptive_sleep.experiments.tune_bench import Measured, TuneBench
 from adaptive_sleep.experiments.tune_space import Candidate, Space
 from adaptive_sleep.experiments.tune_workers import finished
@@ -48,9 +49,11 @@ class Objective:
         found: dict[str, Measured] = {}
         stopped = None
         for name in self._order(trial):
-            found[name] = known.get(name) or self.bench.run(
-                name, specs[self.bench.recordings[name]], candidate.window
-            )
+            spec = specs[self.bench.recordings[name]]
+            try:
+                found[name] = known.get(name) or self.bench.run(name, spec, candidate.window)
+            except PolicyError as error:  # such as more passes than the runtime allows
+                raise _refused(trial, error) from error
             stopped = self._stopped(trial, candidate, found)
             if stopped:
                 break
@@ -61,9 +64,7 @@ class Objective:
         try:
             specs = {seed: candidate.spec(one.files) for seed, one in self.bench.seeds.items()}
         except InputError as error:
-            trial.set_constraint("refused by the policy", 1.0)
-            trial.set_user_attr("stopped", "refused")
-            raise optuna.TrialPruned(str(error)) from error
+            raise _refused(trial, error) from error
         trial.set_user_attr("spec", shown(candidate.written, list(specs.values())))
         return specs
 
@@ -95,12 +96,11 @@ class Objective:
         name, last = list(found.items())[-1]
         trial.set_constraint(f"{COST} {len(found):03d}", cost / self.budget - 1.0)
         trial.report(last.loss, list(self.bench.recordings).index(name))
+        if len(found) == len(plain):
+            return None  # nothing is left to stop; a pruner would say that it is not the best
         if cost > self.budget:
             return "budget"
-        # a pruner that has seen all would only say that this one is not the best
-        if len(found) < len(plain) and trial.should_prune():
-            return "worse"
-        return None
+        return "worse" if trial.should_prune() else None
 
     def _told(
         self,
@@ -124,6 +124,14 @@ class Objective:
         for key, value in said.items():
             trial.set_user_attr(key, value)
         return (loss, cost) if self.pareto else loss
+
+
+def _refused(trial: optuna.Trial, error: Exception) -> optuna.TrialPruned:
+    """What ends a trial of parameters that no run can have, which is told with it."""
+    trial.set_constraint("refused by the policy", 1.0)
+    trial.set_user_attr("stopped", "refused")
+    trial.set_user_attr("refused", str(error))
+    return optuna.TrialPruned(str(error))
 
 
 def mean_loss(found: Mapping[str, Measured]) -> float:

@@ -18,6 +18,7 @@ from adaptive_sleep.contract import (
     load_policy_state,
     observe,
     plan_passes,
+    planned_passes,
     policy,
     policy_flops,
     policy_state,
@@ -43,7 +44,7 @@ class Capped(Follower):
 
     def plan(self, signals: WindowSignals) -> IntArray:
         """Return the other's plan, cut off at `max_passes`."""
-        return np.minimum(plan_passes(self.policy, signals), self.max_passes)
+        return np.minimum(planned_passes(self.policy, signals), self.max_passes)
 
 
 @policy("both")

@@ -376,6 +376,19 @@ def test_results_are_shown_where_there_are_some(
     shown = capsys.readouterr().out
     assert shown.count("lot-shuffled") == 3  # the streams as they are, and those that change
     assert found["reading"][0] in shown
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mixed_chain.toml").write_text("# ours")
+    mine = tmp_path / "mixed_chain.toml"  # a recipe of one's own by the name of one of ours
+    mine.write_bytes((place / "tiny.toml").read_bytes())
+    (tmp_path / "results" / "mixed_chain.json").write_bytes(
+        (place / "out" / "tiny.json").read_bytes()
+    )
+    assert main(["compare", "mixed_chain", "--from-results", "--json"]) == 0
+    assert main(["compare", str(mine), "--from-results"]) == 2
+    assert f"compare {mine} --from-results: no full run" in capsys.readouterr().err
+    (tmp_path / "results" / "mixed_chain.json").write_text('{"rows": []}')
+    assert main(["compare", "mixed_chain", "--from-results"]) == 2
+    assert "`adaptive-sleep choices mixed_chain --from-results` shows it" in capsys.readouterr().err
 
 
 def test_a_model_is_trained_for_each_seed_and_taken_up(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ What the policies are worth is not tested here; that the figures are the runs' o
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_a_trial_over_budget_stops_at_once_and_is_not_feasible(
         assert costs == sorted(costs)  # what a whole trial takes at least only grows
         over = [cost > 0 for cost in costs]
         assert over[:-1] == [False] * (len(over) - 1)
-        assert over[-1] == (trial in stopped)
+        assert (trial in stopped) == (over[-1] and len(over) < len(found["loss_per_recording"]))
     whole = next(it for it in trials if it.user_attrs["stopped"] is None)
     last = whole.constraints[max(whole.constraints)]
     assert (1 + last) * found["budget"] == pytest.approx(whole.user_attrs["flops_per_event"])
@@ -237,11 +238,46 @@ def test_the_same_policy_is_not_run_twice(
     assert found["seeds"] == [0]
 
 
+OWN = """
+from dataclasses import dataclass
+from typing import Annotated
+import adaptive_sleep as asl
+
+@dataclass(frozen=True)
+class Eager:
+    "Plans what it is given, though the runtime allows 3 passes here."
+    passes: Annotated[int, asl.Range(2, 8)] = 2
+    def plan(self, signals):
+        return self.passes
+
+@dataclass(frozen=True)
+class Strict:
+    "Refuses in a way of its own."
+    passes: Annotated[int, asl.Range(1, 8)] = 1
+    def __post_init__(self):
+        if self.passes > 2:
+            raise ValueError("that is too many")
+    def plan(self, signals):
+        return self.passes
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        ("random(mean=range(1.0, 3.0), most=2)", "mean"),
+        ("own_tuned:Eager", r"planned \d passes .* \(max_passes\)"),
+        ("own_tuned:Strict", "refused: that is too many"),
+    ],
+)
 def test_values_that_a_policy_refuses_end_a_trial_not_the_study(
-    place: Path, tmp_path: Path
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, why: str
 ) -> None:
+    (tmp_path / "own_tuned.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_tuned", raising=False)
     found = tune(
-        place / "tiny.toml", kept(tmp_path), policies=["random(mean=range(1.0, 3.0), most=2)"],
+        place / "tiny.toml", kept(tmp_path), policies=[policy],
         budget="9x", trials=4, quick=True, out=tmp_path / "out",
     )  # fmt: skip
     assert found["stopped"]["refused"] > 0
@@ -252,6 +288,7 @@ def test_values_that_a_policy_refuses_end_a_trial_not_the_study(
     ]  # fmt: skip
     assert {it.state.name for it in refused} == {"PRUNED"}
     assert all(max(it.constraints.values()) > 0 for it in refused)
+    assert all(re.search(why, it.user_attrs["refused"]) for it in refused)
 
 
 @pytest.mark.parametrize(

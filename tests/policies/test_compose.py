@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptive_sleep.contract import (
+    PolicyError,
     SleepPolicy,
     keep_going,
     load_policy_state,
@@ -160,3 +161,16 @@ def test_parts_may_be_functions_and_spec_strings() -> None:
 def test_what_a_part_answers_wrongly_is_told_in_its_own_name() -> None:
     with pytest.raises(Exception, match=r"policy .*lambda.* planned 2\.5"):
         plan_passes(Capped(lambda signals: 2.5), make_signals(1, 0))  # type: ignore[arg-type]
+
+
+def test_a_cap_cuts_off_more_than_the_runtime_allows() -> None:
+    """What the one inside plans is the cap's to cut; what is below 1 stays an error."""
+    signals = make_signals(streams=2, seed=0)
+    most = int(signals.max_passes.max())
+    inner = Script(dict.fromkeys(signals.stream.tolist(), most + 5))
+    with pytest.raises(PolicyError, match="max_passes"):
+        plan_passes(inner, signals)
+    assert plan_passes(Capped(inner, max_passes=2), signals).tolist() == [2, 2]
+    nothing = Script(dict.fromkeys(signals.stream.tolist(), 0))
+    with pytest.raises(PolicyError, match="expected 1"):
+        plan_passes(Capped(nothing, max_passes=2), signals)

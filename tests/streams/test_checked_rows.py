@@ -77,7 +77,7 @@ def test_a_time_that_int64_cannot_hold_is_refused(tmp_path: Path, given: Any) ->
         [[object()]],
         np.ma.array([[1j]], mask=[[True]]),
     ],
-    ids=repr,
+    ids=["text", "ragged", "dict", "huge", "complex", "dates", "spans", "objects", "masked"],
 )
 def test_values_that_are_no_real_numbers_are_refused(tmp_path: Path, given: Any) -> None:
     with RecordingWriter(tmp_path / "r", kind="series", channels=X) as writer:
