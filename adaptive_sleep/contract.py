@@ -184,7 +184,7 @@ def planned_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
     wrong = values < 1
     if wrong.any():
         raise _wrong_count(policy, signals, values, int(np.argmax(wrong)))
-    return values.astype(np.int64)
+    return np.minimum(values, np.iinfo(np.int64).max).astype(np.int64)  # more is refused as such
 
 
 def _wrong_count(

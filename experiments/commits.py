@@ -52,7 +52,7 @@ def holding(run: Path, manifest: Manifest, *, resume: bool) -> Iterator[bool]:
     """Hold a run folder against every other writer, and tell whether it had begun.
 
     One that had not is made and given `manifest` as its run.json; where that fails, nothing is
-    left that was made here. Raises InputError as `has_begun` does, and where another process
+    left that was written here. Raises InputError as `has_begun` does, and where another process
     holds the folder: what that one has there is left alone.
     """
     made = not has_begun(run, resume=resume) and _made(run)
@@ -61,6 +61,8 @@ def holding(run: Path, manifest: Manifest, *, resume: bool) -> Iterator[bool]:
             stack.enter_context(held(run))
             # again: another may have begun there while this one waited or loaded its model
             begun = has_begun(run, resume=resume or made)
+            if begun and not resume:
+                raise InputError(f"out={str(run)!r}: another process began there meanwhile")
             if not begun:
                 _begin(run, manifest, made)
         except FileNotFoundError:

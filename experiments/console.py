@@ -16,7 +16,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -150,8 +150,9 @@ def terminable() -> Iterator[list[int]]:
         # a shell lets what it puts into the background ignore Ctrl-C, and so its children
         heeded = callable(signal.getsignal(signal.SIGINT))
         for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGINT if heeded else signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it may have just ended
+                if child.pid is not None:
+                    os.kill(child.pid, signal.SIGINT if heeded else signal.SIGTERM)
         if not heeded:
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)

@@ -50,7 +50,9 @@ def checked_events(events: Iterable[Any], config: ModelConfig) -> Iterator[LiveE
 def _checked(event: Any, config: ModelConfig) -> LiveEvent:
     if not isinstance(event, LiveEvent):
         raise InputError(f"{shown(event)} ({type(event).__name__}): a LiveEvent, or None")
-    named = checked_name("stream", event.stream)
+    named = checked_text("stream", event.stream)
+    if not named:
+        raise InputError("stream='': a stream has a name")
     time = whole("time", event.time)
     if time is None:
         raise InputError("time=None: whole ns since 1970")
@@ -68,7 +70,8 @@ def _values(given: Any, names: tuple[str, ...]) -> NDArray[np.float32]:
     """A copy, since who gives events may use an array again."""
     wanted = f"{len(names)} number(s), of {', '.join(names)}; NaN is missing"
     try:
-        found = np.asarray(given)
+        masked = isinstance(given, np.ma.MaskedArray) and given.dtype.kind in "iuf"
+        found = np.ma.filled(given.astype(np.float64), np.nan) if masked else np.asarray(given)
     except (TypeError, ValueError):
         raise InputError(f"values={shown(given)}: {wanted}") from None
     if found.dtype.kind not in "iuf":
@@ -90,8 +93,8 @@ def checked_token(token: Any, config: ModelConfig) -> int:
     return token
 
 
-def checked_name(field: str, name: Any) -> str:
-    """A name as UTF-8 can hold it; raises InputError for all else."""
+def checked_text(field: str, name: Any) -> str:
+    """A text as UTF-8 can hold it; raises InputError for all else."""
     if not isinstance(name, str):
         raise InputError(f"{field}={shown(name)}: a text")
     try:

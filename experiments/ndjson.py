@@ -18,7 +18,7 @@ from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.experiments.live_event import (
     LiveEvent,
     check_time,
-    checked_name,
+    checked_text,
     checked_token,
     shown,
 )
@@ -70,7 +70,7 @@ def ndjson_events(
             continue
         try:
             line = _line(text)
-            stream = checked_name("stream", line.get("stream", "")) or place
+            stream = checked_text("stream", line.get("stream", "")) or place
             token = _token(line, config, tokens)
             yield LiveEvent(stream, _time(line), _values(line, order), token)
         except InputError as error:

@@ -98,7 +98,8 @@ def checked_values(
             raise InputError(f"values: none given; [{count}, {width}] are needed")
         return np.full((count, width), np.nan, np.float32)
     given = _array("values", values, wanted)
-    if given.dtype.kind not in "fiubO":
+    text = given.dtype.kind == "O" and any(isinstance(x, str | bytes) for x in given.flat)
+    if given.dtype.kind not in "fiubO" or text:
         raise InputError(f"values: {given.dtype} {list(given.shape)}; give {wanted}")
     try:
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused below

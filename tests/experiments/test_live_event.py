@@ -31,6 +31,7 @@ WIDTH = r"3 number\(s\), of load, heat, fan; NaN is missing"
         ({"time": 1.5}, r"time=1.5 \(float\): a whole number"),
         ({"time": 2**63}, "time=9223372036854775808: beyond 64 bits"),
         ({"stream": 7}, "stream=7: a text"),
+        ({"stream": ""}, "stream='': a stream has a name"),
         ({"stream": "\ud800"}, "stream=.*: a text that UTF-8 can hold"),
         ({"token": 1}, "token=1: the model reads channels"),
     ],
@@ -77,3 +78,12 @@ def test_what_is_an_event_is_read_as_it_means() -> None:
     assert type(token.token) is int
     with pytest.raises(InputError, match=r"^event 1: 'a' \(str\): a LiveEvent, or None"):
         next(checked_events("a", config))
+
+
+def test_what_is_masked_is_missing() -> None:
+    masked = np.ma.array([99, 1, 2], mask=[1, 0, 0])
+    (event,) = checked_events([LiveEvent("a", 1, masked)], series_model().config)
+    assert event is not None
+    assert event.values is not None
+    assert np.isnan(event.values[0])
+    assert event.values[1:].tolist() == [1.0, 2.0]

@@ -231,3 +231,20 @@ def test_a_run_that_keeps_it_in_every_commit_goes_on(
     again = replay(recording, model, "fixed(1)", out, resume=True, **given)
     assert again.trace_sha256 == whole.trace_sha256
     assert lasting(out) == lasting(tmp_path / "whole")
+
+
+def test_a_run_that_began_between_the_folder_and_its_lock_is_not_gone_on_with(
+    recording: Recording, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, made = tmp_path / "run", commits._made
+
+    def make(run: Path) -> bool:
+        monkeypatch.setattr(commits, "_made", made)
+        mine = made(run)
+        replay(recording, model, "fixed(3)", run, resume=True)
+        return mine
+
+    monkeypatch.setattr(commits, "_made", make)
+    with pytest.raises(InputError, match="another process began there"):
+        replay(recording, model, "fixed(1)", out)
+    assert open_run(out).manifest.policy == "fixed(passes=3)"

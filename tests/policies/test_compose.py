@@ -28,6 +28,16 @@ from adaptive_sleep.testing import make_progress, make_signals
 
 
 @dataclass
+class Huge:
+    """Plans whatever it is given."""
+
+    passes: Any
+
+    def plan(self, signals: WindowSignals) -> Any:
+        return self.passes
+
+
+@dataclass
 class Script:
     """Plans `passes` and stops at `stops`, both by stream; notes what it was asked and told."""
 
@@ -174,3 +184,13 @@ def test_a_cap_cuts_off_more_than_the_runtime_allows() -> None:
     nothing = Script(dict.fromkeys(signals.stream.tolist(), 0))
     with pytest.raises(PolicyError, match="expected 1"):
         plan_passes(Capped(nothing, max_passes=2), signals)
+
+
+@pytest.mark.parametrize(
+    "passes", [2**70, np.array([2**63 + 5] * 2, np.uint64)], ids=["int", "uint64"]
+)
+def test_more_passes_than_any_number_holds_are_refused_or_cut(passes: Any) -> None:
+    signals = make_signals(streams=2, seed=0)
+    with pytest.raises(PolicyError, match="max_passes"):
+        plan_passes(lambda signals: passes, signals)
+    assert plan_passes(Capped(Huge(passes), max_passes=2), signals).tolist() == [2, 2]

@@ -68,6 +68,7 @@ def test_a_time_that_int64_cannot_hold_is_refused(tmp_path: Path, given: Any) ->
     "given",
     [
         [["abc"]],
+        np.array([["1.5"]], object),
         [[1.0], [2.0, 3.0]],
         {"x": 1},
         [[10**400]],
@@ -77,7 +78,18 @@ def test_a_time_that_int64_cannot_hold_is_refused(tmp_path: Path, given: Any) ->
         [[object()]],
         np.ma.array([[1j]], mask=[[True]]),
     ],
-    ids=["text", "ragged", "dict", "huge", "complex", "dates", "spans", "objects", "masked"],
+    ids=[
+        "text",
+        "number as text",
+        "ragged",
+        "dict",
+        "huge",
+        "complex",
+        "dates",
+        "spans",
+        "objects",
+        "masked",
+    ],
 )
 def test_values_that_are_no_real_numbers_are_refused(tmp_path: Path, given: Any) -> None:
     with RecordingWriter(tmp_path / "r", kind="series", channels=X) as writer:
