@@ -161,15 +161,20 @@ def plan_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
     booleans, a wrong shape, less than 1 or more than `max_passes`; AdaptiveSleepError for signals
     that are not finite.
     """
-    values = planned_passes(policy, signals)
+    values = _planned(policy, signals)
     wrong = values > signals.max_passes
     if wrong.any():
         raise _wrong_count(policy, signals, values, int(np.argmax(wrong)))
-    return values
+    return values.astype(np.int64)
 
 
 def planned_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
     """As `plan_passes`, for who cuts the passes off: more than `max_passes` are let through."""
+    return np.minimum(_planned(policy, signals), np.iinfo(np.int64).max).astype(np.int64)
+
+
+def _planned(policy: PolicyLike, signals: WindowSignals) -> np.ndarray[Any, Any]:
+    """Whole numbers from 1, as large as they come."""
     check_finite(signals)
     plan: Any = getattr(policy, "plan", policy)
     answer = plan(signals)
@@ -184,11 +189,11 @@ def planned_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
     wrong = values < 1
     if wrong.any():
         raise _wrong_count(policy, signals, values, int(np.argmax(wrong)))
-    return np.minimum(values, np.iinfo(np.int64).max).astype(np.int64)  # more is refused as such
+    return values
 
 
 def _wrong_count(
-    policy: PolicyLike, signals: WindowSignals, values: IntArray, row: int
+    policy: PolicyLike, signals: WindowSignals, values: np.ndarray[Any, Any], row: int
 ) -> PolicyError:
     return PolicyError(
         f"policy {label(policy)} planned {values[row]} passes for {_row(signals, row)}: "
