@@ -165,12 +165,15 @@ def plan_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
     wrong = values > signals.max_passes
     if wrong.any():
         raise _wrong_count(policy, signals, values, int(np.argmax(wrong)))
-    return values.astype(np.int64)
+    passes: IntArray = values.astype(np.int64)
+    return passes
 
 
 def planned_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
     """As `plan_passes`, for who cuts the passes off: more than `max_passes` are let through."""
-    return np.minimum(_planned(policy, signals), np.iinfo(np.int64).max).astype(np.int64)
+    most = np.iinfo(np.int64).max
+    passes: IntArray = np.minimum(_planned(policy, signals), most).astype(np.int64)
+    return passes
 
 
 def _planned(policy: PolicyLike, signals: WindowSignals) -> np.ndarray[Any, Any]:
