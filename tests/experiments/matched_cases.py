@@ -1,4 +1,5 @@
-"""For tests of comparisons at matched cost: a tiny task to train on, and a comparison of it."""
+"""For tests of comparisons at matched cost: a tiny task to train on, a comparison of it, and how to
+train on the tiny recording R of a folder."""
 
 TRAINING = """
 [task]
@@ -46,4 +47,25 @@ name = "compressed_kv"
 equal_compute = true
 [[baselines]]
 name = "wake_loops"
+"""
+OF_A_SERIES = """
+[model]
+width = 16
+heads = 2
+key_dim = 8
+value_dim = 8
+patch = 2
+window = 16
+[data]
+recording = "{folder}/R"
+train = [0.0, 0.5]
+validation = [0.5, 0.7]
+[training]
+steps = 4
+batch = 2
+windows = 4
+bptt = 4
+passes = "1-3"
+validate_every = 2
+warm_events = 0
 """

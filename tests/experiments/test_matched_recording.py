@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matched_cases import OF_A_SERIES
 from run_cases import make_series
 
 from adaptive_sleep.checkpoint import load_model, save_model
@@ -24,27 +25,6 @@ from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.training import Recipe, cut_windows, opened, read_streams, train_step
 
-TRAINING = """
-[model]
-width = 16
-heads = 2
-key_dim = 8
-value_dim = 8
-patch = 2
-window = 16
-[data]
-recording = "{folder}/R"
-train = [0.0, 0.5]
-validation = [0.5, 0.7]
-[training]
-steps = 4
-batch = 2
-windows = 4
-bptt = 4
-passes = "1-3"
-validate_every = 2
-warm_events = 0
-"""
 RECIPE = """
 max_passes = 3
 control_seeds = [0]
@@ -74,7 +54,7 @@ name = "fixed"
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recorded")
     make_series(folder / "R", rows=900, streams=1)
-    (folder / "training.toml").write_text(TRAINING.format(folder=folder))
+    (folder / "training.toml").write_text(OF_A_SERIES.format(folder=folder))
     (folder / "tiny.toml").write_text(RECIPE.format(folder=folder))
     return folder
 

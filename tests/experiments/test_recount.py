@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matched_cases import RECIPE, TRAINING
+from matched_cases import OF_A_SERIES, RECIPE, TRAINING
 from run_cases import make_series
 
 from adaptive_sleep.experiments import recount as recounting
@@ -19,7 +19,7 @@ from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.task_training import learn
 
 COSTS = ("flops_per_event", "wake_flops_per_event", "sleep_flops_per_event", "sleep_share")
-OF_A_SERIES = """
+COMPARISON = """
 max_passes = 2
 control_seeds = [0]
 targets = [1.3]
@@ -41,27 +41,6 @@ name = "wider_state"
 [[baselines]]
 name = "fixed"
 """
-SERIES = """
-[model]
-width = 16
-heads = 2
-key_dim = 8
-value_dim = 8
-patch = 2
-window = 16
-[data]
-recording = "{folder}/R"
-train = [0.0, 0.5]
-validation = [0.5, 0.7]
-[training]
-steps = 2
-batch = 2
-windows = 2
-bptt = 2
-passes = "1-2"
-validate_every = 2
-warm_events = 0
-"""
 
 
 @pytest.fixture(scope="module", params=["task", "series"])
@@ -74,8 +53,8 @@ def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         text = RECIPE.format(folder=folder)
     else:
         make_series(folder / "R", rows=900, streams=1)
-        (folder / "series.toml").write_text(SERIES.format(folder=folder))
-        text = OF_A_SERIES.format(folder=folder)
+        (folder / "series.toml").write_text(OF_A_SERIES.format(folder=folder))
+        text = COMPARISON.format(folder=folder)
     (folder / "tiny.toml").write_text(text)
     return compare(folder / "tiny.toml", folder / "out", quick=request.param == "task", jobs=1)
 
