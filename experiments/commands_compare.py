@@ -94,6 +94,8 @@ def _matched_cells(row: Mapping[str, Any]) -> list[str]:
 
 def _print(found: Mapping[str, Any]) -> None:
     """Print the table, those of the changes, what the signals tell, and the reading."""
+    from adaptive_sleep.experiments.compare_rows import UNRANKED
+
     most = found["max_passes"]
     matched = [row for row in found["rows"] if row.get("target") is not None]
     parts = {"": [row for row in found["rows"] if row not in matched], **found["changes"]}
@@ -112,7 +114,7 @@ def _print(found: Mapping[str, Any]) -> None:
     print("\nrank correlation of each signal after one pass with the oracle's passes\n")
     for name, told in found["signals"].items():
         ranked = told["correlation"], told["interval"]
-        print(f"{name:<18} {_mean(*ranked, '+.3f', 'it, or the oracle, never changes')}")
+        print(f"{name:<18} {_mean(*ranked, '+.3f', UNRANKED)}")
     print()
     for row in found["rows"]:
         if row["kind"] == "policy":

@@ -117,6 +117,7 @@ def mixture(validation: Sequence[Point], test: Sequence[Point], flops: float) ->
 
 
 # what a row is the mean of, and the differences with intervals: name -> value of one seed
+UNRANKED = "it, or the oracle, never changes"  # of a signal without a rank correlation
 CLAIM_SEEDS = 5  # trained seeds, from which on an interval over them claims anything
 _MEANS = (
     "score",
@@ -283,3 +284,9 @@ def signed(value: float | None) -> str:
 def spread(ends: Sequence[float] | None) -> str:
     """Its interval, if it has one."""
     return "" if ends is None else f" ({ends[0]:+.4f} to {ends[1]:+.4f})"
+
+
+def half(ends: Sequence[float] | None) -> float | None:
+    """Half of the interval of a difference: the least that would have been told from none. None
+    where it has no interval, and of a row beside itself."""
+    return None if ends is None else (ends[1] - ends[0]) / 2 or None

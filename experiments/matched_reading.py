@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptive_sleep.experiments.compare_rows import CLAIM_SEEDS, signed, spread
+from adaptive_sleep.experiments.compare_rows import CLAIM_SEEDS, half, signed, spread
 from adaptive_sleep.experiments.matched_table import COMPUTE, MOST, SIDES
 from adaptive_sleep.experiments.matching import NEAR, Spent, as_roomy, check_matched
 from adaptive_sleep.experiments.reproduce import interval
@@ -41,7 +41,7 @@ def beside_policy(rows: Sequence[Row]) -> list[dict[str, Any]]:
     that difference, of other rows of that to fixed(max_passes); None where there is none."""
     told: list[dict[str, Any]] = []
     for row in rows:
-        found = {**row, "smallest_effect": _half(row.get("difference_interval"))}
+        found = {**row, "smallest_effect": half(row.get("difference_interval"))}
         if row.get("target") is not None:
             here = [one for one in rows if one.get("target") == row["target"]]
             ours = _chosen(here) if any(_told(one) for one in here) else None
@@ -49,15 +49,10 @@ def beside_policy(rows: Sequence[Row]) -> list[dict[str, Any]]:
             found["difference_to_policy"] = differences and float(np.mean(differences))
             beside = interval(differences) if differences else None
             found["difference_to_policy_interval"] = beside
-            found["smallest_effect"] = _half(beside)
+            found["smallest_effect"] = half(beside)
             found["roomy"] = None if ours is None else as_roomy(_spent(ours), _spent(row))
         told.append(found)
     return told
-
-
-def _half(ends: Sequence[float] | None) -> float | None:
-    """Half of an interval; None of none, and of a row beside itself."""
-    return None if ends is None else (ends[1] - ends[0]) / 2 or None
 
 
 def _best(rows: Sequence[Row], target: float) -> list[str]:
@@ -190,7 +185,7 @@ def _gap(ours: Row, other: Row, key: str = "score") -> str:
 
 def _seen(ours: Row, other: Row) -> str:
     """The smallest difference of two rows that their seeds could have told from none."""
-    least = _half(interval(_differences(ours, other)))
+    least = half(interval(_differences(ours, other)))
     return "" if least is None else f", where less than {least:.4f} cannot be told from none"
 
 

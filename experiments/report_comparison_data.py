@@ -16,6 +16,7 @@ import msgspec
 import polars as pl
 
 from adaptive_sleep.experiments.compare import CLAIM
+from adaptive_sleep.experiments.compare_rows import half
 from adaptive_sleep.experiments.matched_reading import beside_policy
 from adaptive_sleep.streams.errors import InputError, nearest
 
@@ -72,16 +73,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def smallest_effect(self) -> float | None:
-        """The least difference to fixed(max_passes) that would have been told from none: half of
-        its interval. None where it has none, and of fixed(max_passes) itself."""
-        low, high = self.difference_interval or (0.0, 0.0)
-        return (high - low) / 2 or None
+        """The least difference to fixed(max_passes) that would have been told from none."""
+        return half(self.difference_interval)
 
     @property
     def smallest_beside(self) -> float | None:
         """The same of its difference to the policy at its target."""
-        low, high = self.difference_to_policy_interval or (0.0, 0.0)
-        return (high - low) / 2 or None
+        return half(self.difference_to_policy_interval)
 
     @property
     def base(self) -> str:

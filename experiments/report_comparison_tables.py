@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
+from adaptive_sleep.experiments.compare_rows import UNRANKED
 from adaptive_sleep.experiments.report import quantity, shortened
 from adaptive_sleep.experiments.report_comparison_data import (
     Result,
@@ -19,8 +20,6 @@ from adaptive_sleep.experiments.report_comparison_data import (
 from adaptive_sleep.experiments.report_page import Cell, Table, number
 
 Column = tuple[str, str, Callable[[Row], Cell]]
-
-UNRANKED = "it, or the oracle, never changes"
 
 
 def _columns(most: int) -> list[Column]:
