@@ -7,6 +7,7 @@ is in `task_training`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from adaptive_sleep.asking import ask
+from adaptive_sleep.asking import Lessons, ask, each_loop
 from adaptive_sleep.attention import KVCache, Visibility
 from adaptive_sleep.config import Eviction
 from adaptive_sleep.eviction import Holding, holding
 from adaptive_sleep.memory import FastWeights
-from adaptive_sleep.model import Model
+from adaptive_sleep.model import Model, Pass
 from adaptive_sleep.sleep import ClosedWindow, sleep_pass
 from adaptive_sleep.streams.tasks.task import TaskBatch
 
@@ -160,17 +161,19 @@ def go_on(
     passes: int,
     start: Carried,
     *,
-    every: bool = False,
+    lessons: Lessons = "last",
     recompute: bool = False,
 ) -> tuple[list[Answers], Carried]:
     """Read a batch of samples from `start` on; the `Answers`, and what is carried on at the end.
 
-    There is one for each window of questions, or, with `every`, for it after each pass over the
-    last window that was slept on, pass n being asked for rung n where the batch has rungs; fillers
-    between the two are then read once after each of those passes. Questions that stand alone change
-    nothing: those behind them are answered after each pass too. A window that is slept on goes on
-    from the last pass. `recompute` as in `fall_asleep`.
+    There is one for each window of questions, or, with `lessons` "every", for it after each pass
+    over the last window that was slept on, pass n being asked for rung n where the batch has rungs;
+    fillers between the two are then read once after each of those passes. Questions that stand
+    alone change nothing: those behind them are answered after each pass too. A window that is slept
+    on goes on from the last pass. With `lessons` "loops" there is one after each loop over the
+    questions, loop n being asked for rung n. `recompute` as in `fall_asleep`.
     """
+    every = lessons == "every"
     states, holds, found = [start], start.holds, []
     for window, asked in enumerate(batch.asked()):
         words, valid, targets = (
@@ -196,11 +199,10 @@ def go_on(
             continue
         embedded = model.placed(model.tokens.embed(words, values), torch.zeros_like(valid))
         seen: Visibility = "diagonal" if batch.diagonal[window] else "causal"
-        rungs = batch.rungs if every else ()
-        for number, state in enumerate(states if every else [last], 1):
-            done = ask(
-                model, embedded, valid, state.weights, state.held, seen=seen, reach=holds.reach
-            )
+        rungs = () if lessons == "last" else batch.rungs
+        asked_of = states if every else [last]
+        taught = _taught(model, embedded, valid, asked_of, seen, loops=lessons == "loops")
+        for number, done in enumerate(taught, 1):
             logits = model.tokens.logits(done.hidden[rows, places])
             if number > len(rungs):
                 found.append(Answers(logits, targets[rows, places], rows))
@@ -210,6 +212,25 @@ def go_on(
         if not batch.diagonal[window]:
             states = [Carried(done.weights, holds, holds.after(last.held, done.new))]
     return found, states[-1]
+
+
+def _taught(
+    model: Model,
+    embedded: Tensor,
+    lengths: Tensor,
+    states: Sequence[Carried],
+    seen: Visibility,
+    *,
+    loops: bool,
+) -> Iterator[Pass]:
+    """What is asked about in a window of questions: it, read from each of the states; after each
+    loop over it where `loops` are taught."""
+    for state in states:
+        given, reach = (model, embedded, lengths, state.weights, state.held), state.holds.reach
+        if loops:
+            yield from each_loop(*given, seen=seen, reach=reach)
+        else:
+            yield ask(*given, seen=seen, reach=reach)
 
 
 def _filled(

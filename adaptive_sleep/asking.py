@@ -5,11 +5,19 @@ What is asked, and who stores what it leaves, is not known here.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from typing import Literal
+
 from torch import Tensor
 
 from adaptive_sleep.attention import KVCache, Visibility
 from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model, Pass
+
+# When questions are asked in training: after the last pass over the window that was slept on, after
+# every one, or after the last pass and every loop over the questions
+Lessons = Literal["last", "every", "loops"]
 
 
 def ask(
@@ -23,13 +31,29 @@ def ask(
     reach: int | None,
 ) -> Pass:
     """Run the blocks over questions `[B, T, d]`, `lengths` int64 `[B]` of them valid, as often as
-    the model `loops`; the last loop answers, and what it left is left.
+    the model `loops`; the last loop answers, and what it left is left. Otherwise as `each_loop`."""
+    done = each_loop(model, embedded, lengths, weights, cache, seen=seen, reach=reach)
+    return deque(done, maxlen=1).pop()
+
+
+def each_loop(
+    model: Model,
+    embedded: Tensor,
+    lengths: Tensor,
+    weights: FastWeights,
+    cache: KVCache | None,
+    *,
+    seen: Visibility,
+    reach: int | None,
+) -> Iterator[Pass]:
+    """What each loop over questions gives, from the first to the last.
 
     Every loop reads the same fast weights and the same `cache`, and the loop before it as a sleep
     pass does (`Inject`). `seen` and `reach` as in `Model.run`.
     """
     done = model.run(embedded, lengths, weights, cache, seen=seen, reach=reach)
+    yield done
     for _ in range(model.config.loops - 1):
         again = model.inject(embedded, done.hidden)
         done = model.run(again, lengths, weights, cache, seen=seen, reach=reach)
-    return done
+        yield done

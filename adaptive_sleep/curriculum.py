@@ -10,10 +10,11 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from adaptive_sleep.asking import Lessons
 from adaptive_sleep.recipe_checks import above_zero, at_least_one, check_betas, from_zero, shares
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.drawing import check_power
@@ -35,10 +36,11 @@ class LearningRecipe:
     batch: int = 64  # samples side by side
     passes: str = "1-4"  # N per batch: drawn from a range, or one number
     ramp: float = 0.0  # share over which the highest N grows from the lowest
-    loss: Literal["last", "every"] = "last"  # asked after the last pass, or after each of the most
-    # with loss "every": per stage the rungs that pass 1, 2, ... are asked for (of a task without
-    # rungs the difficulties), as many passes as rungs; a stage is learned where the running loss of
-    # its last pass falls below `learned`
+    # asked after the last pass, after each of the most, or, at one pass, after each loop
+    loss: Lessons = "last"
+    # with loss "every" ("loops"): per stage the rungs that pass (loop) 1, 2, ... is asked for (of a
+    # task without rungs the difficulties), as many passes (all loops) as rungs; a stage is learned
+    # where the running loss of its last pass falls below `learned`
     stages: tuple[tuple[int, ...], ...] = ()
     learned: float = 0.1  # nats a question, or squared error
     patience: float = 0.0  # share after which a stage ends though it is not learned (0: never)
@@ -74,8 +76,15 @@ def check_training(training: LearningRecipe) -> None:
     for power in training.power:
         check_power("[training] power", power)
     _, most = parse_passes(training.passes)
-    if training.stages and training.loss != "every":
-        raise InputError(f"[training] loss={training.loss!r}: stages ask every pass; use 'every'")
+    if training.stages and training.loss == "last":
+        raise InputError(
+            f"[training] loss={training.loss!r}: stages ask every pass; use 'every' (or 'loops')"
+        )
+    if training.loss == "loops" and most != 1:
+        raise InputError(
+            f"[training] passes={training.passes!r}: loss='loops' asks every loop over the "
+            "questions, after one pass; use '1'"
+        )
     if training.longest and not (training.stages and training.longest >= training.steps):
         raise InputError(
             f"[training] longest={training.longest}: for stages, at least steps={training.steps}"
@@ -94,7 +103,7 @@ def check_training(training: LearningRecipe) -> None:
             f"[training] ramp={training.ramp}: stages say how the passes grow; leave it out"
         )
     for stage in training.stages:
-        if not 1 <= len(stage) <= most:
+        if not 1 <= len(stage) <= most and training.loss == "every":
             raise InputError(
                 f"[training] stages: {list(stage)} is for {len(stage)} passes; 1 to {most} "
                 f"(passes={training.passes!r})"
@@ -114,6 +123,26 @@ def in_one_pass(training: LearningRecipe) -> LearningRecipe:
         carry_from=training.carry_from, patience=WHOLE / max(len(stages) - 1, 1),
         decay=max(training.decay, 1.0 - WHOLE),
     )  # fmt: skip
+
+
+def in_loops(training: LearningRecipe, loops: int) -> LearningRecipe:
+    """As `in_one_pass`, with a lesson after each loop over the questions where the recipe has one
+    after each pass: the rungs of a stage are spread over the loops, the last for the last of them.
+
+    One loop is what `in_one_pass` teaches.
+    """
+    if not training.stages:
+        once = without_stages(training)
+        each = training.loss == "every" and loops > 1
+        return dataclasses.replace(once, loss="loops") if each else once
+    once = in_one_pass(training)
+    if loops == 1:
+        return once
+    stages = tuple(
+        tuple(stage[math.ceil(loop * len(stage) / loops) - 1] for loop in range(1, loops + 1))
+        for stage in training.stages
+    )
+    return dataclasses.replace(once, loss="loops", stages=stages)
 
 
 def without_stages(training: LearningRecipe) -> LearningRecipe:
@@ -190,11 +219,11 @@ class Place:
 
 
 class Drawn(NamedTuple):
-    """What a step works on: a batch, N, and whether every pass is asked about."""
+    """What a step works on: a batch, N, and when it is asked about."""
 
     batch: TaskBatch
     passes: int
-    every: bool
+    lessons: Lessons
 
 
 def draw(
@@ -206,7 +235,7 @@ def draw(
     batch = task.sample(random, training.batch, part="train", weights=weights)
     if training.stages and not hasattr(task, "rungs"):
         batch = eased(batch, training.stages[stage])
-    return Drawn(batch, passes, training.loss == "every")
+    return Drawn(batch, passes, training.loss)
 
 
 def drawn_passes(
@@ -217,6 +246,8 @@ def drawn_passes(
     low, high = parse_passes(training.passes)
     grown = (step + 1) / (training.ramp * training.steps) if training.ramp else 1.0
     top = min(high, low + int((high - low + 1) * grown))
+    if training.loss == "loops":
+        return low
     if training.loss == "last":
         return int(random.integers(low, top + 1))
     return len(training.stages[stage]) if training.stages else top

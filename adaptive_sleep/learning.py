@@ -73,7 +73,7 @@ def read_task_recipe(path: str | Path, changes: Sequence[str] = ()) -> TaskRecip
     check_training(recipe.training)
     _check_test(recipe.test, recipe.training)
     staged(task_of(recipe), recipe.training)
-    config_of(recipe)
+    _check_loops(recipe.training, config_of(recipe).loops)
     return recipe
 
 
@@ -149,6 +149,16 @@ def check_made_for(
             f"{said}: was made for windows of up to window={config.window} events, but {task} has "
             f"{space.window}"
         )
+
+
+def _check_loops(training: LearningRecipe, loops: int) -> None:
+    if training.loss == "loops":
+        for stage in training.stages:
+            if len(stage) != loops:
+                raise InputError(
+                    f"[training] stages: {list(stage)} is for {len(stage)} loops; as many rungs as "
+                    f"[model] loops={loops}"
+                )
 
 
 def _check_test(test: TestRecipe, training: LearningRecipe) -> None:
@@ -265,13 +275,13 @@ def gradient(
     random = np.random.default_rng([seed, step])
     if model.config.dropout:  # what is dropped, too, depends on no step before
         torch.manual_seed(int(np.random.default_rng([seed, step, 1 + share.rank]).integers(2**63)))
-    batch, passes, every = draw(task, training, random, step, stage)
+    batch, passes, lessons = draw(task, training, random, step, stage)
     mine = share.of(batch)
     start = unread(model, len(mine), eviction, keep)
     if left is not None:
         rows = np.flatnonzero(random.random(len(mine)) < training.carry_over)
         start = left.alone(torch.from_numpy(rows).to(model.device), start.weights)
-    found, after = go_on(model, mine, passes, start, every=every, recompute=training.recompute)
+    found, after = go_on(model, mine, passes, start, lessons=lessons, recompute=training.recompute)
     # shares of a batch need not have as many questions
     counts = torch.tensor([len(a.targets) for a in found], device=model.device)
     losses = torch.stack([a.loss() for a in found]) * share.weights(counts)
@@ -284,7 +294,7 @@ def gradient(
     tokens = sum(int(lengths.sum()) for lengths in batch.lengths)
     held = 0.0 if start.held is None else float(start.held.lengths.double().mean())
     flops = GRADIENT * forward_flops(
-        model.config, start.holds, batch, passes, every=every, held=held
+        model.config, start.holds, batch, passes, lessons=lessons, held=held
     )
     return Step(value, last, tokens, flops, after.detach())
 

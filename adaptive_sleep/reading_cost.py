@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from adaptive_sleep.asking import Lessons
 from adaptive_sleep.config import ModelConfig
 from adaptive_sleep.eviction import Holding
 from adaptive_sleep.ledger import IntArray, costs, visible_pairs
@@ -24,12 +25,14 @@ def forward_flops(
     batch: TaskBatch,
     passes: int,
     *,
-    every: bool = False,
+    lessons: Lessons = "last",
     held: float = 0.0,
 ) -> float:
     """FLOPs of a batch, forward, with `passes` passes over each window that is slept on; with
-    `every` its questions are answered, and fillers before them read, after each of them. `held`:
-    events that attention holds of what came before, on average over the streams."""
+    `lessons` "every" its questions are answered, and fillers before them read, after each of them;
+    with "loops" they are answered after each loop. `held`: events that attention holds of what came
+    before, on average over the streams."""
+    every, more_heads = lessons == "every", (config.loops - 1) * (lessons == "loops")
     price, causal, total = costs(config), config.sleep_attention == "causal", 0.0
     past = np.full(len(batch), round(held))
     for window, asked in enumerate(batch.asked()):
@@ -39,6 +42,7 @@ def forward_flops(
             ask = price.questions if batch.diagonal[window] else price.text
             often = passes if every else 1
             total += often * float(ask(lengths, asked.sum(1), *pairs).sum())
+            total += more_heads * float(asked.sum()) * price.head
             grown = 0 if batch.diagonal[window] else lengths
         else:
             filler = every and batch.fillers and batch.fillers[window]  # read after each pass

@@ -82,7 +82,7 @@ class Contenders:
     def plain_gradient(self, form: Form, step: int, training: LearningRecipe) -> float:
         """The same, in plain torch."""
         model, drawn = self.plain[form], drawn_at(self.task, training, self.seed, step)
-        loss = model.loss(drawn.batch, drawn.passes, every=drawn.every)
+        loss = model.loss(drawn.batch, drawn.passes, every=drawn.lessons != "last")
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), training.clip)
         return float(loss.detach())

@@ -64,9 +64,9 @@ def step_flops(recipe: TaskRecipe | Recipe) -> float:
     for place, step in enumerate(spread.tolist()):
         stage = min(int(step / longest), len(tasks) - 1)
         random = np.random.default_rng([0, place])
-        batch, passes, every = draw(tasks[stage], training, random, step, stage)
+        batch, passes, lessons = draw(tasks[stage], training, random, step, stage)
         held = _held(recipe, batch, holds.kept) if stage >= training.carry_from else 0.0
-        found.append(forward_flops(config, holds, batch, passes, every=every, held=held))
+        found.append(forward_flops(config, holds, batch, passes, lessons=lessons, held=held))
     return GRADIENT * recipe.training.batch * float(np.mean(found))
 
 

@@ -11,6 +11,7 @@ from adaptive_sleep.experiments.baselines import (
     memory_tokens,
     periodic,
     retrieval,
+    taught_loops,
     wake_loops,
     wider_state,
 )
@@ -24,6 +25,7 @@ BASELINES: dict[str, Baseline] = {
         deeper,
         larger_window,
         wake_loops,
+        taught_loops,
         compressed_kv,
         memory_tokens,
         retrieval,

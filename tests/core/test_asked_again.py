@@ -12,6 +12,7 @@ import torch
 
 import adaptive_sleep as asl
 from adaptive_sleep.answering import go_on, unread
+from adaptive_sleep.asking import Lessons
 from adaptive_sleep.curriculum import LearningRecipe
 from adaptive_sleep.learning import gradient
 from adaptive_sleep.ledger import costs
@@ -30,18 +31,18 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("every", [False, True], ids=["last", "every"])
+@pytest.mark.parametrize("lessons", ["last", "every"])
 @pytest.mark.parametrize(("changes", "kept"), CASES, ids=str)
 def test_it_is_answered_as_before_and_leaves_nothing(
-    changes: dict[str, Any], kept: dict[str, Any], every: bool
+    changes: dict[str, Any], kept: dict[str, Any], lessons: Lessons
 ) -> None:
     model = asked.model_for(ONCE, **changes)
     with torch.no_grad():
-        once, left = go_on(model, asked.draw(ONCE, 5), 3, unread(model, 5, **kept), every=every)
+        once, left = go_on(model, asked.draw(ONCE, 5), 3, unread(model, 5, **kept), lessons=lessons)
         thrice, after = go_on(
-            model, asked.draw(THRICE, 5), 3, unread(model, 5, **kept), every=every
+            model, asked.draw(THRICE, 5), 3, unread(model, 5, **kept), lessons=lessons
         )
-    assert len(once) == (3 if every else 1)
+    assert len(once) == (3 if lessons == "every" else 1)
     for one, again in zip(3 * once, thrice, strict=True):
         assert torch.equal(one.targets, again.targets)
         torch.testing.assert_close(one.logits, again.logits)
@@ -68,9 +69,9 @@ def test_a_runtime_answers_as_a_batch_does() -> None:
         assert cases.distance(mine, torch.cat(right).numpy()) < 1e-5
 
 
-@pytest.mark.parametrize("every", [False, True], ids=["last", "every"])
-def test_a_step_charges_each_time(every: bool) -> None:
-    training = LearningRecipe(batch=6, passes="3", loss="every" if every else "last")
+@pytest.mark.parametrize("lessons", ["last", "every"])
+def test_a_step_charges_each_time(lessons: Lessons) -> None:
+    training = LearningRecipe(batch=6, passes="3", loss=lessons)
     steps = [
         gradient(Model(asked.model_for(ONCE).config), task, training, 0, 0)
         for task in (ONCE, THRICE)
@@ -78,4 +79,4 @@ def test_a_step_charges_each_time(every: bool) -> None:
     sizes = np.full(6, 8)
     asking = int(costs(asked.model_for(ONCE).config).questions(sizes, sizes, 0 * sizes).sum())
     assert steps[1].tokens - steps[0].tokens == 2 * 6 * 8
-    assert steps[1].flops - steps[0].flops == 3 * 2 * (3 if every else 1) * asking
+    assert steps[1].flops - steps[0].flops == 3 * 2 * (3 if lessons == "every" else 1) * asking

@@ -44,8 +44,8 @@ def test_passes_and_what_is_asked_without_stages() -> None:
     every = dataclasses.replace(training, loss="every")
     assert {drawn_passes(every, random, 60) for _ in range(30)} == {4}
     task = make_task("hops", nodes=8, max_hops=4)
-    assert not draw(task, training, random, 60).every
-    assert draw(task, every, random, 60).every
+    assert draw(task, training, random, 60).lessons == "last"
+    assert draw(task, every, random, 60).lessons == "every"
 
 
 def test_passes_in_stages() -> None:
@@ -61,9 +61,9 @@ def test_a_stage_asks_for_its_rungs() -> None:
     tasks = staged(task, training)
     assert staged(task, LearningRecipe()) == [task]
     for stage, (rungs, each) in enumerate(zip(STAGES, tasks, strict=True)):
-        batch, passes, every = draw(each, training, np.random.default_rng(1), 0, stage)
+        batch, passes, lessons = draw(each, training, np.random.default_rng(1), 0, stage)
         assert len(batch.rungs) == len(rungs) == passes
-        assert every
+        assert lessons == "every"
     wanted, *_ = draw(tasks[2], training, np.random.default_rng(1), 0, 2)
     alike = draw(tasks[1], training, np.random.default_rng(1), 0, 1).batch
     few = wanted.difficulty <= 3
@@ -235,8 +235,8 @@ def test_without_rungs_a_stage_asks_about_what_is_no_harder() -> None:
     assert staged(task, training) == [task, task]
     assert set(difficulty_weights(training, task, 0, 0)) == {2}
     assert set(difficulty_weights(training, task, 0, 1)) == {2, 3, 4}  # 5 is nobody's yet
-    batch, passes, every = draw(task, training, np.random.default_rng(2), 0, 1)
-    assert (passes, every) == (2, True)
+    batch, passes, lessons = draw(task, training, np.random.default_rng(2), 0, 1)
+    assert (passes, lessons) == (2, "every")
     for level, rung in zip((2, 4), batch.rungs, strict=True):
         asked = batch.difficulty <= level
         assert asked.any()
@@ -260,13 +260,13 @@ def test_what_a_rung_leaves_out_is_not_answered() -> None:
         )
     )
     model = Model(config)
-    found, _ = go_on(model, batch, 2, unread(model, len(batch)), every=True)
+    found, _ = go_on(model, batch, 2, unread(model, len(batch)), lessons="every")
     easy = np.flatnonzero(batch.difficulty == 2)
     assert set(found[0].rows.tolist()) == set(easy.tolist()) != set(range(9))
     assert set(found[1].rows.tolist()) == set(range(9))
     assert torch.isfinite(found[0].loss())
     none = dataclasses.replace(batch, rungs=(np.full_like(batch.targets[-1], -1),))
-    (silent, _), _ = go_on(model, none, 2, unread(model, len(batch)), every=True)
+    (silent, _), _ = go_on(model, none, 2, unread(model, len(batch)), lessons="every")
     assert silent.loss().item() == 0.0
 
 

@@ -13,6 +13,7 @@ import torch
 
 import adaptive_sleep as asl
 from adaptive_sleep.answering import Answers, Carried, answer, fall_asleep, go_on, unread
+from adaptive_sleep.asking import Lessons
 from adaptive_sleep.curriculum import LearningRecipe
 from adaptive_sleep.learning import gradient
 from adaptive_sleep.ledger import costs
@@ -84,7 +85,7 @@ def test_a_question_of_each_pass_is_asked_behind_fillers_that_are_read_once(
     words, lengths = torch.from_numpy(first), torch.from_numpy(batch.lengths[0])
     with torch.no_grad():
         start = unread(MODEL, 6, **kept)
-        found, left = go_on(MODEL, batch, 3, start, every=True)
+        found, left = go_on(MODEL, batch, 3, start, lessons="every")
         holds = start.holds
         slept, cache = fall_asleep(
             MODEL, words, lengths, start.weights, 3, held=start.held, reach=holds.reach
@@ -115,10 +116,10 @@ def test_no_delay_is_a_sample_without_fillers() -> None:
     assert not other.fillers
 
 
-@pytest.mark.parametrize("every", [False, True], ids=["last", "every"])
-def test_a_step_charges_what_it_reads(every: bool) -> None:
+@pytest.mark.parametrize("lessons", ["last", "every"])
+def test_a_step_charges_what_it_reads(lessons: Lessons) -> None:
     model = Model(MODEL.config)
-    training = LearningRecipe(batch=6, passes="3", loss="every" if every else "last")
+    training = LearningRecipe(batch=6, passes="3", loss=lessons)
     step = gradient(model, TASK, training, 0, 0)
     price = costs(model.config)
 
@@ -133,18 +134,20 @@ def test_a_step_charges_what_it_reads(every: bool) -> None:
     asked_once = int(price.questions(sizes, sizes, 0 * sizes).sum())
     assert step.tokens > 6 * 16
     many = np.full((step.tokens - 6 * 16) // 8, 8)  # what windows cost depends on sizes alone
-    filler = 3 * read(many) if every else read(many) + 2 * again(many)
-    assert step.flops == 3 * (told + filler + (3 if every else 1) * asked_once)
+    filler = 3 * read(many) if lessons == "every" else read(many) + 2 * again(many)
+    assert step.flops == 3 * (told + filler + (3 if lessons == "every" else 1) * asked_once)
 
 
 @pytest.mark.parametrize("changes", [{"conv": 4}, {"memory_tokens": 3}], ids=str)
-@pytest.mark.parametrize("every", [False, True], ids=["last", "every"])
-def test_shares_of_a_batch_answer_as_the_whole_does(changes: dict[str, int], every: bool) -> None:
+@pytest.mark.parametrize("lessons", ["last", "every"])
+def test_shares_of_a_batch_answer_as_the_whole_does(
+    changes: dict[str, int], lessons: Lessons
+) -> None:
     """Each sample also where others have fillers that it lacks, with all that a stream carries."""
     model, batch = asked.model_for(TASK, **changes), drawn()
     with torch.no_grad():
-        whole, _ = go_on(model, batch, 2, unread(model, 6), every=every)
+        whole, _ = go_on(model, batch, 2, unread(model, 6), lessons=lessons)
         for rank in range(6):
-            part, _ = go_on(model, Share(rank, 6).of(batch), 2, unread(model, 1), every=every)
+            part, _ = go_on(model, Share(rank, 6).of(batch), 2, unread(model, 1), lessons=lessons)
             for one, all_ in zip(part, whole, strict=True):
                 torch.testing.assert_close(one.logits, all_.logits[all_.rows == rank])

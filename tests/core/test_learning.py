@@ -153,7 +153,7 @@ def test_the_gradient_reaches_the_first_pass_and_recomputing_gives_the_same(mode
 
 def test_every_pass_can_be_asked(model: Model) -> None:
     batch = drawn(small())
-    found, _ = go_on(model, batch, 3, unread(model, 5), every=True)
+    found, _ = go_on(model, batch, 3, unread(model, 5), lessons="every")
     assert len(found) == 3
     for passes, one in enumerate(found, 1):
         torch.testing.assert_close(one.logits, answer(model, batch, passes)[0].logits)
@@ -163,7 +163,7 @@ def test_a_pass_is_asked_for_its_rung(model: Model) -> None:
     batch = drawn(small())
     rung = np.where(batch.targets[1] >= 0, 1, -1)
     found, _ = go_on(
-        model, dataclasses.replace(batch, rungs=(rung,)), 2, unread(model, 5), every=True
+        model, dataclasses.replace(batch, rungs=(rung,)), 2, unread(model, 5), lessons="every"
     )
     assert (found[0].targets == 1).all()
     assert found[1].targets.tolist() == batch.targets[1][batch.targets[1] >= 0].tolist()

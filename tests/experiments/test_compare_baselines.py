@@ -338,8 +338,8 @@ def test_what_batches_of_many_sizes_will_cost_is_told_within_two_percent(tmp_pat
     (task,), holds = staged(task_of(recipe), training), holding(config, recipe.eviction)
     spent = []
     for step in range(training.steps):
-        batch, passes, every = draw(task, training, np.random.default_rng([7, step]), step)
-        spent.append(forward_flops(config, holds, batch, passes, every=every))
+        batch, passes, lessons = draw(task, training, np.random.default_rng([7, step]), step)
+        spent.append(forward_flops(config, holds, batch, passes, lessons=lessons))
     assert step_flops(recipe) == pytest.approx(GRADIENT * np.mean(spent), rel=0.02)
 
 

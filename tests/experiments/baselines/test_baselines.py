@@ -26,6 +26,7 @@ KNOBS = {
     "deeper": (2, 3),
     "larger_window": (6, 20),
     "wake_loops": (1, 3),
+    "taught_loops": (1, 3),
     "compressed_kv": (2, 9),
     "memory_tokens": (0, 3),
     "retrieval": (33, 36),
@@ -33,6 +34,8 @@ KNOBS = {
     "random": (0, 150),
     "periodic": (1, 3),
 }
+
+LOOPS = ("wake_loops", "taught_loops")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,8 @@ def test_a_higher_knob_costs_more(name: str, measure: Measure) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["wider_state", "deeper", "wake_loops", "memory_tokens", "fixed", "random"]
+    "name",
+    ["wider_state", "deeper", "wake_loops", "taught_loops", "memory_tokens", "fixed", "random"],
 )
 def test_the_least_knob_is_the_plain_hybrid(name: str, measure: Measure) -> None:
     baseline = BASELINES[name]
@@ -119,6 +123,7 @@ def test_each_turns_its_own_knob_alone() -> None:
     made = {n: BASELINES[n].setup(RECIPE, knob) for n, (_, knob) in KNOBS.items()}
     assert made["wider_state"].config.value_dim == 12
     assert made["deeper"].config.layers == (config.layers[0], *config.layers)
+    assert made["wake_loops"].config == made["taught_loops"].config
     assert made["wake_loops"].config.loops == 3
     assert made["memory_tokens"].config.memory_tokens == 3
     window, pressed = made["larger_window"].recipe, made["compressed_kv"].recipe
@@ -159,6 +164,18 @@ def test_what_holds_more_learns_one_window_alone_first(name: str, knob: int) -> 
     assert (held.carry_from, alone.carry_from) == (2, 0)
     assert held.carry_over > alone.carry_over == 0.5
     assert held.stages == alone.stages == ((1,), (2,), (3,))
+
+
+def test_taught_loops_are_wake_loops_with_a_lesson_after_each() -> None:
+    stages = {"stages": [[1], [2], [2, 3]], "loss": "every", "passes": "1-2"}
+    recipe = small(task={"nodes": 12, "least": 4}, training=stages)
+    for knob in (1, 2):
+        poorer, taught = (find_baseline(n).setup(recipe, knob).recipe for n in LOOPS)
+        assert (taught == poorer) is (knob == 1)
+        assert taught.model == poorer.model
+    assert (taught.training.loss, taught.training.passes) == ("loops", "1")
+    assert taught.training.stages == ((1, 1), (2, 2), (2, 3))
+    assert taught.training.patience == poorer.training.patience
 
 
 def test_wrong_names_and_knobs_are_refused() -> None:
