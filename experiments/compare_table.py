@@ -1,4 +1,4 @@
-"""The short tables of a comparison in Markdown, as README shows them.
+"""The short tables of a comparison in Markdown, as README and MATCHED.md show them.
 
 `python -m adaptive_sleep.experiments.compare_table NAME` prints that of the last full run.
 """

@@ -44,10 +44,10 @@ def beside_policy(rows: Sequence[Row]) -> list[dict[str, Any]]:
         found = {**row, "smallest_effect": half(row.get("difference_interval"))}
         if row.get("target") is not None:
             here = [one for one in rows if one.get("target") == row["target"]]
-            ours = _chosen(here) if any(_told(one) for one in here) else None
-            differences = None if ours is None or ours is row else _differences(row, ours)
-            found["difference_to_policy"] = differences and float(np.mean(differences))
-            beside = interval(differences) if differences else None
+            ours = chosen(here) if any(deployable(one) for one in here) else None
+            gaps = None if ours is None or ours is row else differences(row, ours)
+            found["difference_to_policy"] = gaps and float(np.mean(gaps))
+            beside = interval(gaps) if gaps else None
             found["difference_to_policy_interval"] = beside
             found["smallest_effect"] = half(beside)
             found["roomy"] = None if ours is None else as_roomy(_spent(ours), _spent(row))
@@ -62,9 +62,9 @@ def _best(rows: Sequence[Row], target: float) -> list[str]:
     theirs = [row for row in here if row["kind"] == "baseline"]
     if not theirs:
         return []
-    if not any(_told(row) for row in here):
+    if not any(deployable(row) for row in here):
         return [f"At {target:g} times the plain hybrid no policy is that could be deployed."]
-    ours = _chosen(here)
+    ours = chosen(here)
     other = max(theirs, key=_score)
     shown = (
         f"{row['name']} {_score(row):.4f} for {_cost(row):,.0f} FLOPs an event"
@@ -92,7 +92,7 @@ def _part(rows: Sequence[Row], part: str) -> str:
     """Within or beyond the largest window of a target the same policy, and the baseline that does
     best there."""
     key, theirs = f"score_{part}", [row for row in rows if row["kind"] == "baseline"]
-    ours, other = _chosen(rows), max(theirs, key=lambda row: float(row[key]))
+    ours, other = chosen(rows), max(theirs, key=lambda row: float(row[key]))
     shown = (f"{row['name']} {row[key]:.4f}" for row in (ours, other))
     return (
         f"Of questions {part} the largest window there ({ours['largest_window']:g} events): "
@@ -119,7 +119,7 @@ def _as_much_compute(rows: Sequence[Row], target: float) -> list[str]:
     ]
 
 
-def _told(row: Row) -> bool:
+def deployable(row: Row) -> bool:
     """Whether a row is of a policy at matched cost that could be deployed, and says how it did on
     validation (one that an earlier version wrote may not)."""
     values = row["seeds_values"].values()
@@ -127,13 +127,13 @@ def _told(row: Row) -> bool:
     return row["kind"] == "matched" and row["online"] and known
 
 
-def _chosen(rows: Sequence[Row]) -> Row:
+def chosen(rows: Sequence[Row]) -> Row:
     """The policy at matched cost that did best on validation."""
 
     def score(row: Row) -> float:
         return float(np.mean([own["validation_score"] for own in row["seeds_values"].values()]))
 
-    return max((row for row in rows if _told(row)), key=score)
+    return max((row for row in rows if deployable(row)), key=score)
 
 
 def _against(ours: Row, name: str, theirs: Sequence[Row]) -> str:
@@ -164,7 +164,7 @@ def _at_other_cost(ours: Row, best: Row) -> str:
         return _sentence(ours, best, f"{cost} at its dearest knob")
     if more * ahead >= 0:
         return ""
-    ends = interval(_differences(ours, best))
+    ends = interval(differences(ours, best))
     if ends is None or len(ours["seeds_values"]) < CLAIM_SEEDS:
         return _sentence(ours, best, cost)
     shown = ends[0] * ends[1] > 0
@@ -179,17 +179,18 @@ def _sentence(ours: Row, other: Row, how: str) -> str:
 
 def _gap(ours: Row, other: Row, key: str = "score") -> str:
     """The mean difference of two rows over seeds, and its interval."""
-    differences = _differences(ours, other, key)
-    return f"{signed(float(np.mean(differences)))}{spread(interval(differences))}"
+    gaps = differences(ours, other, key)
+    return f"{signed(float(np.mean(gaps)))}{spread(interval(gaps))}"
 
 
 def _seen(ours: Row, other: Row) -> str:
     """The smallest difference of two rows that their seeds could have told from none."""
-    least = half(interval(_differences(ours, other)))
+    least = half(interval(differences(ours, other)))
     return "" if least is None else f", where less than {least:.4f} cannot be told from none"
 
 
-def _differences(ours: Row, other: Row, key: str = "score") -> list[float]:
+def differences(ours: Row, other: Row, key: str = "score") -> list[float]:
+    """By how much a row scores more than another, seed by seed."""
     own, their = ours["seeds_values"], other["seeds_values"]
     return [own[seed][key] - their[seed][key] for seed in own]
 

@@ -1,4 +1,4 @@
-"""The tables in README are those of the kept results."""
+"""The tables in README and beside the log are those of the kept results."""
 
 from pathlib import Path
 
@@ -6,16 +6,21 @@ import pytest
 
 from adaptive_sleep.experiments.compare import from_results
 from adaptive_sleep.experiments.compare_table import matched_table, short_table
+from adaptive_sleep.experiments.verdicts import kept, verdict_table
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_readme_shows_what_the_last_full_comparison_found():
-    shown = README.read_text(encoding="utf-8")
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
     assert short_table(from_results("mixed_chain")) in shown
-    assert matched_table(from_results("matched_chain"), 1.5) in shown
-    assert matched_table(from_results("matched_often_long"), 1.5) in shown
-    assert matched_table(from_results("matched_hops"), 1.5) in shown
+    assert verdict_table(kept()) in shown
+
+
+@pytest.mark.parametrize("name", ["matched_chain", "matched_often_long", "matched_hops"])
+def test_all_rows_at_cost_are_those_of_the_last_full_comparison(name):
+    shown = (ROOT / "experiments" / "MATCHED.md").read_text(encoding="utf-8")
+    assert matched_table(from_results(name), 1.5) in shown
 
 
 @pytest.mark.parametrize("interval", [None, [0.55, 0.65]])

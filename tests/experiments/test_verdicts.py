@@ -1,0 +1,82 @@
+"""The table of what to buy follows from the rows of kept comparisons alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from adaptive_sleep.experiments import verdicts
+
+
+def row(name: str, kind: str, scores: list[float], **more: Any) -> dict[str, Any]:
+    values = {
+        str(seed): {"score": score, "validation_score": score} for seed, score in enumerate(scores)
+    }
+    return {
+        "name": f"{name}@1.5", "kind": kind, "online": True, "target": 1.5, "knob": None,
+        "score": sum(scores) / len(scores), "flops_per_event": 150.0, "seeds_values": values,
+    } | more  # fmt: skip
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, *rows: dict[str, Any], within: float = 0.01) -> Any:
+    """The lines of the table, without its head."""
+    plain = {"name": "fixed-1", "kind": "fixed", "flops_per_event": 100.0}
+    found = {"comparison": "c", "recipe": {"within": within}, "rows": [plain, *rows]}
+    monkeypatch.setattr(verdicts, "from_results", lambda name: found)
+    return verdicts.verdict_table(["c"]).splitlines()[2:]
+
+
+SPREAD = [0.8, 0.82, 0.84, 0.86, 0.88]
+
+
+def test_the_best_of_each_stand_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown(
+        monkeypatch,
+        row("mine", "matched", SPREAD),
+        row("other", "matched", [s - 0.1 for s in SPREAD]),
+        row("loops-below", "baseline", [s - 0.2 for s in SPREAD], knob=1, flops_per_event=120.0),
+        row("loops-above", "baseline", [0.7, 0.71, 0.76, 0.75, 0.78], knob=2),
+        row("loops-above-compute", "baseline", SPREAD[::-1], knob=2),
+    )
+    assert lines == [
+        "| c | 1.5x | `mine`: 0.840 for 1.50x | loops-above 2: 0.740 for 1.50x "
+        "| **+0.100 ±0.015** |",
+        "| c | 1.5x | `mine`: 0.840 for 1.50x | loops-above-compute 2: 0.840 for 1.50x "
+        "| +0.000 ±0.079 |",
+    ]
+
+
+def test_what_is_behind_is_bold_too_and_fine_scores_have_a_digit_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = row("mine", "matched", [-s for s in SPREAD])
+    theirs = row("wider", "baseline", [-s + 0.01 for s in SPREAD], knob=9)
+    theirs["seeds_values"]["0"]["score"] += 0.0001
+    (line,) = shown(monkeypatch, ours, theirs, within=0.0002)
+    assert "`mine`: -0.8400 for" in line
+    assert line.endswith("| **-0.0100 ±0.0001** |")
+
+
+@pytest.mark.parametrize(("seeds", "gap"), [(1, "+0.100"), (4, "+0.100 ±0.000")])
+def test_fewer_than_five_seeds_claim_nothing(
+    seeds: int, gap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = [0.5] * seeds, [0.4] * seeds
+    lines = shown(
+        monkeypatch, row("mine", "matched", ours), row("wider", "baseline", theirs, knob=9)
+    )
+    assert lines[0].endswith(f"| {gap} |")
+
+
+def test_a_target_without_a_policy_or_without_baselines_has_no_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert shown(monkeypatch, row("wider", "baseline", SPREAD, knob=9)) == []
+    assert shown(monkeypatch, row("mine", "matched", SPREAD)) == []
+
+
+def test_all_that_is_kept_is_named() -> None:
+    names = verdicts.kept()
+    assert names == sorted(names)
+    assert {"matched_chain", "matched_hops", "matched_recording"} <= set(names)
