@@ -27,6 +27,7 @@ from adaptive_sleep.experiments.comparing import Comparison, read_comparison
 from adaptive_sleep.experiments.finding import find_recipe, shipped_recipes
 from adaptive_sleep.experiments.jobs import one_thread, side_by_side
 from adaptive_sleep.experiments.matched_reading import beside_policy, plain_name, read_matched
+from adaptive_sleep.experiments.matched_table import COMPUTE
 from adaptive_sleep.experiments.reproduce import Report, commit, interval
 from adaptive_sleep.experiments.runs import versions
 from adaptive_sleep.streams.errors import InputError
@@ -103,7 +104,7 @@ def compare(
         "wall_seconds": time.perf_counter() - begun,
     }
     write_atomically(folder / f"{file.stem}.json", (json.dumps(result, indent=1) + "\n").encode())
-    write_comparison(folder, folder / f"{file.stem}.html")
+    write_comparison(folder / f"{file.stem}.json", folder / f"{file.stem}.html")
     return result
 
 
@@ -181,7 +182,8 @@ def _left_out(found: Mapping[int, Found], rows: Sequence[Mapping[str, Any]]) -> 
         if name in named:
             continue
         lacking = {s: one.unmatched for s, one in found.items() if name not in one.rows}
-        why = {seed: known.get(plain_name(name), "") for seed, known in lacking.items()}
+        baseline = plain_name(name).replace(COMPUTE, "")
+        why = {seed: known.get(baseline, "") for seed, known in lacking.items()}
         told = [f"seed {seed}: {reason}" for seed, reason in why.items() if reason]
         if len(set(why.values())) == 1 and len(lacking) == len(found):
             told = [*why.values()][:1]

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from adaptive_sleep.experiments.compare import from_results
+from adaptive_sleep.experiments.console import guarded
+from adaptive_sleep.streams.errors import InputError
 
 
 def short_table(found: Mapping[str, Any]) -> str:
@@ -81,8 +83,15 @@ def _difference(row: Mapping[str, Any], value: str, ends: str) -> str:
     return f"{row[value]:+.3f}{spread}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the tables of the comparison that is named."""
+    if len(sys.argv) != 2:
+        raise InputError(f"{sys.argv[1:]}: give the name of one kept comparison, as mixed_chain")
     held = from_results(sys.argv[1])
     targets = held["recipe"].get("targets", ())
     tables = [matched_table(held, target) for target in targets] or [short_table(held)]
     sys.stdout.write("\n\n".join(tables) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

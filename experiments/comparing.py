@@ -5,6 +5,7 @@ How its streams are drawn is in compare_streams.py, what a seed runs in compare_
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
 import re
@@ -29,7 +30,10 @@ FITS = ("gain", ERRORS)  # what can be fitted for a policy; `{NAME}` in its spec
 MOST_GRID = 256
 OWN = ("fixed", "oracle", "table", "forks")  # rows and folders that a comparison adds itself
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
-_PLACE = re.compile(r"\{([A-Za-z_]\w*)\}")
+_PLACE = re.compile(r"\{(?P<name>[A-Za-z_]\w*)\}")
+_WRITTEN = re.compile(  # texts, in which places may be, and places
+    rf"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|{_PLACE.pattern}""", re.DOTALL
+)
 Span = tuple[float, float]
 
 
@@ -101,8 +105,24 @@ class PolicyEntry:
             yield dict(zip(self.grid, values, strict=True))
 
     def written(self, values: Mapping[str, Any]) -> str:
-        """The spec with `values` in place of the names in braces, as literals."""
-        return _PLACE.sub(lambda m: repr(values[m[1]]) if m[1] in values else m[0], self.spec)
+        """The spec with `values` in place of the names in braces, as literals, also in a policy
+        that is quoted within."""
+        return _filled(self.spec, values)
+
+
+def _filled(spec: str, values: Mapping[str, Any]) -> str:
+    def put(found: re.Match[str]) -> str:
+        name, quoted = found["name"], found[0]
+        if name is not None:
+            return repr(values[name]) if name in values else quoted
+        try:
+            inner = ast.literal_eval(quoted)
+        except (SyntaxError, ValueError):
+            return quoted  # no literal: whoever reads the spec says so
+        filled = _filled(inner, values)
+        return quoted if filled == inner else repr(filled)
+
+    return _WRITTEN.sub(put, spec)
 
 
 @dataclass(frozen=True)

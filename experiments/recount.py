@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,12 @@ from adaptive_sleep.experiments.compare_bench import ledger_of
 from adaptive_sleep.experiments.compare_models import training_recipe
 from adaptive_sleep.experiments.compare_rows import read_rows
 from adaptive_sleep.experiments.comparing import Comparison
+from adaptive_sleep.experiments.console import guarded
 from adaptive_sleep.experiments.matched_reading import plain_name, read_matched
 from adaptive_sleep.experiments.matched_table import COMPUTE
 from adaptive_sleep.experiments.matching import untaught
 from adaptive_sleep.experiments.reproduce import commit, interval
-from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.manifest import write_atomically
 
 
@@ -137,10 +139,15 @@ def _average(row: dict[str, Any]) -> None:
 
 
 def main(names: Iterable[str]) -> None:
-    """Count the kept comparisons of these names once more."""
+    """Count the kept comparisons of these names once more. Raises InputError for what is none."""
     at = commit()  # before anything here is rewritten
     for name in names:
         file = Path(str(resources.files("adaptive_sleep.experiments") / "results" / f"{name}.json"))
+        if not file.is_file():
+            known = [path.stem for path in file.parent.glob("*.json")]
+            raise InputError(
+                f"recount {name!r}: nothing of that name is kept{nearest(name, known)}"
+            )
         text = file.read_text(encoding="utf-8")
         kept, indent = json.loads(text), 1 if text.count("\n") > 1 else None
         found = recount(kept, at)
@@ -151,4 +158,4 @@ def main(names: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(guarded(partial(main, sys.argv[1:])))

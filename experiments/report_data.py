@@ -120,15 +120,19 @@ def _read_run(path: Path, name: str) -> ReportRun:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Folder names, with the parent in front where two would be the same."""
+    """Folder names, with as many parents in front as tell those apart that would be the same."""
     resolved = [Path(path).resolve() for path in paths]
     if len(set(resolved)) != len(resolved):
         raise InputError(f"runs={[str(p) for p in paths]}: a run is named twice")
-    names = [path.name for path in resolved]
-    return [
-        f"{path.parent.name}/{name}" if names.count(name) > 1 else name
-        for path, name in zip(resolved, names, strict=True)
-    ]
+    return ["/".join(path.parts[-_depth(path, resolved) :]) for path in resolved]
+
+
+def _depth(path: Path, among: Sequence[Path]) -> int:
+    """How many of the last parts of a path tell it from the others."""
+    depth = 1
+    while sum(other.parts[-depth:] == path.parts[-depth:] for other in among) > 1:
+        depth += 1
+    return depth
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:

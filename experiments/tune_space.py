@@ -153,6 +153,8 @@ def space_of(recipe: Comparison, policies: Sequence[str] = ()) -> Space:
         head if times[head] == 1 else reader.spec
         for head, reader in zip(heads, readers, strict=True)
     ]
-    parts = {label: reader.read(label) for label, reader in zip(labels, readers, strict=True)}
+    # sorted, so that the same policies are the same space in whatever order they are given
+    pairs = sorted(zip(labels, readers, strict=True), key=lambda pair: pair[0])
+    parts = {label: reader.read(label) for label, reader in pairs}
     caps = recipe.tune.pass_caps or tuple(range(2, recipe.max_passes + 1))
     return Space(parts, tuple(sorted(caps)), tuple(sorted(recipe.tune.windows)), recipe.max_passes)

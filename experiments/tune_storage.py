@@ -6,6 +6,7 @@ here for SQLite only makes it wait for other workers instead of failing.
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -176,7 +177,7 @@ def settle(study: optuna.Study, is_of: Mapping[str, Any]) -> None:
     for key, value in is_of.items():
         if key not in held:
             study.set_user_attr(key, value)
-        elif held[key] != value:
+        elif json.dumps(held[key]) != json.dumps(value):  # the order of choices counts too
             raise InputError(
                 f"study {study.study_name!r}: was begun with another {key} ({_shown(held[key])}, "
                 f"here {_shown(value)}); give it as it was, or begin a study with another --study "

@@ -14,9 +14,11 @@ import numpy as np
 
 from adaptive_sleep.experiments.compare import from_results
 from adaptive_sleep.experiments.compare_rows import CLAIM_SEEDS
+from adaptive_sleep.experiments.console import guarded
 from adaptive_sleep.experiments.matched_reading import chosen, deployable, differences
 from adaptive_sleep.experiments.matched_table import COMPUTE
 from adaptive_sleep.experiments.reproduce import interval
+from adaptive_sleep.streams.errors import InputError, nearest
 
 Row = Mapping[str, Any]
 HEAD = ("comparison", "at", "sleep", "best of what else was bought", "sleep is ahead by")
@@ -35,10 +37,14 @@ def verdict_table(names: Sequence[str]) -> str:
     as much compute: the policy that did best on validation, the baseline that does best on the
     test (of all, whichever side of the target it is on), each with its knob, score and FLOPs per
     event in units of the plain hybrid's, and their difference over seeds with its 95 % t-interval,
-    bold where that leaves out zero. Raises InputError for a name of which nothing is kept."""
+    bold where that leaves out zero. Raises InputError for a name of which nothing is kept at
+    matched cost."""
     lines = [HEAD, ("---",) * len(HEAD)]
     for name in names:
-        lines += list(_lines(from_results(name)))
+        found = from_results(name)
+        if not found["recipe"].get("targets"):
+            raise InputError(f"{name!r}: holds no rows at matched cost{nearest(name, kept())}")
+        lines += list(_lines(found))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -75,5 +81,10 @@ def _ahead(gaps: Sequence[float], digits: int) -> str:
     return f"**{told}**" if ends[0] * ends[1] > 0 and len(gaps) >= CLAIM_SEEDS else told
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the table of the comparisons that are named, or of all."""
     sys.stdout.write(verdict_table(sys.argv[1:] or kept()) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

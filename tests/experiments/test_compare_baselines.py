@@ -360,6 +360,11 @@ def test_rows_that_a_seed_lacks_say_why() -> None:
         "wider@1.5": "costs 3",
         "deeper@1.5": "seed 2: costs 4; seed 0: matched by other knobs",
     }
+    found = {0: seed(("loops", "loops-compute")), 1: seed((), loops="costs 5")}
+    assert comparing._left_out(found, []) == {
+        "loops@1.5": "seed 1: costs 5",
+        "loops-compute@1.5": "seed 1: costs 5",
+    }
 
 
 def test_what_a_training_will_cost_is_not_told_of_stages(place: Path, tmp_path: Path) -> None:

@@ -56,6 +56,16 @@ def test_a_grid_is_every_choice_in_order() -> None:
     assert written == """rule(a=2, b='x', file="it's.st")"""
 
 
+def test_places_are_filled_in_quoted_policies_too() -> None:
+    spec = "capped('m:P(file={gain}, a={a}, said={other})', max_passes={a})"
+    wanted = """capped("m:P(file='x y.st', a=2, said={other})", max_passes=2)"""
+    values = {"gain": "x y.st", "a": 2}
+    assert PolicyEntry("it", spec).written(values) == wanted
+    assert PolicyEntry("it", f"warmup({spec!r}, 4)").written(values) == f"warmup({wanted!r}, 4)"
+    for plain in ("m:P(said='{other}')", r"m:P(said='\N{gain} {a')", "m:P(said='{a}"):
+        assert PolicyEntry("it", plain).written({"gain": 1}) == plain
+
+
 @pytest.mark.parametrize(
     ("text", "old", "new", "said"),
     [

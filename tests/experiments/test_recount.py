@@ -115,6 +115,8 @@ def test_it_is_written_where_it_is_kept(
     assert text.count("\n") == 1  # in one line, as it was
     assert json.loads(text)["rows"][0]["name"] == "fixed-1"
     assert "tiny fixed-1: " in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"'tinny': nothing of that name.*mean 'tiny'"):
+        recounting.main(["tinny"])
 
 
 def test_models_that_no_recipe_trains_are_refused(kept: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from adaptive_sleep.experiments.report import quantity, render, write_report
 from adaptive_sleep.experiments.report_data import (
     MOST_POINTS,
     Phases,
+    _names,
     comparable,
     curve,
     passes_by_phase,
@@ -184,6 +185,13 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     recording = make_recording(tmp_path / "R")
     paths = [make_run(tmp_path / parent / "run", recording) for parent in ("a", "b")]
     assert [run.name for run in read_runs(paths)] == ["a/run", "b/run"]
+
+
+def test_as_many_folders_tell_runs_apart_as_it_takes(tmp_path: Path) -> None:
+    places = ("s-0/test/run", "s-1/test/run", "s-1/fit/run", "s-1/test/other")
+    assert _names([tmp_path / place for place in places]) == [
+        "s-0/test/run", "s-1/test/run", "fit/run", "other",
+    ]  # fmt: skip
 
 
 def test_the_running_difference_ends_at_the_difference_of_the_losses(runs: list[Path]) -> None:

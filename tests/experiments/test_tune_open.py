@@ -199,10 +199,10 @@ def test_a_trial_gets_a_spec_capped_and_a_window() -> None:
 
 def test_policies_of_one_name_are_told_apart() -> None:
     recipe = read_comparison(find_recipe("mixed_chain"))
-    space = space_of(recipe, ["state_change(max_passes=2)", "state_change(max_passes=4)", "drift"])
-    assert list(space.policies) == [
-        "state_change(max_passes=2)", "state_change(max_passes=4)", "drift",
-    ]  # fmt: skip
+    given = ["state_change(max_passes=4)", "state_change(max_passes=2)", "drift"]
+    space = space_of(recipe, given)
+    assert list(space.policies) == sorted(given)
+    assert space_of(recipe, given[::-1]) == space  # in whatever order they are given
     names = [it.name for part in space.policies.values() for it in part.opens()]
     assert len(set(names)) == len(names)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from adaptive_sleep.experiments import verdicts
+from adaptive_sleep.streams.errors import InputError
 
 
 def row(name: str, kind: str, scores: list[float], **more: Any) -> dict[str, Any]:
@@ -22,7 +23,8 @@ def row(name: str, kind: str, scores: list[float], **more: Any) -> dict[str, Any
 def shown(monkeypatch: pytest.MonkeyPatch, *rows: dict[str, Any], within: float = 0.01) -> Any:
     """The lines of the table, without its head."""
     plain = {"name": "fixed-1", "kind": "fixed", "flops_per_event": 100.0}
-    found = {"comparison": "c", "recipe": {"within": within}, "rows": [plain, *rows]}
+    recipe = {"within": within, "targets": [1.5]}
+    found = {"comparison": "c", "recipe": recipe, "rows": [plain, *rows]}
     monkeypatch.setattr(verdicts, "from_results", lambda name: found)
     return verdicts.verdict_table(["c"]).splitlines()[2:]
 
@@ -74,6 +76,11 @@ def test_a_target_without_a_policy_or_without_baselines_has_no_line(
 ) -> None:
     assert shown(monkeypatch, row("wider", "baseline", SPREAD, knob=9)) == []
     assert shown(monkeypatch, row("mine", "matched", SPREAD)) == []
+
+
+def test_what_is_not_at_matched_cost_is_refused() -> None:
+    with pytest.raises(InputError, match=r"'mixed_chain': holds no rows.*'matched_chain'"):
+        verdicts.verdict_table(["mixed_chain"])
 
 
 def test_all_that_is_kept_is_named() -> None:
