@@ -119,6 +119,17 @@ def parameters(cls: Any) -> list[Field[Any]]:
     return [field for field in fields(cls) if field.init] if is_dataclass(cls) else []
 
 
+def by_fields(cls: Any) -> bool:
+    """Tell whether a policy class takes its `parameters`, all of them and nothing else: a dataclass
+    that has neither an InitVar nor a constructor of its own for other names."""
+    if not is_dataclass(cls):
+        return False
+    taken = inspect.signature(cls).parameters.values()  # type: ignore[arg-type]
+    named = {it.name for it in taken if it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)}
+    known = {field.name for field in parameters(cls)}
+    return named == known or (named < known and any(it.kind is it.VAR_KEYWORD for it in taken))
+
+
 def default_of(field: Field[Any]) -> Any:
     """Return a field's default value, or `dataclasses.MISSING`."""
     return field.default if field.default_factory is MISSING else field.default_factory()
@@ -127,7 +138,7 @@ def default_of(field: Field[Any]) -> Any:
 def hints(cls: Any) -> dict[str, Any]:
     """Return the annotations of a class's parameters, resolved; {} where they cannot be."""
     source = cls
-    if isinstance(cls, type) and not is_dataclass(cls):
+    if isinstance(cls, type) and not by_fields(cls):
         source = vars(cls).get("__init__", cls)
     try:
         return typing.get_type_hints(source, include_extras=True)
@@ -151,7 +162,7 @@ def type_name(hint: Any) -> str:
 
 def usage(cls: type) -> str:
     """Return how a class is called, as "Surprise(threshold: float = 1.0, passes: int = 4)"."""
-    if not is_dataclass(cls):
+    if not by_fields(cls):
         return f"{cls.__qualname__}{inspect.signature(cls)}"
     parts = []
     for field in parameters(cls):

@@ -6,9 +6,11 @@ Spec strings are in `spec`, the signals in `signals`, the policies we ship in th
 
 from __future__ import annotations
 
+import inspect
+import keyword
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
@@ -99,21 +101,28 @@ class Choice:
 
 C = TypeVar("C", bound=type)
 _REGISTRY: dict[str, type] = {}
+_TAKEN = frozenset({"none", "true", "false", "range"})  # names that mean something else in a spec
 
 
 def policy(name: str) -> Callable[[C], C]:
     """Register a dataclass as the policy `name`, and let `str` of it give its spec string.
 
-    Raises InputError if the name is no lower-case identifier, the class is no dataclass with
-    `plan`, or another class has the name.
+    Raises InputError if the name is no lower-case identifier or means something else in a spec, the
+    class is no dataclass with `plan` (one that inherits from one adds no field unless it is one
+    itself), or another class has the name.
     """
-    if not (name.isidentifier() and name == name.lower() and name not in {"none", "true", "false"}):
+    taken = keyword.iskeyword(name) or name in _TAKEN
+    if not (name.isidentifier() and name == name.lower()) or taken:
         raise InputError(
-            f"policy name {name!r}: expected a lower-case identifier such as 'my_rule'"
+            f"policy name {name!r}: expected a lower-case identifier such as 'my_rule', no keyword "
+            f"and none of {', '.join(sorted(_TAKEN))}"
         )
 
     def register(cls: C) -> C:
-        if not is_dataclass(cls) or not callable(getattr(cls, "plan", None)):
+        own = "__dataclass_fields__" in vars(cls)  # else what it annotates is no field
+        hinted = map(str, inspect.get_annotations(cls).values())
+        added = not own and any("ClassVar" not in hint for hint in hinted)
+        if not is_dataclass(cls) or added or not callable(getattr(cls, "plan", None)):
             raise InputError(
                 f"@policy({name!r}) on {cls.__qualname__}: expected a dataclass with a method plan "
                 "(put @policy above @dataclass)"
@@ -293,19 +302,41 @@ def load_policy_state(policy: PolicyLike, state: dict[str, Any]) -> None:
         )
 
 
-def check_memory(policy: PolicyLike) -> None:
-    """Refuse a policy that could not be put back: one of `state_dict`, `load_state_dict` alone.
+def parts(policy: object) -> Iterator[object]:
+    """A policy itself, and those that it wraps: policies among the parameters of a dataclass, also
+    in a dict, list or tuple there, however deep."""
+    yield policy
+    if is_dataclass(policy):
+        for field in fields(policy):
+            if field.init:  # a parameter; the others are what it remembers
+                yield from _parts_within(getattr(policy, field.name, None))
 
-    Raises PolicyError naming the one that is missing.
+
+def _parts_within(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _parts_within(item)
+    elif isinstance(value, SleepPolicy) and not isinstance(value, type):
+        yield from parts(value)
+
+
+def check_memory(policy: PolicyLike) -> None:
+    """Refuse what could not be put back: a policy that has one of `state_dict`, `load_state_dict`
+    alone, or wraps such a one.
+
+    Raises PolicyError naming the policy and what it lacks.
     """
     pair = ("state_dict", "load_state_dict")
-    have = [name for name in pair if getattr(policy, name, None) is not None]
-    if len(have) == 1:
-        missing = pair[1 - pair.index(have[0])]
-        raise PolicyError(
-            f"policy {label(policy)} has {have[0]} but no {missing}: a step that fails is undone, "
-            "and a killed run resumed, by putting its state back, so it needs both"
-        )
+    for part in parts(policy):
+        have = [name for name in pair if getattr(part, name, None) is not None]
+        if len(have) == 1:
+            missing = pair[1 - pair.index(have[0])]
+            raise PolicyError(
+                f"policy {label(part)} has {have[0]} but no {missing}: a step that fails is "
+                "undone, and a killed run resumed, by putting its state back, so it needs both"
+            )
 
 
 def policy_flops(policy: PolicyLike, streams: int) -> int:
@@ -327,7 +358,10 @@ def label(policy: object) -> str:
     kind = type(policy)
     if kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__:
         return kind.__qualname__
-    return str(getattr(policy, "__qualname__", policy))
+    try:
+        return str(getattr(policy, "__qualname__", policy))
+    except InputError:  # no spec spells it, which is not what the message is about
+        return kind.__qualname__
 
 
 _EXACT = frozenset({type(None), bool, int})  # JSON gives them back whatever the value

@@ -129,7 +129,7 @@ def in_loops(training: LearningRecipe, loops: int) -> LearningRecipe:
     """As `in_one_pass`, with a lesson after each loop over the questions where the recipe has one
     after each pass: the rungs of a stage are spread over the loops, the last for the last of them.
 
-    One loop is what `in_one_pass` teaches.
+    One loop is what `in_one_pass` teaches, or `without_stages` where there are no stages.
     """
     if not training.stages:
         once = without_stages(training)

@@ -7,10 +7,9 @@ hash of that model. Whoever brings the two together asks here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from typing import Protocol
 
-from adaptive_sleep.contract import SleepPolicy, label
+from adaptive_sleep.contract import label, parts
 from adaptive_sleep.streams.errors import InputError
 
 _SHOWN = 12  # characters of a hash
@@ -26,28 +25,12 @@ class Hashed(Protocol):
 
 
 def fitted_to(policy: object) -> Iterator[tuple[object, str]]:
-    """The policies that say which model they belong to, with that model's hash.
-
-    `policy` itself, and those that it wraps: policies among the fields of a dataclass, also in a
-    dict, list or tuple there, however deep.
-    """
-    own = getattr(policy, "model_hash", None)
-    if isinstance(own, str):
-        yield policy, own
-    if is_dataclass(policy):
-        for field in fields(policy):
-            if field.init:  # a parameter; the others are what it remembers
-                yield from _within(getattr(policy, field.name, None))
-
-
-def _within(value: object) -> Iterator[tuple[object, str]]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _within(item)
-    elif isinstance(value, SleepPolicy) and not isinstance(value, type):
-        yield from fitted_to(value)
+    """The policies that say which model they belong to, with that model's hash: `policy` itself and
+    those that it wraps, however deep."""
+    for part in parts(policy):
+        own = getattr(part, "model_hash", None)
+        if isinstance(own, str):
+            yield part, own
 
 
 def check_fitted(policy: object, model: Hashed) -> None:

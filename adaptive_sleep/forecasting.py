@@ -185,7 +185,10 @@ def _tokens(
 def _pick(log_p: NDArray[np.float64], sampling: Sampling, random: np.random.Generator) -> int:
     if sampling.temperature == 0:
         return int(log_p.argmax())
-    scaled = log_p / sampling.temperature
+    with np.errstate(over="ignore"):
+        scaled = log_p / sampling.temperature
+    if np.isneginf(scaled.max()):  # so cold that float64 holds none of them
+        return int(log_p.argmax())
     if sampling.top_k is not None and sampling.top_k < len(scaled):
         bound = np.partition(scaled, -sampling.top_k)[-sampling.top_k]
         scaled = np.where(scaled >= bound, scaled, -np.inf)

@@ -165,7 +165,8 @@ class Runtime:
         such a stream that was to fill its window (cause "length") is in a new one, and fills none.
         With `allow_sleep` false (overload) policies are asked, but nothing sleeps. `predictions`
         and `boundaries` (windows as they closed) are kept only if asked for. If anything raises,
-        the runtime and the policy are as they were before.
+        the runtime and the policy are as they were before; where a policy does not take its state
+        back, a note to the error says so, and whatever is asked next tries again.
         """
         pieces = tuple(pieces)  # read more than once
         check_pieces(pieces, self.model.config, self.columns)
@@ -188,8 +189,8 @@ class Runtime:
             self._steps += 1
             self._in_flight = None  # from here on the step is real; nothing may be called after it
             return result
-        except BaseException:
-            self._settle()
+        except BaseException as error:
+            self._undo(error)
             raise
 
     def _settle(self) -> None:
@@ -203,6 +204,13 @@ class Runtime:
         if before.policy is not None:
             load_policy_state(self.policy, before.policy)
         self._in_flight = None
+
+    def _undo(self, error: BaseException) -> None:
+        """Settle after an error, which stays the one that is raised whatever else goes wrong."""
+        try:
+            self._settle()
+        except Exception as other:
+            error.add_note(f"the step is not undone yet: {type(other).__name__}: {other}")
 
     def room(self) -> Room | None:
         """What fits the KV budget before a window must close early; None without one. Steps that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,9 @@ class RuntimeSettings:
             object.__setattr__(self, name, whole(name, getattr(self, name)))
         for name in ("budget", "burst", "price"):
             object.__setattr__(self, name, real(name, getattr(self, name)))
+        for name in ("window", "burst", "max_passes", "price", "seed"):
+            if getattr(self, name) is None:
+                raise InputError(f"{name}=None: a number (None is for keep, kv_budget and budget)")
 
     @property
     def budget_cap(self) -> float | None:
@@ -81,11 +84,18 @@ def check_settings(settings: RuntimeSettings, config: ModelConfig) -> None:
         raise InputError(f"kv_budget={settings.kv_budget}: at least 1 event")
     if settings.max_passes < 1:
         raise InputError(f"max_passes={settings.max_passes}: at least 1 (the wake pass)")
+    if settings.max_passes > (most := int(np.iinfo(np.int64).max)):
+        raise InputError(f"max_passes={settings.max_passes}: at most {most}")
     for name in ("budget", "burst", "price"):
         value = getattr(settings, name)
-        if value is not None and not (math.isfinite(value) and value >= 0):
+        if value is not None and not 0 <= value <= sys.float_info.max:
             raise InputError(f"{name}={value}: a finite number, 0 or more")
     if settings.burst == 0:
         raise InputError("burst=0: more than 0 windows' worth")
+    if settings.budget_cap is not None and not settings.budget_cap <= sys.float_info.max:
+        raise InputError(
+            f"budget={settings.budget}, burst={settings.burst}: no float holds what a stream may "
+            f"save up in windows of {settings.window}; give less, or budget=None for no bound"
+        )
     if settings.seed < 0:
         raise InputError(f"seed={settings.seed}: 0 or more")

@@ -1,7 +1,8 @@
 """Spec strings: how a policy is named in a run, on a command line and in a recipe.
 
 "capped(surprise(threshold=0.8), max_passes=6)" is read with `ast`, literals and nested calls only,
-and never evaluated. Which names there are is in `catalogue`, what a policy must answer in `policy`.
+and never evaluated. Which names there are is in `catalogue`, what a policy must answer in
+`contract`, what a plain function is called in `functions`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from adaptive_sleep.catalogue import (
     bare,
+    by_fields,
     hints,
     known_anywhere,
     lookup,
@@ -30,34 +31,20 @@ from adaptive_sleep.catalogue import (
     usage,
 )
 from adaptive_sleep.contract import PolicyLike, SleepPolicy, registered
-from adaptive_sleep.signals import IntArray, WindowSignals
+from adaptive_sleep.functions import FromCallable, check_plain, function_spec
 from adaptive_sleep.streams.errors import InputError, nearest
 
 _MODULE_FORM = re.compile(r"\s*([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)\s*(\(.*\))?\s*", re.DOTALL)
 _LONGEST = 10_000  # characters; a spec is typed by a person
-_SPELLED = "_adaptive_sleep_spec"  # attribute of what is no dataclass: the spec that made it
-
-
-@dataclass(frozen=True)
-class FromCallable:
-    """A plain function `signals -> passes` in the place of a policy; its spec is "module:name"."""
-
-    function: Callable[[WindowSignals], int | IntArray]
-
-    def plan(self, signals: WindowSignals) -> int | IntArray:
-        """Return what the function returns."""
-        return self.function(signals)
-
-    def __str__(self) -> str:
-        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
-        return f"{getattr(self.function, '__module__', '?')}:{name}"
+_SPELLED = "_adaptive_sleep_spec"  # attribute of what no fields tell: the spec that made it
 
 
 def resolve(policy: PolicyLike | str) -> SleepPolicy:
     """Return the policy that an object, a plain function or a spec string stands for.
 
     A string is looked up in the registry, as "module:Class", then among the entry points of the
-    group "adaptive_sleep.policies". Raises InputError for what is no policy, and as `parse_spec`.
+    group "adaptive_sleep.policies". Raises InputError for what is no policy, for a callable object
+    with methods of a policy but no `plan`, and as `parse_spec`.
     """
     if isinstance(policy, str):
         return parse_spec(policy)
@@ -68,6 +55,7 @@ def resolve(policy: PolicyLike | str) -> SleepPolicy:
     if isinstance(policy, SleepPolicy):
         return policy
     if callable(policy):
+        check_plain(policy)
         return FromCallable(policy)
     raise InputError(
         f"policy {policy!r}: expected an object with plan, a function or a spec string"
@@ -124,14 +112,16 @@ def format_spec(policy: PolicyLike) -> str:
 
     Dataclasses give "name(...)" where any process knows the name, else "module:Class(...)"; what a
     spec made, that spec; anything else its own `str`, or "module:Class" where that is all there is
-    to say. Raises InputError for a parameter that no literal can spell, and for an object of an
-    ordinary class that took parameters, since nothing says which.
+    to say. Raises InputError for a parameter that no literal can spell, and, since nothing says
+    which it is, for an object that took parameters other than a dataclass's fields, and for a
+    function that no name leads back to.
     """
+    policy = resolve(policy)
+    if isinstance(policy, FromCallable):
+        return function_spec(policy)
     kind: Any = type(policy)
-    if not isinstance(policy, SleepPolicy):
-        return str(FromCallable(policy))
     place = f"{kind.__module__}:{kind.__qualname__}"
-    if kind is FromCallable or not is_dataclass(kind):
+    if not by_fields(kind):
         return _of_ordinary(policy, kind, place)
     names = [name for name, cls in registered().items() if cls is kind and known_anywhere(name)]
     head = names[0] if names else place
@@ -148,16 +138,18 @@ def format_spec(policy: PolicyLike) -> str:
 
 
 def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:
-    """The spec of what is no dataclass."""
+    """The spec of what is not told by the fields of a dataclass."""
     spelled = getattr(policy, _SPELLED, None)
     if isinstance(spelled, str):
         return spelled
-    if kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__:
+    own = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
+    if own and not is_dataclass(kind):  # whose own are made of its fields
         return str(policy)
     if names := _parameters_of(kind):
         raise InputError(
             f"policy {place}: nothing tells the {', '.join(names)} it was made with, so no run "
-            f"could name it; make the class a dataclass, or give a spec string, '{place}(...)'"
+            "could name it; make them the fields of a dataclass, or give a spec string, "
+            f"'{place}(...)'"
         )
     return place
 
@@ -246,10 +238,12 @@ def _make(spec: str, head: str, target: Any, node: ast.Call) -> SleepPolicy:
 
 
 def _spelled(policy: SleepPolicy, spec: str) -> SleepPolicy:
-    """The policy; one that is no dataclass remembers the spec that made it, where it can."""
-    if not is_dataclass(type(policy)):
+    """The policy; one that no fields tell remembers the spec that made it, where it can."""
+    if isinstance(policy, FromCallable):
+        return replace(policy, spelled=spec)
+    if not by_fields(type(policy)):
         with contextlib.suppress(AttributeError, TypeError):  # __slots__; then format_spec refuses
-            setattr(policy, _SPELLED, spec)
+            object.__setattr__(policy, _SPELLED, spec)  # also where the class is frozen
     return policy
 
 
@@ -258,7 +252,7 @@ def bind(spec: str, target: type, node: ast.Call) -> dict[str, ast.expr]:
 
     Raises InputError for an argument that is no parameter, given twice, or one too many.
     """
-    if is_dataclass(target):
+    if by_fields(target):
         names = [field.name for field in parameters(target)]
         places = [field.name for field in parameters(target) if not field.kw_only]
     else:
@@ -319,6 +313,9 @@ def _value(spec: str, node: ast.expr, policy: bool = False) -> Any:
                 _key(spec, key, node): _value(spec, value, policy)
                 for key, value in zip(keys, values, strict=True)
             }
+        case ast.Set() | ast.Call(func=ast.Name(id="range")):
+            told = "one value; `range(low, high)` and `{a, b}` are for `adaptive-sleep tune`"
+            raise _refused(spec, node, told)
         case ast.Call(func=ast.Name()):
             return _policy(spec, node)
         case ast.Name() if policy:

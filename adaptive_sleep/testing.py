@@ -141,7 +141,7 @@ def make_signals(
 def make_progress(
     streams: int, seed: int, summary_width: int = _WIDTH, **overrides: Any
 ) -> SleepProgress:
-    """Return seeded random progress after the second of six passes, as `make_signals` does.
+    """Return seeded random progress after the second of eight passes, as `make_signals` does.
 
     Raises InputError for an unknown field in `overrides`.
     """

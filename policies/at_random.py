@@ -46,10 +46,10 @@ class Random:
 
     def plan(self, signals: WindowSignals) -> IntArray:
         """Return the passes drawn for each stream's window."""
-        less = math.floor(self.mean)
+        less, seed = math.floor(self.mean), int(self.seed)  # an int for JSON
         keys = zip(signals.stream, signals.window, strict=True)
         draws = np.array(
-            [_uniform(self._given["seed"], self.seed, stream, int(at)) for stream, at in keys]
+            [_uniform(self._given["seed"], seed, stream, int(at)) for stream, at in keys]
         )
         passes: IntArray = np.minimum(less + (draws < self.mean - less), signals.max_passes)
         return passes

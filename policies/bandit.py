@@ -75,7 +75,7 @@ class Bandit:
         """Return the arm with the highest bound, and keep the context until its outcome."""
         memory, passes = self._memory, np.ones(len(signals), dtype=np.int64)
         contexts = np.column_stack([np.ones(len(signals)), features(signals)])
-        costs = (1e-9 * self.price + signals.price) * signals.pass_flops
+        costs = (1e-9 * float(self.price) + signals.price) * signals.pass_flops
         # by name, so that which contexts are the oldest does not hang on the order of rows
         for row, stream in sorted(enumerate(signals.stream), key=lambda it: it[1]):
             allowed = min(self.passes, int(signals.max_passes[row]))

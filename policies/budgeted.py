@@ -65,13 +65,14 @@ class Budgeted(Follower):
     def plan(self, signals: WindowSignals) -> IntArray:
         """Return the other's plan, cut to what each stream's balance pays for."""
         passes = plan_passes(self.policy, signals)
+        rate, burst = float(self.flops_per_event), float(self.burst)  # what JSON keeps
         columns = (signals.stream, signals.window, signals.tokens, signals.pass_flops, passes)
         for row, entry in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
             stream, window, tokens, cost, wanted = entry
             account = self._accounts.get(stream) or self._accounts.setdefault(stream, _Account())
             account.largest = max(account.largest, tokens)
-            cap = self.burst * self.flops_per_event * account.largest
-            account.balance = min(account.balance + self.flops_per_event * tokens, cap)
+            cap = burst * rate * account.largest
+            account.balance = min(account.balance + rate * tokens, cap)
             if wanted > 1 and cost > 0:
                 wanted = min(wanted, 1 + max(0, math.floor(account.balance / cost)))
             passes[row] = wanted

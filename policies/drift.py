@@ -76,7 +76,8 @@ class Drift:
         def make() -> PageHinkley | Replayed:
             if foreign is not None:
                 return Replayed(foreign)
-            return PageHinkley(self.threshold, self.delta, self.direction == "both")
+            threshold, delta = float(self.threshold), float(self.delta)  # what JSON keeps
+            return PageHinkley(threshold, delta, self.direction == "both")
 
         object.__setattr__(self, "_make", make)
 
@@ -107,7 +108,7 @@ class Drift:
         watch.last = window
         watch.detector.update(loss)
         if watch.detector.drift_detected:
-            watch.detector, watch.left = self._make(), self.windows
+            watch.detector, watch.left = self._make(), int(self.windows)
 
     def reset(self, seed: int) -> None:
         """Forget all streams; nothing here is random."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from adaptive_sleep.contract import (
     SleepPolicy,
     check_memory,
     keep_going,
+    label,
     load_policy_state,
     observe,
     plan_passes,
@@ -196,8 +197,44 @@ def test_a_name_belongs_to_one_class() -> None:
 def test_only_dataclasses_with_plan_are_registered_under_plain_names() -> None:
     with pytest.raises(InputError, match="lower-case identifier"):
         policy("Not a name")
+    for name in ("pass", "lambda", "none", "range"):  # no spec could be read
+        with pytest.raises(InputError, match=f"policy name '{name}': .* no keyword and none of"):
+            policy(name)
     with pytest.raises(InputError, match="expected a dataclass with a method plan"):
         policy("test_policy_int")(int)
+
+
+def test_to_inherit_from_a_dataclass_does_not_make_one() -> None:
+    class Louder(Says):
+        bonus: int = 2
+
+    with pytest.raises(InputError, match="Louder: expected a dataclass with a method plan"):
+        policy("test_policy_louder")(Louder)
+    assert "test_policy_louder" not in registered()
+
+    class Same(Says):  # adds no field, so that its spec tells all of it
+        note: ClassVar[str] = "same"
+
+        def plan(self, signals: Any) -> int:
+            return 1
+
+    assert policy("test_policy_same")(Same) is registered()["test_policy_same"]
+
+
+def test_a_policy_that_no_spec_spells_is_told_by_its_class() -> None:
+    @policy("test_policy_weighty")
+    @dataclass(frozen=True)
+    class Weighty:
+        weights: Any = field(default_factory=lambda: np.ones(3))
+
+        def plan(self, signals: WindowSignals) -> float:
+            return 2.5
+
+    assert label(Weighty()).endswith("<locals>.Weighty")
+    with pytest.raises(PolicyError, match=r"policy .*Weighty planned 2.5 \(float\)"):
+        plan_passes(Weighty(), SIGNALS)
+    with pytest.raises(InputError, match="parameter weights is array"):
+        str(Weighty())
 
 
 def test_a_class_keeps_a_str_of_its_own() -> None:
@@ -250,3 +287,19 @@ def test_a_policy_that_cannot_be_put_back_is_refused(policy: Any, missing: str) 
     with pytest.raises(PolicyError, match=f"but no {missing}:"):
         check_memory(policy)
     check_memory(lambda signals: 1)
+
+
+@dataclass(frozen=True)
+class _Wraps:
+    parts: Any
+    remembered: Any = field(default=_OnlySaves(), init=False)
+
+    def plan(self, signals: WindowSignals) -> int:
+        return 1
+
+
+def test_a_policy_is_refused_for_one_that_it_wraps() -> None:
+    check_memory(_Wraps([_Wraps(None), {"a": 3}]))
+    for parts in (_OnlySaves(), [_Wraps({"a": (1, _OnlySaves())})]):
+        with pytest.raises(PolicyError, match=r"_OnlySaves has state_dict but no load_state_dict"):
+            check_memory(_Wraps(parts))

@@ -146,6 +146,13 @@ def test_one_likeliest_token_is_greedy() -> None:
     assert np.array_equal(greedy.tokens, cold.tokens)
 
 
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_sampling_so_cold_that_no_float_holds_it_is_greedy(top_k: int | None) -> None:
+    runtime = started("tokens")
+    coldest = runtime.predict("s", horizon=9, temperature=5e-324, top_k=top_k)
+    assert same(runtime.predict("s", horizon=9), coldest)
+
+
 def test_only_the_likeliest_tokens_are_drawn() -> None:
     runtime = started("tokens")
     model = runtime.model

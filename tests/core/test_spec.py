@@ -213,6 +213,8 @@ def test_str_of_a_registered_policy_is_its_spec_string() -> None:
         ("spec_all_types(table={'a': 'b'})", "expected dict"),
         ("spec_all_types(table={[1]: 2})", "not allowed"),
         ("spec_all_types(table={**{}})", "not allowed"),
+        ("fixed(range(2, 4))", r"'range\(2, 4\)' is not allowed, expected one value; .* tune"),
+        ("capped(fixed, {2, 3})", r"'\{2, 3\}' is not allowed, expected one value; .* tune"),
         ("no_such_module_here:Policy()", "cannot be imported: ModuleNotFoundError"),
         ("adaptive_sleep.policies:Fixd()", "has no 'Fixd', did you mean 'Fixed'"),
         ("adaptive_sleep.policies:Fixed(1)(2)", "expected one call"),

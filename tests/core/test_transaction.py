@@ -296,6 +296,25 @@ def test_an_interrupt_while_a_step_is_undone(
     assert finish(runtime, step) == wanted
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_error_stays_itself_where_the_policy_cannot_be_put_back(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime, step, wanted = work
+    before = cases.everything(runtime)
+    with monkeypatch.context() as patch:
+        _interrupt(runtime, "publishing", patch)
+        patch.setattr(Learner, "load_state_dict", raising(KeyError))
+        with pytest.raises(KeyboardInterrupt) as raised:
+            runtime.step(step)
+        assert raised.value.__notes__ == ["the step is not undone yet: KeyError: 'on purpose'"]
+        with pytest.raises(KeyError, match="on purpose"):  # and nothing is built on half of it
+            runtime.step(step)
+    runtime.predict("open", horizon=1)  # whatever is asked next finishes the work
+    assert cases.everything(runtime) == before
+    assert finish(runtime, step) == wanted
+
+
 def test_bad_pieces(work: Work) -> None:
     runtime, step, wanted = work
     config = runtime.model.config

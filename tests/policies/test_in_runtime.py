@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import adaptive_sleep as asl
-import adaptive_sleep.policies
+import adaptive_sleep.policies as shelf
 from adaptive_sleep.contract import policy_state
 from adaptive_sleep.spec import resolve
 
@@ -76,6 +77,31 @@ def test_a_step_that_fails_leaves_the_policy_as_it_was(spec: str) -> None:
         steps(runtime, 5)
     assert len(answers) == 1
     assert policy_state(policy) == before
+
+
+class OnlySaves:
+    def plan(self, signals: asl.WindowSignals) -> int:
+        return 2
+
+    def state_dict(self) -> dict[str, int]:
+        return {"n": 1}
+
+
+WRAPPED: dict[str, Callable[[Any], Any]] = {
+    "capped": lambda it: shelf.Capped(it, 3),
+    "cooldown": shelf.Cooldown,
+    "warmup": shelf.Warmup,
+    "budgeted": lambda it: shelf.Budgeted(it, 1e6),
+    "both": lambda it: shelf.Both(shelf.Fixed(2), it),
+    "either": lambda it: shelf.Either(it, shelf.Fixed(2)),
+    "per stream": lambda it: shelf.PerStream({"a*": shelf.Capped(it)}, shelf.Fixed(2)),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_one_that_cannot_be_put_back_is_refused_however_it_is_wrapped(name: str) -> None:
+    with pytest.raises(asl.PolicyError, match="OnlySaves has state_dict but no load_state_dict"):
+        asl.Runtime(MODEL, WRAPPED[name](OnlySaves()))
 
 
 @pytest.mark.parametrize(
