@@ -112,7 +112,10 @@ def csv(
     time_unit: Unit = None,
     as_json: Json = False,
 ) -> None:
-    """Record CSV files with a header: one event a row."""
+    """Record CSV files with a header: one event a row.
+
+    Values that are empty, NA, N/A, NaN, nan, null, NULL or None are missing, labels too.
+    """
     _table(files, out, "csv", time, stream, channel, action, label, time_format, time_unit)
     _say(out, as_json)
 
@@ -130,7 +133,10 @@ def parquet(
     time_unit: Unit = None,
     as_json: Json = False,
 ) -> None:
-    """Record Parquet files: one event a row."""
+    """Record Parquet files: one event a row.
+
+    Text that is empty, NA, N/A, NaN, nan, null, NULL or None is missing, in labels too.
+    """
     _table(files, out, "parquet", time, stream, channel, action, label, time_format, time_unit)
     _say(out, as_json)
 
@@ -142,12 +148,13 @@ def _table(
 ) -> None:  # fmt: skip
     from adaptive_sleep.streams.tables import record_table
 
-    suffixes = (".csv", ".tsv") if kind == "csv" else (".parquet",)
+    suffixes = (".csv", ".tsv") if kind == "csv" else (".parquet", ".pq")
     for file in files:
         if file.suffix.lower() not in suffixes:
             other = "parquet" if kind == "csv" else "csv"
             raise InputError(
-                f"{file}: `record {kind}` reads *.{kind}; there is also `record {other}`"
+                f"{file}: `record {kind}` reads *{' and *'.join(suffixes)}; there is also "
+                f"`record {other}`"
             )
     record_table(
         files, out, time=time, stream=stream, channels=channels or None, actions=actions or [],
@@ -181,7 +188,10 @@ def eventlog(
     like: Like = None,
     as_json: Json = False,
 ) -> None:
-    """Record an event log: a column of categories becomes a stream of tokens."""
+    """Record an event log: a column of categories becomes a stream of tokens.
+
+    Labels that are empty, NA, N/A, NaN, nan, null, NULL or None are missing.
+    """
     from adaptive_sleep.streams.eventlog import record_eventlog
 
     record_eventlog(

@@ -30,7 +30,7 @@ class Inbox:
         stop: threading.Event,
     ) -> None:
         self.stop = stop
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.largest = 0
         self._waiting: dict[str, deque[tuple[int, LiveEvent]]] = {}  # numbered as they came
         self._count = 0
@@ -65,7 +65,7 @@ class Inbox:
                     self._count += 1
                     self.largest = max(self.largest, len(queue))
                     self._changed.notify()
-        except Exception as error:  # told to the one who runs, after what came before it
+        except BaseException as error:  # told to the one who runs, after what came before it
             self.error = error
         finally:
             with self._changed:

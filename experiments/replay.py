@@ -102,9 +102,9 @@ def replay(
     IntegrityError for damaged files; AdaptiveSleepError for a full disk.
     """
     out = Path(out)
-    has_begun(out, resume=resume)  # refuses at once what `holding` would after loading
+    begun = has_begun(out, resume=resume)  # refuses at once what `holding` would after loading
     clock = _Clock(speed)
-    target = None if predictions is None else _predictions_file(Path(predictions), resume)
+    target = None if predictions is None else _predictions_file(Path(predictions), begun)
     if operator.index(commit_every) < 1:
         raise InputError(f"commit_every={commit_every}: a commit takes at least 1 step")
     source = recording if isinstance(recording, Recording) else open_recording(recording)
@@ -259,10 +259,11 @@ def tell_forced(windower: Windower, forced: Sequence[str], pieces: Sequence[Piec
 # ---------------------------------------------------------------- predictions
 
 
-def _predictions_file(path: Path, resume: bool) -> Path:
+def _predictions_file(path: Path, begun: bool) -> Path:
+    """Where predictions go; one that exists may be of the run that had begun. Raises InputError."""
     if path.suffix not in (".parquet", ".csv"):
         raise InputError(f"predictions={str(path)!r}: ends in .parquet or .csv")
-    if path.exists() and not resume:
+    if path.exists() and not begun:
         raise InputError(f"predictions={str(path)!r}: exists already; choose another name")
     if not path.parent.is_dir():
         raise InputError(f"predictions={str(path)!r}: no folder {str(path.parent)!r}")
@@ -271,7 +272,8 @@ def _predictions_file(path: Path, resume: bool) -> Path:
 
 def write_predictions(run: Run, target: Path) -> None:
     """Write all predictions of a run into one file, which appears whole or not at all."""
-    temporary = target.with_name(f".tmp-{target.name}")
+    # absolute: polars would take a leading ~ for the home folder
+    temporary = target.absolute().with_name(f".tmp-{target.name}")
     frame = run.predictions()
     with said_when_full(target):
         try:

@@ -195,8 +195,8 @@ class Run:
                     _verify(commit_folder(self.path, position.commit) / name, position.files[name])
 
     def _shards(self, name: str, schema: Mapping[str, Any]) -> pl.LazyFrame:
-        shards = [
-            commit_folder(self.path, position.commit) / name
+        shards = [  # absolute: polars would take a leading ~ for the home folder
+            commit_folder(self.path.absolute(), position.commit) / name
             for position in self.positions
             if name in position.files
         ]
@@ -240,7 +240,8 @@ def _positions(run: Path) -> Iterator[Position]:
         if commit_folder(run, number).is_dir():  # only the last one's is of use
             position = msgspec.structs.replace(position, windower={})
         yield position
-    beyond = sorted(p.name for p in (run / "commits").glob("[0-9]*") if int(p.name) > number)
+    there = [p.name for p in (run / "commits").glob("[0-9]*") if p.name.isdecimal()]
+    beyond = sorted(name for name in there if int(name) > number)
     if beyond:
         raise IntegrityError(f"{folder}: missing, though commit {beyond[0]} is there")
 
@@ -259,7 +260,7 @@ def _decode(file: Path, cls: type[Any]) -> Any:
                 "upgrade adaptive-sleep"
             )
         return msgspec.convert(plain, cls)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise IntegrityError(f"{file}: damaged: {error}") from None
 
 
@@ -269,8 +270,8 @@ def commit_folder(run: Path, number: int) -> Path:
 
 
 def trace_glob(run: Path) -> str:
-    """The glob of a run's trace shards, in order, and of no other run's."""
-    return str(Path(glob.escape(str(run))) / "commits" / "*" / "trace.parquet")
+    """The absolute glob of a run's trace shards, in order, and of no other run's."""
+    return str(Path(glob.escape(str(run.absolute()))) / "commits" / "*" / "trace.parquet")
 
 
 def hash_of_shards(hashes: Iterable[str]) -> str:

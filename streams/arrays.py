@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError, nearest
 from .events import Channel
+from .given import Names, column_names
 from .manifest import new_folder
 from .nab import USUAL
 from .rows import MOST_NS
@@ -28,9 +29,9 @@ def record_arrays(
     out: str | os.PathLike[str],
     *,
     step_seconds: float,
-    parts: Sequence[str] = ("train", "test"),
+    parts: Names = ("train", "test"),
     suffix: str = "_label",
-    channels: Sequence[str] = (),
+    channels: Names = (),
 ) -> Path:
     """Record the arrays `parts` `[n, C]` of an .npz one after the other as one stream, named by the
     file; returns the folder.
@@ -41,13 +42,13 @@ def record_arrays(
     missing. Raises InputError, and leaves nothing behind, for a missing array, shapes that do not
     fit, a value that is not finite, or an existing `out`.
     """
-    path = Path(file)
+    path, parts = Path(file), column_names(parts)
     if not (np.isfinite(step_seconds) and 0 < step_seconds * _SECOND < 2**53):
         raise InputError(f"step_seconds={step_seconds}: seconds from one row to the next, above 0")
     step = max(round(step_seconds * _SECOND), 1)
     rows, labels = _read(path, parts, suffix)
     width = rows[0].shape[1]
-    names = tuple(channels) or tuple(f"c{i}" for i in range(width))
+    names = tuple(column_names(channels)) or tuple(f"c{i}" for i in range(width))
     if len(names) != width:
         raise InputError(f"channels: {len(names)} names, but {path} has {width} columns")
     count = sum(map(len, rows))

@@ -100,7 +100,7 @@ def read_manifest(folder: Path) -> Manifest:
                 "upgrade adaptive-sleep"
             )
         manifest = msgspec.json.decode(text, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise IntegrityError(f"{path}: damaged or not a manifest: {error}") from None
     _check(path, manifest)
     return manifest
@@ -244,6 +244,7 @@ def held(folder: Path, field: str = "out") -> Iterator[None]:
     its file system knows no such lock (some network ones), nothing is held. Raises InputError that
     names `field` where another holds it."""
     handle = os.open(folder, os.O_RDONLY)
+    owner = os.getpid()
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -257,6 +258,9 @@ def held(folder: Path, field: str = "out") -> Iterator[None]:
                 raise
         yield
     finally:
+        if os.getpid() == owner:  # a fork shares the lock, so that closing alone would leave it
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError, nearest
 from .events import Channel
+from .given import Files, file_paths
 from .manifest import new_folder
 from .tablefiles import Batch, batches, check_columns, numbers, times
 from .writer import RecordingWriter
@@ -24,13 +25,13 @@ USUAL = ("usual", "anomalous")  # names of the label's codes 0 and 1
 
 
 def record_nab(
-    files: Sequence[str | os.PathLike[str]],
+    files: Files,
     out: str | os.PathLike[str],
     *,
     windows: str | os.PathLike[str],
 ) -> Path:
-    """Record files of `timestamp,value`, each a stream of one channel "value", with the label
-    "anomaly"; returns the folder.
+    """Record one file of `timestamp,value` or several, each a stream of one channel "value", with
+    the label "anomaly"; returns the folder.
 
     `windows` is the benchmark's JSON: a list of [first, last] times (both within) by the name of
     the file, with or without its folder. When a label becomes available is one number in a
@@ -38,9 +39,7 @@ def record_nab(
     InputError, and leaves nothing behind, for a file that is not in `windows`, a damaged one, files
     without a row, or an existing `out`.
     """
-    paths = [Path(file) for file in files]
-    if not paths:
-        raise InputError("files: give at least 1 table")
+    paths = file_paths(files, "table")
     if len({path.stem for path in paths}) < len(paths):
         raise InputError("files: two have one name, and it is what names a stream")
     for path in paths:
@@ -84,7 +83,7 @@ def _labelled(file: Path, paths: Sequence[Path]) -> dict[Path, NDArray[np.int64]
     """The windows `[w, 2]` (ns) of every file. Raises InputError."""
     try:
         known = msgspec.json.decode(file.read_bytes(), type=dict[str, list[tuple[str, str]]])
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{file}: cannot be read as labelled windows, {{name: [[first, last], ...]}}: {error}"
         ) from error

@@ -15,10 +15,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from .errors import AdaptiveSleepError, InputError, IntegrityError
 from .events import Block, Channel
 from .manifest import (
+    NAME,
     Kind,
     Manifest,
     Shard,
@@ -26,6 +28,7 @@ from .manifest import (
     recording_sha256,
     unnamed_files,
 )
+from .rows import NEVER
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Recording:
             return pl.LazyFrame(schema=self._schema())
         for shard in self._shards:
             self._refuse_merged(shard)
-        return pl.scan_parquet([self.path / shard.file for shard in self._shards], glob=False)
+        files = [self._file(shard) for shard in self._shards]
+        return pl.scan_parquet(files, glob=False)
 
     def blocks(
         self, *, start: int = 0, stop: int | None = None, rows: int = 65_536
@@ -150,6 +154,26 @@ class Recording:
             closed=False,
         )
 
+    def last_times(self) -> NDArray[np.int64]:
+        """The time `[streams]` of each stream's last row, in ns; `rows.NEVER` where it has none.
+
+        Raises IntegrityError for a stream that the manifest does not name.
+        """
+        codes = {name: i for i, name in enumerate(self.streams)}
+        found = np.full(len(self.streams), NEVER, np.int64)
+        last = self.scan().group_by("stream").agg(pl.col("time").last().cast(pl.Int64))
+        for name, time in last.collect(engine="streaming").iter_rows():
+            if name not in codes:
+                raise self._unnamed()
+            found[codes[name]] = time
+        return found
+
+    def _unnamed(self) -> IntegrityError:
+        return IntegrityError(
+            f"{self.path}: holds streams that {NAME} does not name; it was changed by hand or is "
+            "damaged"
+        )
+
     def _backwards(self) -> int:
         step = pl.col("time").diff().over("stream") < pl.duration(nanoseconds=0)
         return int(self.scan().select(step.sum()).collect().item() or 0)
@@ -164,10 +188,14 @@ class Recording:
             schema["token"] = pl.Int32()
         return schema | {channel.name: pl.Float32() for channel in self.channels}
 
+    def _file(self, shard: Shard) -> Path:
+        """Where a shard lies, absolute: polars would take a leading ~ for the home folder."""
+        return self.path.absolute() / shard.file
+
     def _read(self, shard: Shard, offset: int, rows: int) -> pl.DataFrame:
         path = self.path / shard.file
         try:
-            frame = pl.scan_parquet(path, glob=False).slice(offset, rows).collect()
+            frame = pl.scan_parquet(self._file(shard), glob=False).slice(offset, rows).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             self._refuse_merged(shard)
             raise IntegrityError(f"{path}: cannot be read: {error}") from error
@@ -185,11 +213,14 @@ class Recording:
         )
 
     def _block(self, frame: pl.DataFrame, start: int) -> Block:
-        index = frame["stream"].cast(pl.Enum(self.streams)).to_physical()
+        try:
+            index = frame["stream"].cast(pl.Enum(self.streams)).to_physical()
+        except (pl.exceptions.PolarsError, ValueError) as error:  # also of one name given twice
+            raise self._unnamed() from error
         values = tokens = None
         if self.channels:
             names = [channel.name for channel in self.channels]
-            values = frame.select(names).to_numpy(order="c").astype(np.float32, copy=False)
+            values = frame[names].to_numpy(order="c").astype(np.float32, copy=False)
         if self.kind == "tokens":
             tokens = frame["token"].to_numpy().astype(np.int64)
         return Block(

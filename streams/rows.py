@@ -18,25 +18,68 @@ from .events import Channel
 from .manifest import Kind, Manifest
 
 MOST_NS = int(np.iinfo(np.int64).max)
+NEVER = int(np.iinfo(np.int64).min)  # the last time of a stream that has none
 BUFFER_BYTES = 128 << 20  # of rows that wait to be written, or to be cut
 _ROW_BYTES = 24  # stream, sequence and time of a row
 
 
 @dataclass(frozen=True)
 class Rows:
-    """`[n]` rows in arrival order: `stream` codes, `sequence` within the stream, `time` in ns.
+    """`[n]` rows in arrival order: `stream` codes and `time` in ns.
 
     `values` is `[n, C]` float32 (C may be 0), `tokens` `[n]` int64 or None.
     """
 
     stream: NDArray[np.int64]
-    sequence: NDArray[np.int64]
     time: NDArray[np.int64]
     values: NDArray[np.float32]
     tokens: NDArray[np.int64] | None
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def __getitem__(self, rows: slice) -> Rows:
+        tokens = None if self.tokens is None else self.tokens[rows]
+        return Rows(self.stream[rows], self.time[rows], self.values[rows], tokens)
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of at least one part, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    tokens = [rows.tokens for rows in parts if rows.tokens is not None]
+    return Rows(
+        np.concatenate([rows.stream for rows in parts]),
+        np.concatenate([rows.time for rows in parts]),
+        np.concatenate([rows.values for rows in parts]),
+        np.concatenate(tokens) if tokens else None,
+    )
+
+
+def numbered(rows: Rows, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The number `[n]` of each row within its stream, where `counts` `[streams]` came before."""
+    order, first = _by_stream(rows)
+    sizes = np.diff(first, append=len(rows))
+    begin = counts[rows.stream[order[first]]] - first
+    found = np.empty(len(rows), np.int64)
+    found[order] = np.arange(len(rows)) + np.repeat(begin, sizes)
+    return found
+
+
+def steps_back(rows: Rows, last: NDArray[np.int64]) -> int:
+    """How many rows have a time before that of the row before in their stream; `last` `[streams]`
+    is the time before the first."""
+    order, first = _by_stream(rows)
+    times = rows.time[order]
+    before = np.roll(times, 1)
+    before[first] = last[rows.stream[order[first]]]
+    return int(np.count_nonzero(times < before))
+
+
+def _by_stream(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The order `[n]` that sorts rows by stream, and where in it each stream begins."""
+    order = np.argsort(rows.stream, kind="stable")
+    return order, np.unique(rows.stream[order], return_index=True)[1]
 
 
 def checked_names(streams: Sequence[str] | pl.Series, count: int) -> pl.Series:
@@ -146,20 +189,20 @@ def checked_tokens(
 
 
 def columns(
-    pending: Sequence[Rows], streams: Sequence[str], channels: Sequence[Channel]
+    rows: Rows,
+    sequence: NDArray[np.int64],
+    streams: Sequence[str],
+    channels: Sequence[Channel],
 ) -> pl.DataFrame:
-    """The rows as a shard has them; NaN becomes null."""
-    codes = np.concatenate([rows.stream for rows in pending])
-    time = pl.Series(np.concatenate([rows.time for rows in pending]))
+    """The rows as a shard has them, `sequence` `[n]` within their streams; NaN becomes null."""
+    time = pl.Series(rows.time)
     found = {
-        "stream": pl.Series(streams, dtype=pl.String).gather(codes),
-        "sequence": pl.Series(np.concatenate([rows.sequence for rows in pending])),
+        "stream": pl.Series(streams, dtype=pl.String).gather(rows.stream),
+        "sequence": pl.Series(sequence),
         "time": time.cast(pl.Datetime("ns")).dt.replace_time_zone("UTC"),
     }
-    tokens = [rows.tokens for rows in pending if rows.tokens is not None]
-    if tokens:
-        found["token"] = pl.Series(np.concatenate(tokens)).cast(pl.Int32)
-    values = np.concatenate([rows.values for rows in pending])
+    if rows.tokens is not None:
+        found["token"] = pl.Series(rows.tokens).cast(pl.Int32)
     for i, channel in enumerate(channels):
-        found[channel.name] = pl.Series(np.ascontiguousarray(values[:, i])).fill_nan(None)
+        found[channel.name] = pl.Series(np.ascontiguousarray(rows.values[:, i])).fill_nan(None)
     return pl.DataFrame(found)

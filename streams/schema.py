@@ -39,7 +39,9 @@ def checked_schema(
     if tokenizer is not None:
         tokenizer = _text("tokenizer", tokenizer, f"{_TEXT}, or None")
     if vocabulary is not None:
-        vocabulary = _whole("vocabulary", vocabulary, 0, MOST_TOKENS, "since tokens are int32")
+        vocabulary = checked_whole(
+            "vocabulary", vocabulary, 0, MOST_TOKENS, "since tokens are int32"
+        )
     if kind == "tokens" and (vocabulary is None or vocabulary < 1 or tokenizer is None):
         raise InputError("a recording of tokens needs a tokenizer and a vocabulary of >= 1")
     return Manifest(
@@ -133,7 +135,7 @@ def _checked_channel(channel: object) -> Channel:
     role = _one_of(told + "role", channel.role, get_args(Role))
     unit = _text(told + "unit", channel.unit, f"{_TEXT}, '' for none")
     categories = checked_categories(told + "categories", channel.categories)
-    delay = _whole(told + "delay_ns", channel.delay_ns, 0, _MOST_NS, "the greatest int64")
+    delay = checked_whole(told + "delay_ns", channel.delay_ns, 0, _MOST_NS, "the greatest int64")
     return Channel(name, role, unit, categories, delay)
 
 
@@ -158,10 +160,20 @@ def _text(field: str, value: object, allowed: str = _TEXT) -> str:
     return found
 
 
-def _whole(field: str, value: object, low: int, high: int, why: str) -> int:
+def checked_whole(field: str, value: object, low: int, high: int, why: str) -> int:
+    """The value as Python's int; raises InputError, naming `field`, outside `low` to `high`."""
     allowed = f"an int from {low} to {high}, {why}"
     found: int = _taken(field, value, int, allowed)
     if not low <= found <= high:
+        raise InputError(f"{field}={found}: {allowed}")
+    return found
+
+
+def checked_seconds(field: str, value: object) -> float:
+    """The value as Python's float; raises InputError, naming `field`, for what no clock reaches."""
+    allowed = "a finite number of seconds, 0 or more"
+    found: float = _taken(field, value, float, allowed)
+    if found < 0:
         raise InputError(f"{field}={found}: {allowed}")
     return found
 

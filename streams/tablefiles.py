@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Literal, NoReturn
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from polars import selectors
 
 from .errors import InputError, nearest
 
@@ -25,6 +27,7 @@ _MOST_US = np.iinfo(np.int64).max // 1_000 - 1
 _NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 _ISO_OFFSET = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
+_NANOSECONDS = re.compile("%[-_0]?f")  # what a format has of other libraries, for a fraction
 _TOO_FINE = r"\.\d{10}"  # a fraction that nanoseconds cannot hold, which polars cuts off silently
 
 
@@ -35,6 +38,10 @@ class Batch:
     file: Path
     rows: NDArray[np.int64]
     frame: pl.DataFrame
+
+    def column(self, name: str) -> pl.Series:
+        """One column, nameless: polars would take what * or ^...$ names for many, or for none."""
+        return self.frame[name].alias("")
 
     def refuse(self, row: int, column: str, problem: str) -> NoReturn:
         """Raise InputError about one value; `row` counts within the batch."""
@@ -65,7 +72,7 @@ def check_names(table: str, found: Sequence[str], wanted: Sequence[str]) -> None
 def frame_batches(frame: pl.LazyFrame, name: str, columns: Sequence[str]) -> Iterator[Batch]:
     """The named columns of a frame, batch by batch in order; `name` stands in messages."""
     first = 0
-    lazy = frame.select(columns)
+    lazy = frame.select(_named(columns))
     try:
         for part in lazy.collect_batches(chunk_size=_BATCH_ROWS, lazy=True):
             yield Batch(Path(name), np.arange(first, first + len(part)), part)
@@ -82,7 +89,9 @@ def batches(file: Path, columns: Sequence[str]) -> Iterator[Batch]:
     """
     lazy = _scan(file)
     if not _is_csv(file):
-        lazy = lazy.select(columns)  # a CSV is read whole: else rows that are too long go unseen
+        lazy = lazy.select(
+            _named(columns)
+        )  # a CSV is read whole: else rows that are too long go unseen
     first, counted = 0, not _is_csv(file)
     iterator = iter(lazy.collect_batches(chunk_size=_BATCH_ROWS, lazy=True))
     while True:
@@ -103,12 +112,12 @@ def batches(file: Path, columns: Sequence[str]) -> Iterator[Batch]:
             if not counted and frame[:, -1].null_count():
                 _count_fields(file)
                 counted = True
-        yield Batch(file, rows, frame.select(columns))
+        yield Batch(file, rows, frame.select(_named(columns)))
 
 
 def numbers(batch: Batch, column: str) -> NDArray[np.float32]:
     """`[n]` float32, NaN where the value is missing; raises InputError for text."""
-    series = batch.frame[column]
+    series = batch.column(column)
     if series.dtype == pl.String:
         series = _stripped(series)
         parsed = series.cast(pl.Float64, strict=False)
@@ -129,7 +138,7 @@ def numbers(batch: Batch, column: str) -> NDArray[np.float32]:
 
 def names(batch: Batch, column: str) -> pl.Series:
     """`[n]` text, null where missing; raises InputError for what cannot be text."""
-    series = batch.frame[column]
+    series = batch.column(column)
     try:
         return _stripped(series.cast(pl.String))
     except pl.exceptions.PolarsError as error:
@@ -159,7 +168,7 @@ def category_codes(text: pl.Series, known: dict[str, int]) -> NDArray[np.float32
 
 def check_times(time_format: str | None, time_unit: TimeUnit | None) -> None:
     """Raise InputError for a unit that there is not, a format beside one, or one that drops a zone
-    that it reads."""
+    that it reads, or takes a fraction of a second for nanoseconds."""
     if time_unit is not None and time_unit not in _NS:
         raise InputError(
             f"time_unit={time_unit!r}: one of {', '.join(_NS)}{nearest(str(time_unit), _NS)}"
@@ -169,10 +178,18 @@ def check_times(time_format: str | None, time_unit: TimeUnit | None) -> None:
             f"time_format={time_format!r} and time_unit={time_unit!r}: give one of them, the "
             "format of what is written or the unit of a number"
         )
-    if time_format is not None and "%Z" in time_format.replace("%%", ""):
+    if time_format is None:
+        return
+    form = time_format.replace("%%", "")
+    if "%Z" in form:
         raise InputError(
             f"time_format={time_format!r}: %Z reads the name of a zone and drops it; use %z, which "
             "reads an offset such as +0100"
+        )
+    if _NANOSECONDS.search(form):
+        raise InputError(
+            f"time_format={time_format!r}: %f would count nanoseconds; for a fraction of a second "
+            "write %.f, which reads its point too, or %3f, %6f or %9f for so many digits"
         )
 
 
@@ -185,7 +202,7 @@ def times(
     Times without an offset are UTC.
     """
     check_times(time_format, time_unit)
-    series = batch.frame[column]
+    series = batch.column(column)
     if series.dtype == pl.String:
         series = _stripped(series)
     if isinstance(series.dtype, pl.Datetime | pl.Date):
@@ -241,18 +258,31 @@ def _written(text: pl.Series, formats: Sequence[str]) -> pl.Series:
         asked = text.set(~left, None)
         if "%.f" in form:
             asked = asked.set(asked.str.contains(_TOO_FINE), None)
-        read, coarse = (
-            asked.str.to_datetime(form, time_unit=unit, strict=False, exact=True).cast(pl.Int64)
-            for unit in ("ns", "us")
-        )
+        read, coarse = _read(asked, form, "ns"), _read(asked, form, "us")
         # Beyond 1677 and 2262 the nanoseconds wrap round silently; the microseconds do not.
         found = found.zip_with(~left, read.set(~coarse.is_between(-_MOST_US, _MOST_US), None))
     return found
 
 
+def _read(text: pl.Series, form: str, unit: Literal["ns", "us"]) -> pl.Series:
+    """`[n]` int64 since 1970, null for what `form` cannot read. Raises InputError for a `form` that
+    gives no time."""
+    try:
+        found = text.str.to_datetime(form, time_unit=unit, strict=False, exact=True)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"time_format={form!r}: {_brief(error)}") from error
+    return found.cast(pl.Int64)
+
+
 def _stripped(series: pl.Series) -> pl.Series:
     text = series.str.strip_chars()
     return text.set(text.is_in(MISSING), None)
+
+
+def _named(columns: Sequence[str]) -> pl.Expr:
+    """Columns of exactly these names, in this order; elsewhere polars takes * and ^...$ for
+    patterns."""
+    return selectors.by_name(*columns)
 
 
 def _is_csv(file: Path) -> bool:
@@ -307,6 +337,7 @@ def _check_header(file: Path) -> None:
 
 
 def _scan(file: Path) -> pl.LazyFrame:
+    file = file.absolute()  # polars would take a leading ~ for the home folder
     if _is_csv(file):
         return pl.scan_csv(file, infer_schema=False, separator=_separator(file), glob=False)
     return pl.scan_parquet(file, glob=False)

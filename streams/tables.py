@@ -16,6 +16,7 @@ import polars as pl
 
 from .errors import InputError
 from .events import Channel
+from .given import Files, Names, column_names, file_paths
 from .manifest import new_folder
 from .tablefiles import (
     Batch,
@@ -44,30 +45,30 @@ class _Source:
 
 
 def record_table(
-    files: Sequence[str | os.PathLike[str]],
+    files: Files,
     out: str | os.PathLike[str],
     *,
     time: str,
     stream: str | None = None,
-    channels: Sequence[str] | None = None,
-    actions: Sequence[str] = (),
-    labels: Sequence[str] = (),
+    channels: Names | None = None,
+    actions: Names = (),
+    labels: Names = (),
     time_format: str | None = None,
     time_unit: TimeUnit | None = None,
 ) -> Path:
-    """Record tables (.csv, .tsv, .parquet) as a series, row by row in the order of the files.
+    """Record one table or several (.csv, .tsv, .parquet, .pq) as a series, row by row in the order
+    of the files.
 
     `time` names the column of times: dates, ISO 8601 text, `time_format` (strftime), or numbers of
     `time_unit` since 1970; without an offset they are UTC. `stream` names the column that says
     which stream a row belongs to; without one, every file is a stream, named by its stem.
     `channels` are the observed columns (default: all that are left), `actions` and `labels` have
-    their roles; labels are read as categories. Empty values, NA, NaN and null are missing.
-    Returns the folder. Raises InputError, and leaves nothing behind, for an unknown column, text in
-    a numeric column, a value that is no time, or an existing `out`.
+    their roles, each one name or several; labels are read as categories. Values that are empty, NA,
+    N/A, NaN, nan, null, NULL or None are missing, labels too. Returns the folder. Raises
+    InputError, and leaves nothing behind, for an unknown column, text in a numeric column, a value
+    that is no time, a `time_format` that gives none, or an existing `out`.
     """
-    paths = [Path(file) for file in files]
-    if not paths:
-        raise InputError("files: give at least 1 table")
+    paths = file_paths(files, "table")
     if stream is None and len({path.stem for path in paths}) != len(paths):
         raise InputError("two files have one name, and no column tells their streams apart")
     sources = [
@@ -89,9 +90,9 @@ def record_frame(
     time: str,
     stream: str | None = None,
     name: str = "frame",
-    channels: Sequence[str] | None = None,
-    actions: Sequence[str] = (),
-    labels: Sequence[str] = (),
+    channels: Names | None = None,
+    actions: Names = (),
+    labels: Names = (),
     time_format: str | None = None,
     time_unit: TimeUnit | None = None,
 ) -> Path:
@@ -112,17 +113,19 @@ def record_frame(
 
 def _record(
     sources: Sequence[_Source], out: Path, provenance: dict[str, str], *,
-    time: str, stream: str | None, channels: Sequence[str] | None, actions: Sequence[str],
-    labels: Sequence[str], time_format: str | None, time_unit: TimeUnit | None,
+    time: str, stream: str | None, channels: Names | None, actions: Names,
+    labels: Names, time_format: str | None, time_unit: TimeUnit | None,
 ) -> Path:  # fmt: skip
     """Record tables, row by row, in order."""
-    named = [time, *([stream] if stream else []), *(channels or []), *actions, *labels]
+    actions, labels = column_names(actions), column_names(labels)
+    channels = column_names(channels) if channels else []
+    named = [time, *([stream] if stream else []), *channels, *actions, *labels]
     for column in named:
         if named.count(column) > 1:
             raise InputError(f"column {column!r} is given twice; each has one role")
     first, found = sources[0].name, sources[0].found
     check_names(first, found, named)
-    observed = list(channels) if channels else [name for name in found if name not in named]
+    observed = channels or [name for name in found if name not in named]
     if not observed:
         raise InputError(f"{first}: no column is left to observe (columns: {', '.join(found)})")
     used = [*named, *(name for name in observed if name not in named)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
+from .given import Files, file_paths
 from .manifest import new_folder
 from .rows import MOST_NS
 from .writer import RecordingWriter
@@ -20,16 +21,15 @@ _SECOND = 1_000_000_000
 _CHUNK = 1 << 20
 
 
-def record_text(files: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
-    """Record the bytes of each file as a stream of tokens 0..255, and return the folder.
+def record_text(files: Files, out: str | os.PathLike[str]) -> Path:
+    """Record the bytes of one file, or of each of several, as a stream of tokens 0..255, and return
+    the folder.
 
     A byte has no time of its own: token i of a stream is given the time 1970-01-01 + i seconds, and
     the provenance says so. Streams are named by their files, with as many parent folders as tell
     them apart. Raises InputError for a file that is missing or empty, or an existing `out`.
     """
-    paths = [Path(file) for file in files]
-    if not paths:
-        raise InputError("files: give at least 1 text file")
+    paths = file_paths(files, "text file")
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
@@ -62,7 +62,7 @@ def record_text(files: Sequence[str | os.PathLike[str]], out: str | os.PathLike[
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    whole = [path.resolve().parts for path in paths]
+    whole = [Path(os.path.abspath(path)).parts for path in paths]  # a link has a name of its own
     for kept in range(1, max(map(len, whole)) + 1):
         names = ["/".join(parts[-kept:]) for parts in whole]
         if len(set(names)) == len(names):

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import itertools
 import os
 import time as clock
 import warnings
@@ -38,15 +37,28 @@ from .manifest import (
     write_manifest,
 )
 from .rows import (
+    MOST_NS,
+    NEVER,
     Rows,
     checked_names,
     checked_time,
     checked_tokens,
     checked_values,
     columns,
+    joined,
+    numbered,
     rows_within,
+    steps_back,
 )
-from .schema import check_extension, checked_categories, checked_schema, entries, extended
+from .schema import (
+    check_extension,
+    checked_categories,
+    checked_schema,
+    checked_seconds,
+    checked_whole,
+    entries,
+    extended,
+)
 
 _SHARD_ROWS = 262_144
 _SMALL_SHARDS = 64  # so many small shards at the end are merged, so that the manifest stays short
@@ -79,8 +91,10 @@ class RecordingWriter:
         append: bool = False,
         flush_seconds: float | None = None,
     ) -> None:
-        if shard_rows is not None and shard_rows < 1:
-            raise InputError(f"shard_rows={shard_rows}: a shard holds at least 1 row")
+        if shard_rows is not None:
+            shard_rows = checked_whole("shard_rows", shard_rows, 1, MOST_NS, "the greatest int64")
+        if flush_seconds is not None:
+            flush_seconds = checked_seconds("flush_seconds", flush_seconds)
         wanted = checked_schema(
             kind=kind,
             channels=channels,
@@ -93,18 +107,16 @@ class RecordingWriter:
         self.channels = tuple(entry.channel() for entry in wanted.channels)
         self._shard_rows = shard_rows or rows_within(len(self.channels), _SHARD_ROWS)
         self._flush_seconds = flush_seconds
+        self._last_time = np.zeros(0, np.int64)  # of every stream, before what is pending
         with contextlib.ExitStack() as lock:  # let go where the rest fails
             begin = self._resume if append and self._exists() else self._create
             self._manifest = begin(wanted, lock)
-            self._last_time = _last_times(self.path, self._manifest)
             self._lock = lock.pop_all()
         self._serial = _next_serial(self._manifest)
         self._index = {name: i for i, name in enumerate(self._manifest.streams)}
-        self._counts = list(self._manifest.stream_rows)
-        self._backwards = self._manifest.backwards
         self._pending: list[Rows] = []
-        self._writing: list[Shard] = []  # of what is pending, while their manifest is written
         self._pending_rows = 0
+        self._pending_from = self._manifest.rows  # the rows of the recording before them
         self._flushed_at = clock.monotonic()
         self._open = True
 
@@ -157,31 +169,13 @@ class RecordingWriter:
         if len(time) == 0:
             return
         for name in names:
-            if name not in self._index:
-                self._index[name] = len(self._index)
-                self._counts.append(0)
+            self._index.setdefault(name, len(self._index))
         codes = np.array([self._index[name] for name in names], dtype=np.int64)[local]
-        streams = _by_stream(codes)
-        sequence = np.empty(len(codes), np.int64)
-        for code, rows in streams:
-            sequence[rows] = np.arange(self._counts[code], self._counts[code] + len(rows))
-        self._pending.append(Rows(codes, sequence, time, array, ids))
-        self._count(streams, time)
+        self._pending.append(Rows(codes, time, array, ids))
+        self._pending_rows += len(time)
         if self._pending_rows >= self._shard_rows:
             self.flush()
         self.tick()
-
-    def _count(
-        self, streams: Sequence[tuple[int, NDArray[np.int64]]], time: NDArray[np.int64]
-    ) -> None:
-        """Count rows by stream, and steps back in time."""
-        self._pending_rows += len(time)
-        for code, rows in streams:
-            times = time[rows]
-            before = self._last_time.get(code, int(times[0]))
-            self._backwards += int(np.count_nonzero(times[1:] < times[:-1]) + (times[0] < before))
-            self._last_time[code] = int(times[-1])
-            self._counts[code] += len(rows)
 
     def name_categories(self, channel: str, categories: Sequence[str]) -> None:
         """Name the codes 0..n-1 of a label channel; the manifest has them from the next flush.
@@ -213,31 +207,53 @@ class RecordingWriter:
     def flush(self) -> None:
         """Write pending rows as shards; they survive a kill once this returns.
 
-        Raises AdaptiveSleepError when the disk is full; the rows stay pending.
+        Raises AdaptiveSleepError when the disk is full; the rows that did not fit stay pending.
         """
         self._flushed_at = clock.monotonic()
+        self._pending_rows = sum(map(len, self._pending))  # an interrupt leaves some uncounted
         self._forget_written()
-        if self._pending_rows:
-            frame = columns(self._pending, list(self._index), self.channels)
-            shards = [
-                self._write_shard(frame.slice(first, self._shard_rows))
-                for first in range(0, len(frame), self._shard_rows)
-            ]
-            low = min(int(rows.time.min()) for rows in self._pending)
-            high = max(int(rows.time.max()) for rows in self._pending)
-            if self._manifest.time_range is not None:
-                low = min(low, self._manifest.time_range[0])
-                high = max(high, self._manifest.time_range[1])
-            self._writing = shards
-            self._publish((*self._manifest.shards, *shards), (low, high))
+        while self._pending:
+            self._pending = [joined(self._pending)]
+            self._write(self._pending[0][: self._shard_rows])
             self._forget_written()
         if len(self._small_tail()) >= _SMALL_SHARDS:
             self._compact(self._small_tail())
 
     def _forget_written(self) -> None:
-        """Let go of rows that a flush has written, also one that was interrupted right after."""
-        if self._writing and self._writing[-1] in self._manifest.shards:
-            self._pending, self._pending_rows, self._writing = [], 0, []
+        """Let go of rows that the manifest has, also where an interrupt came right after it."""
+        written = self._manifest.rows - self._pending_from
+        if not written:
+            return
+        rows = joined(self._pending)
+        rest, done = rows[written:], rows[:written]
+        last = _longer(self._last_time, len(self._manifest.streams))
+        last[done.stream] = done.time  # of a stream's rows the last one's stays
+        left, begin = [rest] if len(rest) else [], self._manifest.rows
+        self._last_time = last  # first: interrupted here, all this is done again
+        self._pending, self._pending_rows, self._pending_from = left, len(rest), begin
+
+    def _write(self, rows: Rows) -> None:
+        """Publish one more shard."""
+        sequence, manifest = self._counted(rows)
+        shard = self._write_shard(columns(rows, sequence, manifest.streams, self.channels))
+        self._publish(msgspec.structs.replace(manifest, shards=(*manifest.shards, shard)))
+
+    def _counted(self, rows: Rows) -> tuple[NDArray[np.int64], Manifest]:
+        """Their numbers `[n]` within their streams, and the manifest that counts them."""
+        had = self._manifest
+        streams = max(len(had.streams), int(rows.stream.max()) + 1)
+        counts = np.zeros(streams, np.int64)
+        counts[: len(had.streams)] = had.stream_rows
+        counted = counts + np.bincount(rows.stream, minlength=streams)
+        times = [*(had.time_range or ()), int(rows.time.min()), int(rows.time.max())]
+        return numbered(rows, counts), msgspec.structs.replace(
+            had,
+            streams=tuple(self._index)[:streams],
+            stream_rows=tuple(counted.tolist()),
+            backwards=had.backwards + steps_back(rows, _longer(self._last_time, streams)),
+            time_range=(min(times), max(times)),
+            closed=False,
+        )
 
     def close(self) -> None:
         """Flush, merge small shards, mark the recording as closed, and let go of its folder."""
@@ -245,21 +261,9 @@ class RecordingWriter:
             return
         self.flush()
         self._compact(self._manifest.shards)
-        self._publish(self._manifest.shards, self._manifest.time_range, closed=True)
+        self._publish(msgspec.structs.replace(self._manifest, closed=True))
         self._open = False
         self._lock.close()
-
-    def _keep(self) -> None:
-        """Flush after an error, wherever it came: an interrupt may have left an append counted in
-        part, or a flush that is written and not yet forgotten."""
-        self._forget_written()
-        counts = np.zeros(len(self._index), np.int64)
-        counts[: len(self._manifest.stream_rows)] = self._manifest.stream_rows
-        for rows in self._pending:
-            counts += np.bincount(rows.stream, minlength=len(counts))
-        self._counts = counts.tolist()
-        self._pending_rows = sum(len(rows.stream) for rows in self._pending)
-        self.flush()
 
     def _write_shard(self, frame: pl.DataFrame, level: int = 3) -> Shard:
         buffer = io.BytesIO()  # in memory first: a full disk is then our own OSError to handle
@@ -270,22 +274,24 @@ class RecordingWriter:
         self._serial += 1
         return Shard(name, len(frame), len(data), hashlib.sha256(data).hexdigest())
 
-    def _publish(
-        self, shards: tuple[Shard, ...], time_range: tuple[int, int] | None, closed: bool = False
-    ) -> None:
-        manifest = msgspec.structs.replace(
-            self._manifest,
-            channels=entries(self.channels),
-            streams=tuple(self._index),
-            stream_rows=tuple(self._counts),
-            rows=sum(shard.rows for shard in shards),
-            backwards=self._backwards,
-            time_range=time_range,
-            shards=shards,
-            closed=closed,
-        )
-        write_manifest(self.path, manifest)
+    def _publish(self, manifest: Manifest) -> None:
+        """Write a manifest, its rows and channels as they now are; where that fails, remove new
+        shards that none names."""
+        rows = sum(shard.rows for shard in manifest.shards)
+        channels = entries(self.channels)
+        manifest = msgspec.structs.replace(manifest, rows=rows, channels=channels)
+        try:
+            write_manifest(self.path, manifest)
+        except BaseException:
+            self._remove(set(manifest.shards) - set(self._manifest.shards))
+            raise
         self._manifest = manifest
+
+    def _remove(self, shards: set[Shard]) -> None:
+        """Remove shards, but for those that the manifest on the disk names: it may be the new one,
+        where what came after it failed."""
+        for shard in shards - set(read_manifest(self.path).shards):
+            (self.path / shard.file).unlink(missing_ok=True)
 
     def _small_tail(self) -> tuple[Shard, ...]:
         shards = self._manifest.shards
@@ -302,24 +308,24 @@ class RecordingWriter:
                 groups[-1].append(shard)
             else:
                 groups.append([shard])
+        if len(groups) == len(tail):
+            return
         merged: list[Shard] = []
+        kept = self._manifest.shards[: len(self._manifest.shards) - len(tail)]
         try:
             for group in groups:
                 merged.append(group[0] if len(group) == 1 else self._merge(group))
+            self._publish(msgspec.structs.replace(self._manifest, shards=(*kept, *merged)))
         except AdaptiveSleepError:  # no room to merge: the small shards stay, and are whole
-            for shard in set(merged) - set(tail):
-                (self.path / shard.file).unlink()
+            self._remove(set(merged) - set(tail))
             return
-        if len(merged) == len(tail):
-            return
-        kept = self._manifest.shards[: len(self._manifest.shards) - len(tail)]
-        self._publish((*kept, *merged), self._manifest.time_range)
         for shard in set(tail) - set(merged):
             (self.path / shard.file).unlink(missing_ok=True)
         sync_folder(self.path)
 
     def _merge(self, group: list[Shard]) -> Shard:
-        frames = [pl.read_parquet(self.path / shard.file, glob=False) for shard in group]
+        files = [self.path.absolute() / shard.file for shard in group]
+        frames = [pl.read_parquet(file, glob=False) for file in files]
         return self._write_shard(pl.concat(frames), level=12)
 
     # ---- beginning and end ------------------------------------------------------------------
@@ -352,6 +358,7 @@ class RecordingWriter:
             )
         self.channels = tuple(entry.channel() for entry in named)
         kept = recording.trimmed_manifest()
+        self._last_time = recording.last_times()
         found = msgspec.structs.replace(kept, channels=named, closed=False)
         write_manifest(self.path, found)
         for name in dropped:
@@ -373,7 +380,7 @@ class RecordingWriter:
             if error is None:
                 self.close()
             elif self._open:
-                self._keep()
+                self.flush()
         except Exception as second:
             if error is None:
                 raise
@@ -384,28 +391,10 @@ class RecordingWriter:
             self._lock.close()
 
 
-def _by_stream(codes: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
-    """Each stream's code and its rows, in order."""
-    order = np.argsort(codes, kind="stable")
-    present, first = np.unique(codes[order], return_index=True)
-    ends = [*first.tolist(), len(codes)]
-    pairs = itertools.pairwise(ends)
-    return [(code, order[a:b]) for code, (a, b) in zip(present.tolist(), pairs, strict=True)]
-
-
 def _next_serial(manifest: Manifest) -> int:
     return max((int(s.file.split("-")[1].split(".")[0]) for s in manifest.shards), default=-1) + 1
 
 
-def _last_times(path: Path, manifest: Manifest) -> dict[int, int]:
-    """The last time of every stream, so that `backwards` goes on right after a cut."""
-    if not manifest.shards:
-        return {}
-    files = [path / shard.file for shard in manifest.shards]
-    last = (
-        pl.scan_parquet(files, glob=False)
-        .group_by("stream")
-        .agg(pl.col("time").last().cast(pl.Int64))
-    )
-    codes = {name: i for i, name in enumerate(manifest.streams)}
-    return {codes[name]: time for name, time in last.collect(engine="streaming").iter_rows()}
+def _longer(last: NDArray[np.int64], streams: int) -> NDArray[np.int64]:
+    """The last times `[streams]`, those of new streams as `Recording.last_times` has them."""
+    return np.pad(last, (0, streams - len(last)), constant_values=NEVER)

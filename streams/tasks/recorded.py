@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..cutting import TARGET
 from ..errors import InputError
 from ..events import Channel
+from ..manifest import new_folder
 from ..recording import Recording
 from ..writer import RecordingWriter
 from .mixed import Mixed
@@ -85,14 +86,17 @@ def record_batch(
     """
     _check(space, streams)
     clock = _ORIGIN
-    with RecordingWriter(
-        Path(path),
-        kind="tokens",
-        channels=CHANNELS,
-        tokenizer="task",
-        vocabulary=space.vocabulary,
-        provenance=provenance,
-    ) as writer:
+    with (
+        new_folder(Path(path)) as folder,
+        RecordingWriter(
+            folder,
+            kind="tokens",
+            channels=CHANNELS,
+            tokenizer="task",
+            vocabulary=space.vocabulary,
+            provenance=provenance,
+        ) as writer,
+    ):
         for first in range(0, len(batch), streams):
             rows = range(first, min(first + streams, len(batch)))
             dealt = [events(batch, row) for row in rows]

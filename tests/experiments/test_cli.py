@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 from synthetic_runs import make_recording, make_run
 
@@ -55,6 +56,7 @@ def test_every_command_has_help_with_an_example(
         ["inspect", "bundled:nothing-like-this"],
         ["record", "host", "--label", "phase"],
         ["record", "csv", "table.txt", "--time", "t", "--out", "o"],
+        ["record", "parquet", "table.csv", "--time", "t", "--out", "o"],
     ],
     ids=" ".join,
 )
@@ -223,9 +225,12 @@ CSV = "when,machine,load,kind\n1,a,0.5,start\n2,b,0.25,stop\n3,a,0.75,start\n"
 def test_files_become_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tmp_path / "t.csv"
     table.write_text(CSV)
+    pl.read_csv(table).write_parquet(tmp_path / "t.pq")
     common = ["--time", "when", "--stream", "machine", "--time-unit", "s", "--json"]
+    roles = ["--channel", "load", "--label", "kind", *common]
     made = {
-        "csv": ["csv", str(table), "--channel", "load", "--label", "kind", *common],
+        "csv": ["csv", str(table), *roles],
+        "parquet": ["parquet", str(tmp_path / "t.pq"), *roles],
         "eventlog": ["eventlog", str(table), "--column", "kind", *common],
         "text": ["text", str(table), "--json"],
     }
@@ -233,9 +238,10 @@ def test_files_become_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for name, arguments in made.items():
         assert main(["record", *arguments, "--out", str(tmp_path / name)]) == 0
         said[name] = json.loads(capsys.readouterr().out)
-    assert [said[name]["kind"] for name in made] == ["series", "tokens", "tokens"]
-    assert [said[name]["rows"] for name in made] == [3, 3, len(CSV)]
-    assert [said[name]["streams"] for name in made] == [2, 2, 1]
+    assert [said[name]["kind"] for name in made] == ["series", "series", "tokens", "tokens"]
+    assert [said[name]["rows"] for name in made] == [3, 3, 3, len(CSV)]
+    assert [said[name]["streams"] for name in made] == [2, 2, 2, 1]
+    assert said["csv"]["sha256"] == said["parquet"]["sha256"]
 
 
 @pytest.mark.parametrize(

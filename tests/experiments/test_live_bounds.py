@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from asyncio import CancelledError
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from adaptive_sleep.experiments.live import run_live
 from adaptive_sleep.experiments.live_event import LiveEvent
 from adaptive_sleep.experiments.ndjson import ndjson_events
 from adaptive_sleep.experiments.replay import replay
+from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.experiments.sources import host_events
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.streams.errors import InputError
@@ -97,6 +99,24 @@ def test_bad_input_before_the_first_event_leaves_nothing(good: int, tmp_path: Pa
     with pytest.raises(InputError, match="no JSON"):
         run_live(source(), model, "fixed(1)", out=tmp_path / "run", record=tmp_path / "R")
     assert {path.name for path in tmp_path.iterdir()} == ({"run", "R"} if good else set())
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), CancelledError()], ids=repr)
+def test_whatever_a_source_raises_is_raised_after_what_came_before(
+    error: BaseException, tmp_path: Path
+) -> None:
+    def source() -> Iterator[LiveEvent]:
+        for time_ns in range(6):  # less than a window, so that none is an overload
+            yield LiveEvent("a", time_ns, values=(0.5,) * len(model.config.inputs))
+        raise error
+
+    model = series_model()
+    folders = {"out": tmp_path / "run", "record": tmp_path / "R"}
+    with pytest.raises(type(error)) as raised:
+        run_live(source(), model, "fixed(1)", **folders)
+    assert raised.value is error
+    assert open_run(tmp_path / "run").positions[-1].events == 6
+    assert Recording.open(tmp_path / "R").rows == 6
 
 
 def test_a_first_step_that_fails_keeps_what_was_recorded(

@@ -155,6 +155,17 @@ def test_predictions_are_kept_and_change_nothing_else(
     assert len(pl.read_csv(tmp_path / "p.csv")) == len(frame)
 
 
+def test_a_resume_of_nothing_leaves_the_file_of_another(
+    recording: Recording, model: Model, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    given: dict[str, Any] = {"predictions": tmp_path / "mine.csv", "resume": True}
+    with pytest.raises(InputError, match=r"predictions=.*exists already"):
+        replay(recording, model, POLICY, tmp_path / "run", **given)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+
+
 @pytest.mark.parametrize("eviction", ["hard", "sliding"])
 def test_gaps_and_the_kv_budget_close_windows_and_resume(
     model: Model, tmp_path: Path, eviction: str

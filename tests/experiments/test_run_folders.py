@@ -21,7 +21,7 @@ from adaptive_sleep.experiments.live_event import LiveEvent
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.model import Model
-from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
+from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, IntegrityError
 from adaptive_sleep.streams.manifest import held
 from adaptive_sleep.streams.recording import Recording
 
@@ -159,6 +159,37 @@ def test_the_trace_of_a_run_is_its_own_whatever_its_name(
         **given,  # type: ignore[arg-type]
     )
     assert counterfactual.open_counterfactuals(tmp_path / "what[1]").table.equals(found.table)
+
+
+def test_a_tilde_is_a_name_as_any_other(
+    recording: Recording, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    Path("~").mkdir()
+    summary = replay(recording, model, "fixed(2)", "~/run", predictions="~/p.csv")
+    assert set(pl.read_parquet(summary.trace)["planned"]) == {2}
+    assert open_run("~/run").summary == summary
+    assert len(open_run("~/run").timings().collect())
+    assert (Path("~") / "p.csv").read_text().startswith("stream,")
+    live = run_live(events(), model, "fixed(1)", out="~/live", record="~/recorded")
+    assert pl.read_parquet(live.run.trace).height == live.run.windows
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["~"]
+
+
+def test_what_is_damaged_is_named_and_a_copy_beside_it_is_let_be(
+    recording: Recording, model: Model, tmp_path: Path
+) -> None:
+    replay(recording, model, "fixed(1)", tmp_path / "run")
+    (tmp_path / "run" / "commits" / "000001.bak").mkdir()
+    assert len(open_run(tmp_path / "run").positions) == 1
+    (tmp_path / "run" / "commits" / "000007").mkdir()
+    with pytest.raises(IntegrityError, match="000002: missing, though commit 000007 is there"):
+        open_run(tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    file.write_bytes(file.read_bytes().replace(b"replay", b"repl\xe1y"))
+    with pytest.raises(IntegrityError, match=r"run\.json: damaged"):
+        open_run(tmp_path / "run")
 
 
 def no_room(patch: pytest.MonkeyPatch, after: int) -> None:

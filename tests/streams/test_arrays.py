@@ -48,6 +48,11 @@ def test_without_labels_there_is_no_label(tmp_path: Path, arrays: dict[str, np.n
     assert recording.rows == 3
 
 
+def test_one_name_needs_no_list(tmp_path: Path) -> None:
+    recording = recorded(tmp_path, {"load": np.zeros((2, 1))}, parts="load", channels="mean")
+    assert [channel.name for channel in recording.channels] == ["mean"]
+
+
 @pytest.mark.parametrize(
     ("change", "options", "told"),
     [

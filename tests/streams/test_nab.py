@@ -89,6 +89,17 @@ def test_windows_that_do_not_fit_are_refused(folder: Path, windows: dict, told: 
     assert not (folder / "r").exists()
 
 
+def test_windows_that_are_no_utf8_are_refused(folder: Path) -> None:
+    (folder / "windows.json").write_bytes(b'{"\xff": []}')
+    with pytest.raises(InputError, match="cannot be read as labelled windows"):
+        recorded(folder, "a.csv")
+
+
+def test_one_file_needs_no_list(folder: Path) -> None:
+    path = record_nab(folder / "a.csv", folder / "r", windows=folder / "windows.json")
+    assert Recording.open(path).streams == ("a",)
+
+
 def test_two_files_of_one_name_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="two have one name"):
         recorded(folder, "a.csv", "a.csv")

@@ -82,6 +82,14 @@ def test_nan_is_stored_as_missing_and_read_as_nan(tmp_path: Path) -> None:
     assert block.values.dtype == np.float32
 
 
+def test_a_channel_that_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:
+    channels = [Channel("*"), Channel("^x.*$"), Channel("x1")]
+    with RecordingWriter(tmp_path / "r", kind="series", channels=channels) as writer:
+        writer.append("a", [1, 2], values=[[1, 2, 3], [4, 5, 6]])
+    [block] = Recording.open(tmp_path / "r").blocks()
+    assert block.values.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 def test_tokens_come_back(tmp_path: Path) -> None:
     recording = Recording.open(write_rows(tmp_path / "r", ["a"] * 3, [1, 2, 3], kind="tokens"))
     [block] = recording.blocks()
@@ -200,6 +208,26 @@ def test_a_manifest_cut_off_is_an_error(shards: Path) -> None:
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(IntegrityError, match=r"manifest\.json: damaged"):
         Recording.open(shards)
+
+
+def test_text_that_is_no_utf8_is_an_error_that_names_the_manifest(shards: Path) -> None:
+    file = shards / "manifest.json"
+    file.write_bytes(file.read_bytes().replace(b"a test", b"\xe1 test"))
+    with pytest.raises(IntegrityError, match=r"manifest\.json: damaged"):
+        Recording.open(shards)
+
+
+@pytest.mark.parametrize("name", ["renamed", "b"], ids=["new", "known"])
+def test_a_stream_that_was_renamed_by_hand_is_an_error(tmp_path: Path, name: str) -> None:
+    path = write_rows(tmp_path / "r", list("abab"), [1, 2, 3, 4])
+    changed_manifest(path, streams=[name, "b"])
+    before = (path / "manifest.json").read_bytes()
+    told = r"r: holds streams that manifest\.json does not name"
+    with pytest.raises(IntegrityError, match=told):
+        list(Recording.open(path).blocks())
+    with pytest.raises(IntegrityError, match=told):
+        RecordingWriter(path, kind="series", channels=CHANNELS, append=True)
+    assert (path / "manifest.json").read_bytes() == before
 
 
 def test_no_recording_is_an_error(tmp_path: Path) -> None:

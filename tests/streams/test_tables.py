@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adaptive_sleep.experiments import commands_record
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.streams.tablefiles import MISSING
 from adaptive_sleep.streams.tables import record_frame, record_table
 
 CSV = """when,who,load,knob,state,temp
@@ -117,6 +120,8 @@ def test_several_files_are_one_recording(table: Path, tmp_path: Path) -> None:
         ("2024-05-06 07:08", {}, 1_714_979_280_000_000_000),
         ("2024-05-06", {}, 1_714_953_600_000_000_000),
         ("06/05/2024 07h08", {"time_format": "%d/%m/%Y %Hh%M"}, 1_714_979_280_000_000_000),
+        ("2024-05-06 07:08:09.5", {"time_format": "%F %T%.f"}, 1_714_979_289_500_000_000),
+        ("2024-05-06 07:08:09;250", {"time_format": "%F %T;%3f"}, 1_714_979_289_250_000_000),
         ("1714979289", {"time_unit": "s"}, 1_714_979_289_000_000_000),
         ("1714979289.25", {"time_unit": "s"}, 1_714_979_289_250_000_000),
         ("1714979289123456789", {"time_unit": "ns"}, 1_714_979_289_123_456_789),
@@ -160,6 +165,9 @@ def test_times_of_several_forms_in_one_column(tmp_path: Path) -> None:
         (("", ""), {"time_unit": "m"}, r"time_unit='m': one of s, ms, us, ns, did you mean 'ms'"),
         (("", ""), {"time_unit": "s", "time_format": "%Y"}, "time_unit='s': give one of them"),
         (("", ""), {"time_format": "%Y %Z"}, r"time_format='%Y %Z': .*use %z"),
+        (("", ""), {"time_format": "%Y %S.%f"}, r"time_format='%Y %S\.%f': %f would .*%\.f, which"),
+        (("", ""), {"time_format": "%Y %S,%-f"}, "%f would count nanoseconds"),
+        (("", ""), {"time_format": "%Y-%m-%d %H"}, "time_format='%Y-%m-%d %H': .*hour and minute"),
         (("00:00:01,", "00:00:01.1234567890,"), {}, r"line 3, column 'when'.*up to 9 digits"),
     ],
 )  # fmt: skip
@@ -171,6 +179,46 @@ def test_what_is_wrong_is_named_and_nothing_is_left(
     with pytest.raises(InputError, match=told):
         record_table([table], tmp_path / "r", **chosen)
     assert nothing_left(tmp_path)
+
+
+def test_one_file_and_one_name_need_no_list(table: Path, tmp_path: Path) -> None:
+    roles = {"channels": "load", "actions": "knob", "labels": "state"}
+    for number, files in enumerate((table, str(table), [table])):
+        record_table(files, tmp_path / str(number), time="when", **roles)
+    record_frame(pl.read_csv(table), tmp_path / "3", time="when", **roles, name="t")
+    found = [Recording.open(tmp_path / str(number)) for number in range(4)]
+    assert [channel.name for channel in found[0].channels] == ["load", "knob", "state"]
+    assert len({recording.sha256 for recording in found}) == 1
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ""])
+def test_a_column_that_looks_like_a_pattern_is_itself(tmp_path: Path, suffix: str) -> None:
+    """In a frame too, which has no suffix."""
+    table = pl.DataFrame({"t": ["2024-05-06"], "*": [1.0], "^x.*$": [2.0], "x1": [3.0]})
+    file, chosen = tmp_path / f"t{suffix}", ["x1", "^x.*$", "*"]
+    if suffix:
+        table.write_csv(file) if suffix == ".csv" else table.write_parquet(file)
+        record_table(file, tmp_path / "r", time="t", channels=chosen)
+    else:
+        record_frame(table, tmp_path / "r", time="t", channels=chosen)
+    recording = Recording.open(tmp_path / "r")
+    assert [channel.name for channel in recording.channels] == chosen
+    assert [block.values.tolist() for block in recording.blocks()] == [[[3.0, 2.0, 1.0]]]
+
+
+def test_all_that_stands_for_a_missing_value_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("t,x,why\n" + "".join(f"2024-05-06,1,{word}\n" for word in (*MISSING, "none")))
+    record_table(file, tmp_path / "r", time="t", labels="why")
+    frame = Recording.open(tmp_path / "r").scan().collect()
+    assert frame["why"].to_list() == [*([None] * len(MISSING)), 0]
+    for text in (
+        record_table.__doc__,
+        commands_record.csv.__doc__,
+        commands_record.parquet.__doc__,
+    ):
+        told = set(re.findall(r"[\w/]+", text or ""))
+        assert set(filter(None, MISSING)) <= told
 
 
 def test_the_line_is_right_far_into_a_file(table: Path, tmp_path: Path) -> None:

@@ -42,6 +42,21 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> No
     assert Recording.open(tmp_path / "r").streams == ("a/x.txt", "b/x.txt")
 
 
+def test_links_are_named_as_they_are_given(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_text("x")
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).symlink_to(tmp_path / "blob")
+    record_text([tmp_path / "one.txt", tmp_path / "two.txt"], tmp_path / "r")
+    assert Recording.open(tmp_path / "r").streams == ("one.txt", "two.txt")
+
+
+def test_one_file_needs_no_list(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("x")
+    for number, given in enumerate((tmp_path / "x.txt", str(tmp_path / "x.txt"))):
+        record_text(given, tmp_path / str(number))
+        assert Recording.open(tmp_path / str(number)).streams == ("x.txt",)
+
+
 def test_what_cannot_be_recorded_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "good.txt").write_text("x")
     (tmp_path / "empty.txt").write_text("")

@@ -23,6 +23,32 @@ from adaptive_sleep.streams.writer import RecordingWriter
 RecordingWriter(sys.argv[1], kind="series", channels=[Channel("x")], append=True)
 """
 
+FORKS = """
+import os, sys
+from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.events import Channel
+from adaptive_sleep.streams.writer import RecordingWriter
+
+def opened():
+    return RecordingWriter(sys.argv[1], kind="series", channels=[Channel("x")], append=True)
+
+writer = opened()
+if (child := os.fork()) == 0:  # one that lets go of what it has
+    writer._lock.close()
+    os._exit(0)
+os.waitpid(child, 0)
+try:
+    opened()
+except InputError:
+    print("refused")
+if os.fork() == 0:  # one that outlives the writer
+    sys.stdin.read()
+    os._exit(0)
+writer.close()
+opened().close()
+print("opened")
+"""
+
 
 def opened(path: Path, append: bool = True) -> RecordingWriter:
     return RecordingWriter(path, kind="series", channels=X, append=append)
@@ -58,6 +84,18 @@ def test_a_writer_of_another_process_is_refused(tmp_path: Path) -> None:
         assert "InputError: path=" in done.stderr
         writer.append("a", 1, values=[1])
     assert loads(tmp_path / "r") == [1]
+
+
+def test_a_fork_neither_lets_go_nor_holds_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS, str(tmp_path / "r")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.wait(60) == 0
+        process.stdin.close()  # which ends the fork
+        assert process.stdout.read() == "refused\nopened\n"
 
 
 def test_a_folder_that_is_held_is_not_begun(tmp_path: Path) -> None:

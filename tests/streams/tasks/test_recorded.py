@@ -14,6 +14,7 @@ from adaptive_sleep.streams.tasks.mixed import Mixed
 from adaptive_sleep.streams.tasks.recorded import GAP_SECONDS, record, record_batch
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import events
+from adaptive_sleep.streams.writer import RecordingWriter
 
 CASES = [
     ("chain", {"nodes": 8, "paths": 2, "windows": 2}),
@@ -59,6 +60,23 @@ def test_it_is_cut_into_the_windows_of_its_samples(name, params, streams, tmp_pa
     assert cut(recording, longest, most=3) == wanted
     assert cut(recording, task.space.window) == wanted
     assert recording.manifest.vocabulary == task.space.vocabulary
+
+
+def test_what_ends_it_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    append, times = RecordingWriter.append, 0
+
+    def interrupted(*given, **named):
+        nonlocal times
+        times += 1
+        if times > 3:
+            raise KeyboardInterrupt
+        append(*given, **named)
+
+    monkeypatch.setattr(RecordingWriter, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record(make_task("chain"), tmp_path / "r", samples=7, seed=5, part="test")
+    assert times > 3
+    assert not list(tmp_path.iterdir())
 
 
 def test_windows_side_by_side_begin_and_are_closed_together(tmp_path: Path):
