@@ -165,7 +165,7 @@ def _learn(
     log = pl.DataFrame(loop.rows)
     model.eval()
     if writes:
-        log.write_parquet(folder / LOG)
+        log.write_parquet(folder.absolute() / LOG)  # polars would expand a leading ~
         provenance = {
             "task": json.dumps(recipe.task),
             "seed": str(seed),

@@ -98,7 +98,7 @@ def _read(path: str) -> pl.LazyFrame:
         return open_run(where).trace()
     if not where.is_file():
         raise InputError(f"prescribed(path={path!r}): no such run folder or trace")
-    return pl.scan_parquet(where, glob=False)
+    return pl.scan_parquet(where.absolute(), glob=False)  # polars would expand a leading ~
 
 
 def _fill(made: Prescribed, trace: pl.LazyFrame) -> None:

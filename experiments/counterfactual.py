@@ -170,7 +170,7 @@ def open_counterfactuals(path: str | Path) -> Counterfactuals:
     file = path / TABLE
     if not file.is_file() or _hash(file) != facts.table_sha256:
         raise IntegrityError(f"{file}: missing, or not what was written (its SHA-256 differs)")
-    table = pl.read_parquet(file, glob=False)
+    table = pl.read_parquet(file.absolute(), glob=False)  # polars would expand a leading ~
     return Counterfactuals(
         table, facts.trace_sha256, facts.unfinished, facts.drift, facts.forked_flops
     )
@@ -255,7 +255,7 @@ def _columns(one: Alternatives) -> dict[str, list[Any]]:
 def _write(folder: Path, found: Counterfactuals, follower: _Follower) -> None:
     """Put the table and its facts into a folder."""
     with said_when_full(folder):
-        found.table.write_parquet(folder / TABLE)
+        found.table.write_parquet(folder.absolute() / TABLE)
         facts = Facts(
             most=follower.most,
             horizon=follower.horizon,

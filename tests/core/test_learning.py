@@ -398,3 +398,14 @@ def test_the_first_question_of_a_sample_is_measured_alone() -> None:
     assert answered[0].first().targets.tolist() == [1, 1]
     three = Answers(logits, targets, torch.tensor([0, 2, 2, 2]))
     assert _measured([three], TestRecipe(measure="first"), 3) == 0.5  # of samples that are asked
+
+
+def test_a_folder_called_tilde_is_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    learned = learn(small(steps=2, validate_every=1), "~/run")
+    assert sorted(path.name for path in (tmp_path / "~" / "run").iterdir()) == [
+        "log.parquet", "model.safetensors", "recipe.json", "state.safetensors",
+    ]  # fmt: skip
+    assert learned.path.is_file()
