@@ -133,7 +133,7 @@ def in_loops(training: LearningRecipe, loops: int) -> LearningRecipe:
     """
     if not training.stages:
         once = without_stages(training)
-        each = training.loss == "every" and loops > 1
+        each = training.loss != "last" and loops > 1
         return dataclasses.replace(once, loss="loops") if each else once
     once = in_one_pass(training)
     if loops == 1:

@@ -46,9 +46,10 @@ def check_plain(function: object) -> None:
     Raises InputError naming it.
     """
     if has := [name for name in _BESIDE if hasattr(function, name)]:
+        name = getattr(function, "__qualname__", type(function).__qualname__)
         raise InputError(
-            f"policy {type(function).__qualname__} has {', '.join(has)} but no plan, and of a "
-            "plain function nothing else is asked; name its `__call__` `plan`"
+            f"policy {name} has {', '.join(has)} but no plan, and of a plain function nothing else "
+            "is asked; make it a class with plan (of a callable object: name its `__call__` `plan`)"
         )
 
 

@@ -145,7 +145,8 @@ def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:
     own = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
     if own and not is_dataclass(kind):  # whose own are made of its fields
         return str(policy)
-    if names := _parameters_of(kind):
+    named = _parameters_of(kind)
+    if names := named or (is_dataclass(kind) and [*inspect.signature(kind).parameters]):
         raise InputError(
             f"policy {place}: nothing tells the {', '.join(names)} it was made with, so no run "
             "could name it; make them the fields of a dataclass, or give a spec string, "
@@ -234,6 +235,8 @@ def _make(spec: str, head: str, target: Any, node: ast.Call) -> SleepPolicy:
     except TypeError as error:
         raise InputError(f"policy spec {spec!r}: {error}; it is written {usage(target)}") from error
     written = (f"{name}={_written(f'{head}: parameter {name}', it)}" for name, it in values.items())
+    if head in registered() and not known_anywhere(head):  # as `format_spec` names a dataclass
+        head = f"{target.__module__}:{target.__qualname__}"
     return _spelled(typing.cast(SleepPolicy, made), f"{head}({', '.join(written)})")
 
 

@@ -119,7 +119,10 @@ def _filled(spec: str, values: Mapping[str, Any]) -> str:
             inner = ast.literal_eval(quoted)
         except (SyntaxError, ValueError):
             return quoted  # no literal: whoever reads the spec says so
-        filled = _filled(inner, values)
+        if "(" not in inner:  # a text with a place in it, no policy
+            filled = _PLACE.sub(lambda m: str(values.get(m["name"], m[0])), inner)
+        else:
+            filled = _filled(inner, values)
         return quoted if filled == inner else repr(filled)
 
     return _WRITTEN.sub(put, spec)

@@ -177,7 +177,12 @@ def settle(study: optuna.Study, is_of: Mapping[str, Any]) -> None:
     for key, value in is_of.items():
         if key not in held:
             study.set_user_attr(key, value)
-        elif json.dumps(held[key]) != json.dumps(value):  # the order of choices counts too
+        elif held[key] == value and json.dumps(held[key]) != json.dumps(value):
+            raise InputError(
+                f"study {study.study_name!r}: was begun by an earlier version, with its {key} in "
+                "another order, which Optuna cannot go on with; begin another --study"
+            )
+        elif held[key] != value:
             raise InputError(
                 f"study {study.study_name!r}: was begun with another {key} ({_shown(held[key])}, "
                 f"here {_shown(value)}); give it as it was, or begin a study with another --study "

@@ -21,7 +21,7 @@ from adaptive_sleep.experiments.reproduce import interval
 from adaptive_sleep.streams.errors import InputError, nearest
 
 Row = Mapping[str, Any]
-HEAD = ("comparison", "at", "sleep", "best of what else was bought", "sleep is ahead by")
+HEAD = ("comparison", "at", "sleep", "best of all else at that cost", "sleep is ahead by")
 FINE = 0.001  # comparisons that tell less than this apart show a digit more
 
 

@@ -33,6 +33,7 @@ from .manifest import (
     read_manifest,
     refuse_existing,
     sync_folder,
+    unnamed_files,
     write_atomically,
     write_manifest,
 )
@@ -262,6 +263,8 @@ class RecordingWriter:
         self.flush()
         self._compact(self._manifest.shards)
         self._publish(msgspec.structs.replace(self._manifest, closed=True))
+        for name in unnamed_files(self.path, self._manifest):  # of a flush that was interrupted
+            (self.path / name).unlink(missing_ok=True)
         self._open = False
         self._lock.close()
 
@@ -290,7 +293,8 @@ class RecordingWriter:
     def _remove(self, shards: set[Shard]) -> None:
         """Remove shards, but for those that the manifest on the disk names: it may be the new one,
         where what came after it failed."""
-        for shard in shards - set(read_manifest(self.path).shards):
+        named = set(read_manifest(self.path).shards) if shards else shards
+        for shard in shards - named:
             (self.path / shard.file).unlink(missing_ok=True)
 
     def _small_tail(self) -> tuple[Shard, ...]:

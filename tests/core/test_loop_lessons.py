@@ -98,6 +98,7 @@ def test_without_stages_each_loop_is_asked_for_all_where_each_pass_is() -> None:
     every, last = LearningRecipe(loss="every"), LearningRecipe(ramp=0.5)
     assert in_loops(every, 3) == replace(without_stages(every), loss="loops")
     assert in_loops(every, 1) == without_stages(every)
+    assert in_loops(in_loops(every, 2), 3) == in_loops(every, 3)
     assert in_loops(last, 3) == without_stages(last)
 
 

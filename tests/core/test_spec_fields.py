@@ -76,6 +76,21 @@ def test_it_is_known_by_the_spec_that_made_it_alone(made: Any, name: str, given:
         check_policy(made)
 
 
+def test_a_name_that_this_process_alone_knows_is_not_kept() -> None:
+    asl.policy("test_spec_fields_more")(More)
+    spec = f"{MODULE}:More(base=2, extra=1)"
+    assert format_spec(resolve("test_spec_fields_more(base=2, extra=1)")) == spec
+
+
+def test_what_is_taken_without_a_name_is_not_left_out() -> None:
+    class Starred(shipped.Surprise):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+
+    with pytest.raises(InputError, match="Starred: nothing tells the given it was made with"):
+        format_spec(Starred(1.0, 2))
+
+
 def test_another_value_does_not_go_on(tmp_path: Path) -> None:
     model = cases.build(cases.tiny())
     asl.Runtime(model, f"{MODULE}:Louder(bonus=2)").save(tmp_path)

@@ -62,7 +62,8 @@ def test_places_are_filled_in_quoted_policies_too() -> None:
     values = {"gain": "x y.st", "a": 2}
     assert PolicyEntry("it", spec).written(values) == wanted
     assert PolicyEntry("it", f"warmup({spec!r}, 4)").written(values) == f"warmup({wanted!r}, 4)"
-    for plain in ("m:P(said='{other}')", r"m:P(said='\N{gain} {a')", "m:P(said='{a}"):
+    assert PolicyEntry("it", "m:P(at='{gain}.txt')").written(values) == "m:P(at='x y.st.txt')"
+    for plain in ("m:P(said='{other}')", r"m:P(said='\N{gain {a')", "m:P(said='{a}"):
         assert PolicyEntry("it", plain).written({"gain": 1}) == plain
 
 

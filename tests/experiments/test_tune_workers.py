@@ -204,7 +204,9 @@ def test_a_study_is_known_by_its_name(url: str) -> None:
 
 def test_a_study_of_something_else_is_refused(url: str) -> None:
     storage, study = opened(url)
-    settle(study, {"of": "tests", "budget": "1.5x"})
+    settle(study, {"of": "tests", "budget": "1.5x", "space": {"a": "1", "b": "2"}})
+    with pytest.raises(InputError, match="earlier version, with its space in another order"):
+        settle(study, {"space": {"b": "2", "a": "1"}})
     with pytest.raises(InputError, match=r"another budget \('1.5x', here '2x'\)"):
         settle(study, {"of": "tests", "budget": "2x"})
     theirs = optuna.create_study(storage=storage, study_name="theirs")

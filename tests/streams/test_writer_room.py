@@ -105,6 +105,7 @@ def test_a_shard_that_is_named_stays_though_what_came_after_failed(
     writer.append("a", 2, values=[2])
     writer.close()
     assert Recording.open(path).scan().collect()["x"].to_list() == [1, 2]
+    assert Recording.open(path).orphans == ()
 
 
 def test_small_shards_stay_where_nothing_can_name_what_they_are_merged_to(
