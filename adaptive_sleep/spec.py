@@ -145,8 +145,8 @@ def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:
     own = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
     if own and not is_dataclass(kind):  # whose own are made of its fields
         return str(policy)
-    named = _parameters_of(kind)
-    if names := named or (is_dataclass(kind) and [*inspect.signature(kind).parameters]):
+    taken = inspect.signature(kind).parameters
+    if names := [*_parameters_of(kind)] or (is_dataclass(kind) and [*taken]):
         raise InputError(
             f"policy {place}: nothing tells the {', '.join(names)} it was made with, so no run "
             "could name it; make them the fields of a dataclass, or give a spec string, "
