@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from adaptive_sleep.asking import Lessons, ask, each_loop
+from adaptive_sleep.asking import Lessons, ask
 from adaptive_sleep.attention import KVCache, Visibility
 from adaptive_sleep.config import Eviction
 from adaptive_sleep.eviction import Holding, holding
@@ -226,11 +226,10 @@ def _taught(
     """What is asked about in a window of questions: it, read from each of the states; after each
     loop over it where `loops` are taught."""
     for state in states:
-        given, reach = (model, embedded, lengths, state.weights, state.held), state.holds.reach
-        if loops:
-            yield from each_loop(*given, seen=seen, reach=reach)
-        else:
-            yield ask(*given, seen=seen, reach=reach)
+        done = ask(
+            model, embedded, lengths, state.weights, state.held, seen=seen, reach=state.holds.reach
+        )
+        yield from done if loops else done[-1:]
 
 
 def _filled(

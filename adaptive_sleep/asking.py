@@ -5,8 +5,6 @@ What is asked, and who stores what it leaves, is not known here.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
 from typing import Literal
 
 from torch import Tensor
@@ -29,31 +27,15 @@ def ask(
     *,
     seen: Visibility,
     reach: int | None,
-) -> Pass:
+) -> list[Pass]:
     """Run the blocks over questions `[B, T, d]`, `lengths` int64 `[B]` of them valid, as often as
-    the model `loops`; the last loop answers, and what it left is left. Otherwise as `each_loop`."""
-    done = each_loop(model, embedded, lengths, weights, cache, seen=seen, reach=reach)
-    return deque(done, maxlen=1).pop()
-
-
-def each_loop(
-    model: Model,
-    embedded: Tensor,
-    lengths: Tensor,
-    weights: FastWeights,
-    cache: KVCache | None,
-    *,
-    seen: Visibility,
-    reach: int | None,
-) -> Iterator[Pass]:
-    """What each loop over questions gives, from the first to the last.
+    the model `loops`: what each loop gives. The last one answers, and what it left is left.
 
     Every loop reads the same fast weights and the same `cache`, and the loop before it as a sleep
     pass does (`Inject`). `seen` and `reach` as in `Model.run`.
     """
-    done = model.run(embedded, lengths, weights, cache, seen=seen, reach=reach)
-    yield done
+    loops = [model.run(embedded, lengths, weights, cache, seen=seen, reach=reach)]
     for _ in range(model.config.loops - 1):
-        again = model.inject(embedded, done.hidden)
-        done = model.run(again, lengths, weights, cache, seen=seen, reach=reach)
-        yield done
+        again = model.inject(embedded, loops[-1].hidden)
+        loops.append(model.run(again, lengths, weights, cache, seen=seen, reach=reach))
+    return loops

@@ -120,7 +120,7 @@ class _Windows:
         given = embedded, self.lengths, start, cache
         if asked:
             text = model.config.questions == "text"
-            done = ask(model, *given, seen="causal" if text else "diagonal", reach=reach)
+            *_, done = ask(model, *given, seen="causal" if text else "diagonal", reach=reach)
         else:
             seen = model.config.sleep_attention
             done = model.run(*given, seen=seen, reach=reach, beside=Beside(start, pooled=True))
