@@ -124,7 +124,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     resolved = [Path(path).resolve() for path in paths]
     if len(set(resolved)) != len(resolved):
         raise InputError(f"runs={[str(p) for p in paths]}: a run is named twice")
-    return ["/".join(path.parts[-_depth(path, resolved) :]) for path in resolved]
+    return [str(Path(*path.parts[-_depth(path, resolved) :])) for path in resolved]
 
 
 def _depth(path: Path, among: Sequence[Path]) -> int:

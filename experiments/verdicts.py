@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from adaptive_sleep.experiments.compare import from_results
-from adaptive_sleep.experiments.compare_rows import CLAIM_SEEDS
+from adaptive_sleep.experiments.compare_rows import CLAIM_SEEDS, half
 from adaptive_sleep.experiments.console import guarded
 from adaptive_sleep.experiments.matched_reading import chosen, deployable, differences
 from adaptive_sleep.experiments.matched_table import COMPUTE
@@ -77,7 +77,7 @@ def _ahead(gaps: Sequence[float], digits: int) -> str:
     ends, mean = interval(gaps), float(np.mean(gaps))
     if ends is None:
         return f"{mean:+.{digits}f}"
-    told = f"{mean:+.{digits}f} ±{(ends[1] - ends[0]) / 2:.{digits}f}"
+    told = f"{mean:+.{digits}f} ±{half(ends) or 0.0:.{digits}f}"
     return f"**{told}**" if ends[0] * ends[1] > 0 and len(gaps) >= CLAIM_SEEDS else told
 
 
