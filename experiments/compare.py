@@ -27,7 +27,7 @@ from adaptive_sleep.experiments.comparing import Comparison, read_comparison
 from adaptive_sleep.experiments.finding import find_recipe, shipped_recipes
 from adaptive_sleep.experiments.jobs import one_thread, side_by_side
 from adaptive_sleep.experiments.matched_reading import beside_policy, plain_name, read_matched
-from adaptive_sleep.experiments.matched_table import COMPUTE
+from adaptive_sleep.experiments.matched_table import BY_COST, COMPUTE
 from adaptive_sleep.experiments.reproduce import Report, commit, interval
 from adaptive_sleep.experiments.runs import versions
 from adaptive_sleep.streams.errors import InputError
@@ -182,8 +182,8 @@ def _left_out(found: Mapping[int, Found], rows: Sequence[Mapping[str, Any]]) -> 
         if name in named:
             continue
         lacking = {s: one.unmatched for s, one in found.items() if name not in one.rows}
-        baseline = plain_name(name).replace(COMPUTE, "")
-        why = {seed: known.get(baseline, "") for seed, known in lacking.items()}
+        plain = plain_name(name).replace(COMPUTE, "").replace(BY_COST, "")
+        why = {seed: known.get(plain, "") for seed, known in lacking.items()}
         told = [f"seed {seed}: {reason}" for seed, reason in why.items() if reason]
         if len(set(why.values())) == 1 and len(lacking) == len(found):
             told = [*why.values()][:1]

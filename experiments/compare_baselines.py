@@ -28,7 +28,7 @@ from adaptive_sleep.experiments.compare_reach import by_reach, divided, reaches
 from adaptive_sleep.experiments.compare_rows import Kind, SeedRow
 from adaptive_sleep.experiments.compare_streams import Source, pieces
 from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry
-from adaptive_sleep.experiments.matched_table import ABOVE, BELOW, COMPUTE, MOST
+from adaptive_sleep.experiments.matched_table import ABOVE, BELOW, BY_COST, COMPUTE, MOST
 from adaptive_sleep.experiments.matching import Spent, UnmatchedError, match, measured
 from adaptive_sleep.experiments.runs import Run
 from adaptive_sleep.experiments.training_cost import Training, step_flops, training_of
@@ -114,12 +114,12 @@ def matched_rows(
     for factor in targets_of(recipe.targets, quick=here.quick):
         rows: dict[str, SeedRow] = {}
         for entry in recipe.policies:
-            row = _policy(here, entry, files, factor * base)
-            name = f"{entry.name}@{factor:g}"
-            if row is None:
-                without[name] = f"every point of its grid costs more than {factor:g} times"
-            else:
-                rows[name] = replace(row, target=factor)
+            ours = dict(_policy(here, entry, files, factor * base))
+            if not ours:
+                reason = f"every point of its grid costs more than {factor:g} times"
+                without[f"{entry.name}@{factor:g}"] = reason
+            for name, row in ours.items():
+                rows[f"{name}@{factor:g}"] = replace(row, target=factor)
         for baseline in recipe.baselines:
             try:
                 again = baseline.computes_at(factor)
@@ -139,9 +139,11 @@ def targets_of(targets: Sequence[float], *, quick: bool) -> Sequence[float]:
 
 def _policy(
     here: Market, entry: PolicyEntry, files: Mapping[str, str], target: float
-) -> SeedRow | None:
-    """A policy with the point of its grid that does best on validation among those that cost no
-    more than the target; None where all cost more."""
+) -> Iterator[tuple[str, SeedRow]]:
+    """The rows of a policy: with the point of its grid that does best on validation among those
+    that cost no more than the target, and with the one that costs most among them, whatever it
+    scores, since a baseline's knob is set by its cost alone. None where all cost more, and one
+    where there is nothing to choose."""
     tried, flops = [], 0.0 if not entry.fit else here.fitted
     for number, values in enumerate(entry.points()):
         spec = entry.written({**values, **files})
@@ -149,26 +151,36 @@ def _policy(
         assert run.summary is not None
         tried.append((run.summary.flops_per_event, point(run)[1], spec))
         flops += ledger_of(run).flops
-    chosen = affordable(tried, target)
-    if chosen is None:
-        return None
-    _, score, spec = chosen
-    run = here.test.run(f"{entry.name}-{_short(target)}", spec)
-    row = _row(here, run, "matched", entry.spec, online=entry.online)
-    row = replace(
-        row, policy=format_spec(resolve(spec)), validation_score=score, tuning_trials=len(tried),
-        tuning_flops=flops,
-    )  # fmt: skip
-    return _taught(row, here.taken.tokens, here.taken.flops)
+    best, dearest = affordable(tried, target), dearest_within(tried, target)
+    if best is None or dearest is None:
+        return
+    rules = [("", best, len(tried)), (BY_COST, dearest, 1)]
+    for rule, (_, score, spec), trials in rules if len(tried) > 1 else rules[:1]:
+        name = entry.name if spec == best[2] else f"{entry.name}{rule}"
+        run = here.test.run(f"{name}-{_short(target)}", spec)
+        row = _row(here, run, "matched", entry.spec, online=entry.online)
+        row = replace(
+            row, policy=format_spec(resolve(spec)), validation_score=score, tuning_trials=trials,
+            tuning_flops=flops,
+        )  # fmt: skip
+        yield f"{entry.name}{rule}", _taught(row, here.taken.tokens, here.taken.flops)
 
 
-def affordable(
-    tried: Sequence[tuple[float, float, str]], target: float
-) -> tuple[float, float, str] | None:
-    """Of (FLOPs per event, score, spec) the best score that costs no more than the target, and the
-    cheapest of several; None where all cost more."""
+Tried = tuple[float, float, str]  # FLOPs per event, score, spec
+
+
+def affordable(tried: Sequence[Tried], target: float) -> Tried | None:
+    """The best score that costs no more than the target, and the cheapest of several; None where
+    all cost more."""
     within = [one for one in tried if one[0] <= target]
     return max(within, key=lambda one: (one[1], -one[0]), default=None)
+
+
+def dearest_within(tried: Sequence[Tried], target: float) -> Tried | None:
+    """What costs most of all that cost no more than the target, and the first of several; None
+    where all cost more. No score is looked at."""
+    within = [one for one in tried if one[0] <= target]
+    return max(within, key=lambda one: one[0], default=None)
 
 
 def _baseline(

@@ -38,10 +38,10 @@ class SeedRow:
     `optimistic`: what chose the passes is in the score. Of rows at matched cost (kinds "matched", a
     policy, and "baseline"): `target`, times the plain hybrid's FLOPs per event; the `knob` of a
     baseline; what its model was trained on, tokens each counted once; the points that a policy was
-    chosen among, and the FLOPs of running them and of what it was fitted to (a baseline's one knob
-    is set by its cost, so it has one, and no score is looked at); the FLOPs of wake passes
-    alone, which a prediction waits for; wall-clock seconds; and, of a task, the windows all right
-    `by_reach` of their questions (`compare_reach`), so the score within and beyond the
+    chosen among by its score, and the FLOPs of running them and of what it was fitted to (one point
+    where its setting was found by its cost alone, as a baseline's knob is); the FLOPs of wake
+    passes alone, which a prediction waits for; wall-clock seconds; and, of a task, the windows all
+    right `by_reach` of their questions (`compare_reach`), so the score within and beyond the
     `largest_window`, in events, of the baseline larger_window at that target.
     """
 

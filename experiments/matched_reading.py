@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from adaptive_sleep.experiments.compare_rows import CLAIM_SEEDS, half, signed, spread
-from adaptive_sleep.experiments.matched_table import COMPUTE, MOST, SIDES
+from adaptive_sleep.experiments.matched_table import BY_COST, COMPUTE, MOST, SIDES
 from adaptive_sleep.experiments.matching import NEAR, Spent, as_roomy, check_matched
 from adaptive_sleep.experiments.reproduce import interval
 from adaptive_sleep.streams.errors import InputError
@@ -17,12 +17,14 @@ Row = Mapping[str, Any]  # as make_rows gives it
 
 
 def read_matched(rows: Sequence[Row]) -> list[str]:
-    """Say of each target what scores most there, of policies and of baselines, then of each policy
-    how it stands to every baseline, and which of them may not be compared."""
+    """Say of each target what scores most there, of policies and of baselines, also of policies
+    whose setting was found by its cost alone; then of each policy how it stands to every baseline,
+    and which of them may not be compared."""
     targets = dict.fromkeys(row["target"] for row in rows if row["kind"] == "matched")
-    said = [sentence for target in targets for sentence in _best(rows, target)]
-    said += [sentence for target in targets for sentence in _as_much_compute(rows, target)]
-    for ours in (row for row in rows if row["kind"] == "matched"):
+    said: list[str] = []
+    for part in (_best, _by_cost, _as_much_compute):
+        said += [sentence for target in targets for sentence in part(rows, target)]
+    for ours in (row for row in rows if row["kind"] == "matched" and not found_by_cost(row)):
         theirs: dict[str, list[Row]] = {}
         for row in rows:
             if row["kind"] == "baseline" and row["target"] == ours["target"]:
@@ -88,6 +90,22 @@ def _best(rows: Sequence[Row], target: float) -> list[str]:
     return said + [_part(here, part) for part in ("within", "beyond")]
 
 
+def _by_cost(rows: Sequence[Row], target: float) -> list[str]:
+    """Where settings of policies were found by their cost alone, the one of them that did best on
+    validation, and the baseline that does best on the test."""
+    here = [row for row in rows if row.get("target") == target]
+    theirs = [row for row in here if row["kind"] == "baseline"]
+    ours = [row for row in here if _told_of(row) and row.get("tuning_trials") == 1]
+    if not theirs or not any(found_by_cost(row) for row in ours):
+        return []
+    mine, other = max(ours, key=_on_validation), max(theirs, key=_score)
+    return [
+        f"At {target:g} times, with settings found by their cost alone, as the knobs of baselines "
+        f"are: {mine['name']} {_score(mine):.4f} for {_cost(mine):,.0f} FLOPs an event; difference "
+        f"to {other['name']} {_gap(mine, other)}."
+    ]
+
+
 def _part(rows: Sequence[Row], part: str) -> str:
     """Within or beyond the largest window of a target the same policy, and the baseline that does
     best there."""
@@ -120,8 +138,18 @@ def _as_much_compute(rows: Sequence[Row], target: float) -> list[str]:
 
 
 def deployable(row: Row) -> bool:
-    """Whether a row is of a policy at matched cost that could be deployed, and says how it did on
-    validation (one that an earlier version wrote may not)."""
+    """Whether a row is of a policy at matched cost that could be deployed, whose setting was chosen
+    on validation (one that an earlier version wrote may not say how it did there)."""
+    return _told_of(row) and not found_by_cost(row)
+
+
+def found_by_cost(row: Row) -> bool:
+    """Whether a row is of a policy whose setting was found by its cost, as the knobs of baselines
+    are, whatever it scored."""
+    return str(row["name"]).partition("@")[0].endswith(BY_COST)
+
+
+def _told_of(row: Row) -> bool:
     values = row["seeds_values"].values()
     known = all(own.get("validation_score") is not None for own in values)
     return row["kind"] == "matched" and row["online"] and known
@@ -129,11 +157,11 @@ def deployable(row: Row) -> bool:
 
 def chosen(rows: Sequence[Row]) -> Row:
     """The policy at matched cost that did best on validation."""
+    return max((row for row in rows if deployable(row)), key=_on_validation)
 
-    def score(row: Row) -> float:
-        return float(np.mean([own["validation_score"] for own in row["seeds_values"].values()]))
 
-    return max((row for row in rows if deployable(row)), key=score)
+def _on_validation(row: Row) -> float:
+    return float(np.mean([own["validation_score"] for own in row["seeds_values"].values()]))
 
 
 def _against(ours: Row, name: str, theirs: Sequence[Row]) -> str:

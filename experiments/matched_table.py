@@ -21,6 +21,7 @@ from adaptive_sleep.training import read_recipe
 # and its model was trained with as much compute.
 SIDES = BELOW, ABOVE, MOST = "-below", "-above", "-most"
 COMPUTE = "-compute"
+BY_COST = "-by-cost"  # of a policy's row: its setting was found by its cost, as knobs are
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,13 @@ class BaselineEntry:
 
 
 def check_apart(policies: Sequence[str], baselines: Sequence[str]) -> None:
-    """Raise InputError for a policy that has the name of a baseline's row."""
+    """Raise InputError for a policy that has the name of a row that a comparison adds."""
+    for name in policies:
+        if name.endswith(BY_COST):
+            raise InputError(
+                f"policies: the name {name!r} is that of a row that every comparison adds, of "
+                f"{name.removesuffix(BY_COST)!r} set by its cost; rename the policy"
+            )
     for name, side, compute in itertools.product(baselines, ("", *SIDES), ("", COMPUTE)):
         if f"{name}{side}{compute}" in policies:
             raise InputError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adaptive_sleep.experiments.matched_table import COMPUTE, SIDES
+from adaptive_sleep.experiments.matched_table import BY_COST, COMPUTE, SIDES
 from adaptive_sleep.experiments.report_comparison_data import Result, Row
 from adaptive_sleep.experiments.report_figures import LEAST_SPAN, RUN_COLOURS
 
@@ -27,7 +27,7 @@ SYMBOLS = {
 GREYS = ("#8b96a3", "#74808d", "#5d6976", "#4b5563", "#374151", "#1f2933")
 BASELINE_COLOURS = ("#7a6a53", "#8a5a78", "#4f7a6b", "#93703a", "#5d6b94", "#8a4f4f", "#667a3f")
 DARK, FRONT = "#1f2933", "#1d6fb8"
-VARIANTS = (*SIDES, COMPUTE)
+VARIANTS = (*SIDES, COMPUTE, BY_COST)
 MOST_LABELS = 12
 
 
@@ -38,7 +38,8 @@ def group_of(kind: str) -> int:
 
 
 def plain_name(row: Row) -> str:
-    """The name of a baseline without its side of the target and its training."""
+    """The name of a baseline without its side of the target and its training, of a policy without
+    how its setting was found."""
     name = row.base
     for variant in reversed(VARIANTS):
         name = name.removesuffix(variant)

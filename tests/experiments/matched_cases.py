@@ -1,5 +1,11 @@
 """For tests of comparisons at matched cost: a tiny task to train on, a comparison of it, and how to
-train on the tiny recording R of a folder."""
+train on the tiny recording R of a folder; rows at matched cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adaptive_sleep.experiments.compare_rows import SeedRow
 
 TRAINING = """
 [task]
@@ -69,3 +75,13 @@ passes = "1-3"
 validate_every = 2
 warm_events = 0
 """
+
+
+def at_cost(kind: str, flops: float, score: float, **more: Any) -> SeedRow:
+    """A row at 1.5 times that costs `flops`; a policy scored as much on validation."""
+    return SeedRow(
+        kind=kind,  # type: ignore[arg-type]
+        policy="p", written="p", online=True, score=score, mean_passes=1.0,
+        sleep_flops_per_event=0.0, flops_per_event=flops, resident_bytes=100, target=1.5,
+        validation_score=score if kind == "matched" else None, **more,
+    )  # fmt: skip

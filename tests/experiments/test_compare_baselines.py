@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matched_cases import RECIPE, TRAINING
+from matched_cases import RECIPE, TRAINING, at_cost
 
 from adaptive_sleep.checkpoint import load_model, save_model
 from adaptive_sleep.curriculum import draw, staged
@@ -56,15 +56,23 @@ def test_every_row_is_at_its_target(found: dict[str, Any], place: Path) -> None:
     rows = {row["name"]: row for row in found["rows"] if row.get("target") is not None}
     assert {row["target"] for row in rows.values()} == {1.1}  # quick: one of them
     base = next(row for row in found["rows"] if row["name"] == "fixed-1")["flops_per_event"]
-    (ours,) = [row for row in rows.values() if row["kind"] == "matched"]
-    assert ours["name"] == "lot@1.1"
+    ours, plainly = (row for row in rows.values() if row["kind"] == "matched")
+    assert [ours["name"], plainly["name"]] == ["lot@1.1", "lot-by-cost@1.1"]
     assert ours["policy"].startswith(("random(mean=1.0,", "random(mean=1.1,"))
     assert found["left_out"] == {}
     assert ours["tuning_trials"] == 3
     grid = [place / "out" / "seed-0" / "validation" / f"lot-{n}" for n in range(3)]
     runs = [open_run(run).summary for run in grid]
     tried = sum(run.flops_per_event * run.events for run in runs if run is not None)
-    assert ours["tuning_flops"] == pytest.approx(tried)
+    assert ours["tuning_flops"] == plainly["tuning_flops"] == pytest.approx(tried)
+    assert plainly["tuning_trials"] == 1
+    assert base <= ours["flops_per_event"] <= plainly["flops_per_event"]
+    tried_at = {
+        run.flops_per_event: mean
+        for run, mean in zip(runs, (1.0, 1.1, 2.9), strict=True)
+        if run is not None and run.flops_per_event <= 1.1 * base
+    }
+    assert plainly["policy"].startswith(f"random(mean={tried_at[max(tried_at)]},")
     for row in rows.values():
         slept = row["sleep_flops_per_event"]
         assert row["wake_flops_per_event"] + slept <= row["flops_per_event"]
@@ -135,7 +143,7 @@ def test_another_recipe_takes_up_copies_of_what_was_trained(
         return [(row["name"], row["score"]) for row in rows["rows"] if row["kind"] == kind]
 
     assert of("baseline", more) == of("baseline", found) != []
-    assert [name for name, _ in of("matched", more)] == ["lot@1.1", "one@1.1"]
+    assert [name for name, _ in of("matched", more)] == ["lot@1.1", "lot-by-cost@1.1", "one@1.1"]
 
 
 def test_a_baseline_that_cannot_be_trained_is_named(place: Path) -> None:
@@ -145,15 +153,6 @@ def test_a_baseline_that_cannot_be_trained_is_named(place: Path) -> None:
     (place / "loud.toml").write_text(text)
     with pytest.raises(InputError, match=r"baseline compressed_kv\(\d+\), seed 0: .*loss is nan"):
         compare(place / "loud.toml", place / "loud", quick=True, jobs=1)
-
-
-def row(kind: str, flops: float, score: float, **more: Any) -> SeedRow:
-    return SeedRow(
-        kind=kind,  # type: ignore[arg-type]
-        policy="p", written="p", online=True, score=score, mean_passes=1.0,
-        sleep_flops_per_event=0.0, flops_per_event=flops, resident_bytes=100, target=1.5,
-        validation_score=score if kind == "matched" else None, **more,
-    )  # fmt: skip
 
 
 def test_what_cannot_cost_so_much_has_a_row_at_the_most_it_costs(place: Path) -> None:
@@ -166,7 +165,7 @@ def test_what_cannot_cost_so_much_has_a_row_at_the_most_it_costs(place: Path) ->
     assert most["name"] == "compressed_kv-most@1.6"
     base = next(one for one in found["rows"] if one["name"] == "fixed-1")
     assert 1.0 < most["flops_per_event"] / base["flops_per_event"] < 1.6
-    assert sum("compressed_kv" in one for one in found["reading"]) == 2
+    assert sum("compressed_kv" in one for one in found["reading"]) == 3  # best, by cost, against
 
 
 def said(theirs: dict[str, SeedRow], noise: float = 0.0, count: int = 6) -> list[str]:
@@ -174,9 +173,9 @@ def said(theirs: dict[str, SeedRow], noise: float = 0.0, count: int = 6) -> list
     (`noise`) less and more."""
     seeds = {
         seed: {
-            "ours@1.5": row("matched", 150.0, 0.805 + (0.005 + noise) * (2 * (seed % 2) - 1)),
+            "ours@1.5": at_cost("matched", 150.0, 0.805 + (0.005 + noise) * (2 * (seed % 2) - 1)),
             **{f"{name}@1.5": one for name, one in theirs.items()},
-            f"only-{seed}@1.5": row("baseline", 150.0, 0.1, knob=5),
+            f"only-{seed}@1.5": at_cost("baseline", 150.0, 0.1, knob=5),
         }
         for seed in range(count)
     }
@@ -189,15 +188,15 @@ def said(theirs: dict[str, SeedRow], noise: float = 0.0, count: int = 6) -> list
 def test_what_is_said_of_rows_follows_from_them() -> None:
     best, loops, deeper, wider, lot, few, cheap, window = said(
         {
-            "loops-below": row("baseline", 140.0, 0.7, knob=1),
-            "loops-above": row("baseline", 160.0, 0.5, knob=2),
-            "deeper-below": row("baseline", 149.0, 0.7, knob=3),
-            "deeper-above": row("baseline", 190.0, 0.1, knob=4),
-            "wider": row("baseline", 160.0, 0.9, knob=4),
-            "lot": row("baseline", 180.0, 0.1, knob=4),
-            "few": row("baseline", 120.0, 0.2, knob=4),
-            "cheap": row("baseline", 120.0, 0.95, knob=4),
-            "window-most": row("baseline", 120.0, 0.1, knob=4),
+            "loops-below": at_cost("baseline", 140.0, 0.7, knob=1),
+            "loops-above": at_cost("baseline", 160.0, 0.5, knob=2),
+            "deeper-below": at_cost("baseline", 149.0, 0.7, knob=3),
+            "deeper-above": at_cost("baseline", 190.0, 0.1, knob=4),
+            "wider": at_cost("baseline", 160.0, 0.9, knob=4),
+            "lot": at_cost("baseline", 180.0, 0.1, knob=4),
+            "few": at_cost("baseline", 120.0, 0.2, knob=4),
+            "cheap": at_cost("baseline", 120.0, 0.95, knob=4),
+            "window-most": at_cost("baseline", 120.0, 0.1, knob=4),
         }
     )
     assert best.startswith(
@@ -222,8 +221,8 @@ def test_what_is_said_of_rows_follows_from_them() -> None:
 
 def test_a_cheaper_neighbour_that_scores_more_is_not_kept_quiet() -> None:
     below = {
-        "loops-below": row("baseline", 140.0, 0.9, knob=1),
-        "loops-above": row("baseline", 160.0, 0.5, knob=2),
+        "loops-below": at_cost("baseline", 140.0, 0.9, knob=1),
+        "loops-above": at_cost("baseline", 160.0, 0.5, knob=2),
     }
     assert said(below)[1].endswith(
         ") to loops-below@1.5, which costs 7% less: the cheaper is ahead."
@@ -232,8 +231,8 @@ def test_a_cheaper_neighbour_that_scores_more_is_not_kept_quiet() -> None:
 
 def test_a_cheaper_neighbour_is_told_of_where_the_dearer_is_matched() -> None:
     below = {
-        "deeper-below": row("baseline", 120.0, 0.9, knob=1),
-        "deeper-above": row("baseline", 152.0, 0.5, knob=2),
+        "deeper-below": at_cost("baseline", 120.0, 0.9, knob=1),
+        "deeper-above": at_cost("baseline", 152.0, 0.5, knob=2),
     }
     assert said(below)[1].endswith(
         ") to deeper-below@1.5, which costs 20% less: the cheaper is ahead."
@@ -241,21 +240,21 @@ def test_a_cheaper_neighbour_is_told_of_where_the_dearer_is_matched() -> None:
 
 
 def test_the_policy_that_is_told_of_was_best_on_validation() -> None:
-    lucky = replace(row("matched", 150.0, 0.99), validation_score=0.5)
-    loops = row("baseline", 150.0, 0.9, knob=2)
+    lucky = replace(at_cost("matched", 150.0, 0.99), validation_score=0.5)
+    loops = at_cost("baseline", 150.0, 0.9, knob=2)
     seeds = {
-        seed: {"ours@1.5": row("matched", 150.0, 0.8), "lucky@1.5": lucky, "loops@1.5": loops}
+        seed: {"ours@1.5": at_cost("matched", 150.0, 0.8), "lucky@1.5": lucky, "loops@1.5": loops}
         for seed in (0, 1)
     }
     for one in seeds.values():  # nor one that could not be deployed
-        one["seer@1.5"] = replace(row("matched", 150.0, 0.95), online=False)
+        one["seer@1.5"] = replace(at_cost("matched", 150.0, 0.95), online=False)
     (best, *_) = read_matched(make_rows(seeds, 4))
     assert ": ours@1.5 0.8000 for 150" in best
     assert "loops@1.5 0.9000" in best
 
 
 def test_nobody_is_ahead_whose_interval_holds_zero() -> None:
-    lot = {"lot": replace(row("baseline", 180.0, 0.7, knob=4), resident_bytes=200)}
+    lot = {"lot": replace(at_cost("baseline", 180.0, 0.7, knob=4), resident_bytes=200)}
     (_, found) = said(lot, noise=0.3)
     assert "score +0.1050 (-" in found
     assert found.endswith("more: the cheaper is not shown to be ahead; lot@1.5 keeps more bytes.")
@@ -264,9 +263,9 @@ def test_nobody_is_ahead_whose_interval_holds_zero() -> None:
 def test_what_was_to_take_as_much_compute_says_how_much_it_took() -> None:
     seeds = {
         s: {
-            "ours@1.5": row("matched", 150.0, 0.9, training_flops=100.0),
-            "wide@1.5": row("baseline", 150.0, 0.5, training_flops=50.0),
-            "wide-compute@1.5": row("baseline", 150.0, 0.6, training_flops=95.0 + 5.0 * s),
+            "ours@1.5": at_cost("matched", 150.0, 0.9, training_flops=100.0),
+            "wide@1.5": at_cost("baseline", 150.0, 0.5, training_flops=50.0),
+            "wide-compute@1.5": at_cost("baseline", 150.0, 0.6, training_flops=95.0 + 5.0 * s),
         }
         for s in range(5)
     }
@@ -278,14 +277,14 @@ def test_what_was_to_take_as_much_compute_says_how_much_it_took() -> None:
 
 
 def test_fewer_than_five_seeds_claim_nothing() -> None:
-    lot = {"lot": row("baseline", 180.0, 0.7, knob=4)}
+    lot = {"lot": at_cost("baseline", 180.0, 0.7, knob=4)}
     assert said(lot, count=4)[1].endswith(") to lot@1.5, which costs 20% more.")
     assert said(lot, count=5)[1].endswith(": the cheaper is ahead.")
 
 
 def test_a_target_at_which_no_policy_could_be_deployed_says_so() -> None:
-    seer = replace(row("matched", 150.0, 0.95), online=False)
-    seeds = {s: {"seer@1.5": seer, "lot@1.5": row("baseline", 150.0, 0.5)} for s in range(5)}
+    seer = replace(at_cost("matched", 150.0, 0.95), online=False)
+    seeds = {s: {"seer@1.5": seer, "lot@1.5": at_cost("baseline", 150.0, 0.5)} for s in range(5)}
     best, against = read_matched(make_rows(seeds, 4))
     assert best == "At 1.5 times the plain hybrid no policy is that could be deployed."
     assert against.endswith("to lot@1.5, matched.")
@@ -346,7 +345,7 @@ def test_what_batches_of_many_sizes_will_cost_is_told_within_two_percent(tmp_pat
 def test_rows_that_a_seed_lacks_say_why() -> None:
     def seed(rows: tuple[str, ...], **unmatched: str) -> Found:
         told = {f"{name}@1.5": reason for name, reason in unmatched.items()}
-        made = {f"{name}@1.5": row("baseline", 100.0, 0.5) for name in rows}
+        made = {f"{name}@1.5": at_cost("baseline", 100.0, 0.5) for name in rows}
         return Found(made, {}, {}, 1, True, told)
 
     found = {
