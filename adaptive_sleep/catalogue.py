@@ -135,6 +135,19 @@ def default_of(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
+def defaults(cls: Any) -> dict[str, Any]:
+    """What each parameter of a policy class is where it is left out, MISSING where it may not be;
+    also of an ordinary class, by its constructor."""
+    if by_fields(cls):
+        return {field.name: default_of(field) for field in parameters(cls)}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        it.name: MISSING if it.default is it.empty else it.default
+        for it in inspect.signature(cls).parameters.values()
+        if it.kind in named
+    }
+
+
 def hints(cls: Any) -> dict[str, Any]:
     """Return the annotations of a class's parameters, resolved; {} where they cannot be."""
     source = cls

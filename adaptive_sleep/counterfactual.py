@@ -30,6 +30,7 @@ from adaptive_sleep.wake import Predictions
 from adaptive_sleep.whole import advance_whole
 
 HALVES = ("a", "b")
+MOST = 1024  # passes; each is a fork of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +111,15 @@ class Forks:
     """
 
     def __init__(self, runtime: Runtime, *, most: int, horizon: int = 1, seed: int = 0) -> None:
-        """`most` passes (K >= 2); `horizon`: scored windows that a fork reads on for (>= 1);
-        `seed`: of the halves of the questions. Raises InputError, also for a KV budget, under which
-        a window may close between two steps' ends.
+        """`most` passes (K from 2 to `MOST`); `horizon`: scored windows that a fork reads on for
+        (>= 1); `seed`: of the halves of the questions. Raises InputError, also for a KV budget,
+        under which a window may close between two steps' ends.
         """
         for name, value, least in (("most", most, 2), ("horizon", horizon, 1)):
             if value < least:
                 raise InputError(f"{name}={value}: a whole number, at least {least}")
+        if most > MOST:
+            raise InputError(f"most={most}: at most {MOST}; every pass is a fork of its own")
         if runtime.settings.kv_budget is not None:
             raise InputError(
                 f"kv_budget={runtime.settings.kv_budget}: forks need a run without a KV budget; "

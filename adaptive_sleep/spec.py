@@ -111,8 +111,8 @@ def format_spec(policy: PolicyLike) -> str:
     """Return the spec string of a policy, every parameter spelled out.
 
     Dataclasses give "name(...)" where any process knows the name, else "module:Class(...)"; what a
-    spec made, that spec; anything else its own `str`, or "module:Class" where that is all there is
-    to say. Raises InputError for a parameter that no literal can spell, and, since nothing says
+    spec made, that spec; anything else its own `str`, or "module:Class()" where that is all there
+    is to say. Raises InputError for a parameter that no literal can spell, and, since nothing says
     which it is, for an object that took parameters other than a dataclass's fields, and for a
     function that no name leads back to.
     """
@@ -152,7 +152,7 @@ def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:
             "could name it; make them the fields of a dataclass, or give a spec string, "
             f"'{place}(...)'"
         )
-    return place
+    return f"{place}()"
 
 
 def _parameters_of(target: type) -> dict[str, Any]:

@@ -63,9 +63,9 @@ def read_choices(where: str | Path) -> tuple[Choices, dict[str, TaskRecipe]]:
         raise InputError(f"{file}: seeds={given.seeds}: at least 1")
     names = [choice.name for choice in given.choices]
     for name in names:
-        if not name or name == AS_IS or "/" in name or names.count(name) > 1:
+        if name in ("", ".", "..", AS_IS) or "/" in name or names.count(name) > 1:
             raise InputError(
-                f"{file}: choice name={name!r}: a name of its own, without '/'; "
+                f"{file}: choice name={name!r}: a name of its own, which a folder can have; "
                 f"{AS_IS!r} is the recipe unchanged"
             )
     beside = file.parent / given.recipe

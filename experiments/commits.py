@@ -170,17 +170,27 @@ def said_when_full(where: Path, then: str = RESUMABLE) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _is_full(error):
-            raise AdaptiveSleepError(f"{where}: the disk is full; {then}") from error
+        if full := _full(error):
+            raise AdaptiveSleepError(f"{where}: {full}; {then}") from error
         raise
 
 
-def _is_full(error: BaseException | None) -> bool:
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full",
+    errno.EFBIG: "a file would be larger than files may be here",
+}
+
+
+def _full(error: BaseException | None) -> str:
+    """What there is no room for, in words; "" for another error."""
     if error is None:
-        return False
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # Rust libraries (safetensors, polars) raise their own kind, with the system's words inside.
-    return full or "No space left on device" in str(error) or _is_full(error.__cause__)
+        return ""
+    for number, words in _FULL.items():
+        # Rust libraries (safetensors, polars) raise their own kind, with the system's words inside.
+        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+            return words
+    return _full(error.__cause__)
 
 
 def as_parquet(frame: pl.DataFrame) -> bytes:

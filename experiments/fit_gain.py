@@ -6,6 +6,7 @@ to what, and what each threshold would give on windows held out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from adaptive_sleep.policies.gain_file import save_gain
 from adaptive_sleep.policies.gain_network import Gain, planned
 from adaptive_sleep.signals import FloatArray, IntArray
 from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.tasks.task import checked_seed
 
 THRESHOLDS = 12  # that are told, of
 TRIED = 200
@@ -78,14 +80,18 @@ def fit_gain(
     windows that need most passes, where one that buys right windows goes to those that need few.
     Without folders `held_out`, some windows of `forks` are (`gain_cases.split`). They say when to
     stop fitting, so that what they tell of thresholds is validation, and no test. Same folders and
-    seed, same file. Raises InputError for an existing `out`, recordings that are on both sides, and
-    as `read_cases` does.
+    seed, same file. Raises InputError for an existing `out`, a seed that seeds nothing, a
+    folder given twice, recordings that are on both sides, and as `read_cases` does.
     """
-    out = Path(out)
+    out, seed = Path(out), checked_seed(seed)
     if out.exists():
         raise InputError(f"out={str(out)!r}: exists already; choose another file")
     if not out.parent.is_dir():
         raise InputError(f"out={str(out)!r}: the folder {out.parent} does not exist")
+    for name, folders in (("forks", forks), ("held_out", held_out)):
+        for folder, times in Counter(Path(folder).resolve() for folder in folders).items():
+            if times > 1:  # its windows would count for as many
+                raise InputError(f"{name}: {folder} is given {times} times; give each folder once")
     cases, origin = read_cases(forks, of)
     fit, held = _sides(cases, origin, forks, held_out, of) if held_out else split(cases, seed)
     provenance = {

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from adaptive_sleep.catalogue import bare, default_of, hints, parameters
+from adaptive_sleep.catalogue import bare, defaults, hints
 from adaptive_sleep.contract import Choice, Range
 from adaptive_sleep.spec import bind, named, read_call, takes_policy
 from adaptive_sleep.streams.errors import InputError, nearest
@@ -144,11 +144,11 @@ class Reader:
                 raise self._error(f"{head} is no class that takes arguments")
             return Part(head)
         given, known = bind(self.spec, target, call), hints(target)
-        declared = {it.name: it for it in parameters(target)}
+        usuals = defaults(target)
         arguments = []
-        for name in dict.fromkeys((*declared, *given)):
+        for name in dict.fromkeys((*usuals, *given)):
             hint, where = known.get(name, Any), f"{path}.{name}"
-            usual = default_of(declared[name]) if name in declared else MISSING
+            usual = usuals.get(name, MISSING)
             if name in given and not (self.reopen and _marks(hint)):
                 found = self._given(where, given[name], hint)
             elif _marks(hint):

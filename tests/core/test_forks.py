@@ -272,6 +272,7 @@ def test_boundaries_are_kept_only_if_asked_for() -> None:
     ("given", "said"),
     [
         ({"most": 1}, "most=1: a whole number, at least 2"),
+        ({"most": 10**10}, "most=10000000000: at most 1024"),
         ({"most": 2, "horizon": 0}, "horizon=0: a whole number, at least 1"),
     ],
 )

@@ -111,7 +111,8 @@ def test_its_arguments_are_those_of_its_constructor() -> None:
 def test_a_constructor_that_takes_the_fields_changes_nothing() -> None:
     spec = f"{MODULE}:Through(threshold=2.0, passes=3)"
     assert format_spec(Through(threshold=2.0, passes=3)) == format_spec(resolve(spec)) == spec
-    assert format_spec(Plainly()) == f"{MODULE}:Plainly"
+    assert format_spec(Plainly()) == format_spec(resolve(f"{MODULE}:Plainly"))
+    assert format_spec(Plainly()) == f"{MODULE}:Plainly()"
     assert resolve(f"{MODULE}:Plainly") == Plainly()
 
 

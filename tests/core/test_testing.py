@@ -258,6 +258,13 @@ class Ordinary:
         return np.minimum(self.passes, signals.max_passes)
 
 
+class Bare:
+    """No dataclass, and nothing to tell."""
+
+    def plan(self, signals: WindowSignals) -> Any:
+        return np.minimum(2, signals.max_passes)
+
+
 @dataclass
 class HiddenParameter(Answers):
     passes: int = field(init=False, default=1)
@@ -322,7 +329,7 @@ def two(signals: WindowSignals) -> Any:
     "sound",
     [
         Sound(), Sound(0.1), Answers(), two, Capped(Sound(), 3), "surprise(0.5)", MadeByReset(),
-        f"{__name__}:Ordinary(passes=3)",
+        f"{__name__}:Ordinary(passes=3)", Bare(), f"{__name__}:Bare", Capped(Bare(), 2),
     ],
 )  # fmt: skip
 def test_a_sound_policy_passes(sound: Any) -> None:

@@ -121,6 +121,7 @@ def test_some_choices_are_taken_up_from_an_earlier_run(
     [
         ("accumulate\"\nchanges", "as-is\"\nchanges", "'as-is' is the recipe unchanged"),
         ('name = "longer"', 'name = "accumulate"', "a name of its own"),
+        ('name = "longer"', 'name = ".."', "name='..': a name of its own, which a folder can have"),
         ("model.carry=accumulate", "model.carry=acumulate", "choice 'accumulate'"),
         ("seeds = 2", "seeds = 0", "seeds=0: at least 1"),
         ("training.steps=6", "test.passes=[1, 3]", r"'longer': changes \[test\]"),

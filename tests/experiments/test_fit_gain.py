@@ -260,6 +260,7 @@ def test_what_cannot_be_fitted_together_is_refused(forks: Path, few: Path, tmp_p
     for folders, held, said in (
         ([], [], "at least one folder"),
         ([forks, other], [], "most is 3 in .* but 2 in"),
+        ([forks, other, forks / "..", forks], [], "forks is given 2 times; give each folder once"),
         ([forks], [other], "most is 3 in .* but 2 in"),
         ([forks], [few, forks], "4 of its streams are also among those to fit"),
         ([tmp_path], [], "no counterfactual.json there"),
@@ -267,6 +268,8 @@ def test_what_cannot_be_fitted_together_is_refused(forks: Path, few: Path, tmp_p
         with pytest.raises(InputError, match=said):
             fit_gain(folders, out, held_out=held, how=QUICK)
         assert not out.exists()
+    with pytest.raises(InputError, match="seed=-1: a whole number from 0"):
+        fit_gain([forks], out, seed=-1)
     out.touch()
     with pytest.raises(InputError, match="exists already"):
         fit_gain([forks], out)

@@ -192,15 +192,15 @@ def test_what_is_damaged_is_named_and_a_copy_beside_it_is_let_be(
         open_run(tmp_path / "run")
 
 
-def no_room(patch: pytest.MonkeyPatch, after: int) -> None:
-    """Let every fsync after so many find no room."""
+def no_room(patch: pytest.MonkeyPatch, after: int, why: int = errno.ENOSPC) -> None:
+    """Let every fsync after so many find no room, or fail for another reason."""
     left, real = after, os.fsync
 
     def fsync(descriptor: int) -> None:
         nonlocal left
         left -= 1
         if left < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(why, os.strerror(why))
         real(descriptor)
 
     patch.setattr(os, "fsync", fsync)
@@ -219,6 +219,10 @@ def test_a_full_disk_is_not_answered_with_a_resume_that_there_is_not(
         with pytest.raises(AdaptiveSleepError, match="disk is full; nothing is left of it"):
             counterfactual.counterfactuals(recording, model, "fixed(1)", tmp_path / "what-if")
     assert not (tmp_path / "what-if").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        no_room(patch, after, errno.EFBIG)
+        with pytest.raises(AdaptiveSleepError, match="larger than files may be here; nothing is"):
+            counterfactual.counterfactuals(recording, model, "fixed(1)", tmp_path / "what-if")
 
 
 def test_how_streams_are_cut_is_kept_once(

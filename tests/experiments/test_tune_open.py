@@ -46,6 +46,22 @@ class Hollow:
         return self.passes
 
 
+class Built:
+    """No dataclass; its constructor takes what it is made of."""
+
+    def __init__(
+        self,
+        passes: Annotated[int, asl.Range(1, 4)],
+        quiet: bool,
+        share: Annotated[float, asl.Range(0.5, 2.0)] = 1.0,
+        **more: int,
+    ) -> None:
+        self.passes, self.quiet, self.share, self.more = passes, quiet, share, more
+
+    def plan(self, signals: asl.WindowSignals) -> int:
+        return self.passes
+
+
 def opened(spec: str, **given: Any) -> dict[str, Open]:
     part = Reader(spec, **given).read("it")
     return {it.name: it for it in part.opens()}
@@ -74,6 +90,17 @@ def test_a_third_partys_policy_needs_no_more_than_its_ranges() -> None:
     values = {"it.share": 0.7, "it.kind": "max", "it.even": 6, "it.between": 3}
     made = resolve(written(f"{HERE}:Theirs(quiet=True)", values))
     assert made == Theirs(0.7, "max", 6, 3, quiet=True)
+
+
+def test_an_ordinary_class_declares_ranges_in_its_constructor() -> None:
+    found = opened(f"{HERE}:Built(quiet=True)")
+    share = Open("it.share", 0.5, 2.0, usual=1.0)
+    assert found == {"it.passes": Open("it.passes", 1, 4, whole=True), "it.share": share}
+    with pytest.raises(InputError, match=f"{HERE}:Built needs quiet, which declares no range"):
+        opened(f"{HERE}:Built")
+    made = resolve(written(f"{HERE}:Built(quiet=True)", {"it.passes": 3, "it.share": 0.7}))
+    assert isinstance(made, Built)
+    assert (made.passes, made.quiet, made.share) == (3, True, 0.7)
 
 
 def test_what_is_usual_is_what_a_policy_takes_untuned_where_it_may_be_tried() -> None:
