@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from adaptive_sleep.bundled import locate
+from adaptive_sleep.bundled import bundled_names, locate
 from adaptive_sleep.config import ModelConfig, decode
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError, IntegrityError
@@ -27,14 +28,21 @@ SCHEMA = 1
 def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str]) -> Path:
     """Write a checkpoint atomically; returns its path. `provenance`: how it was made, free text.
 
-    Raises InputError where the folder does not exist, AdaptiveSleepError where it cannot be
+    Raises InputError where the folder does not exist and for weights that are not float32,
+    AdaptiveSleepError where it cannot be
     written (a full disk); then nothing is left.
     """
     target = Path(path)
+    for name, tensor in model.state_dict().items():
+        if tensor.dtype != torch.float32:
+            raise InputError(
+                f"model: {name} is of {tensor.dtype}: checkpoints hold torch.float32; save "
+                "model.float()"
+            )
     model.forget_hash()
     header = {
         "schema": str(SCHEMA),
-        "config": json.dumps(asdict(model.config)),
+        "config": json.dumps(model.config.identity()),
         "hash": model.hash,
         "provenance": json.dumps(dict(provenance), sort_keys=True),
     }
@@ -57,7 +65,7 @@ def describe_model(where: str | Path) -> dict[str, Any]:
     """Header of a checkpoint: `config`, `hash`, `provenance`, `schema`. Raises as `load_model`."""
     path = locate("models", where)
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
+        raise InputError(f"{path}: no such checkpoint{_meant(path)}")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -80,6 +88,15 @@ def describe_model(where: str | Path) -> dict[str, Any]:
     }
 
 
+def _meant(path: Path) -> str:
+    """Which checkpoint a path that is none may stand for."""
+    if (path / "model.safetensors").is_file():
+        return f"; did you mean {str(path / 'model.safetensors')!r}?"
+    if str(path) in bundled_names("models"):
+        return f"; did you mean 'bundled:{path}'?"
+    return ""
+
+
 def load_model(where: str | Path) -> Model:
     """Load a checkpoint from a path or `bundled:NAME`, on the CPU, ready to run.
 
@@ -88,6 +105,11 @@ def load_model(where: str | Path) -> Model:
     """
     header = describe_model(where)
     path = locate("models", where)
+    known = {it.name for it in fields(ModelConfig)}
+    if isinstance(header["config"], dict) and (newer := sorted({*header["config"]} - known)):
+        raise IntegrityError(
+            f"{path}: made by a newer version (its configuration has {', '.join(newer)}): upgrade"
+        )
     model = Model(decode(ModelConfig, header["config"], where=str(path)))
     try:
         with safe_open(path, framework="pt") as file:

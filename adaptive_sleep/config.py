@@ -226,7 +226,7 @@ def decode(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
 
     `where` names the file or table in the message. Raises InputError.
     """
-    _refuse_unknown(cls, data, where)
+    _refuse_unknown(cls, data, where, _places(cls))
     try:
         return msgspec.convert(data, cls)
     except InputError as error:
@@ -263,8 +263,20 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: not valid TOML: {error}") from None
 
 
-def _refuse_unknown(cls: type, data: Mapping[str, Any], where: str) -> None:
-    """msgspec ignores unknown fields of dataclasses, and does not say which words a field takes."""
+def type_of(cls: type, table: str, name: str) -> Any:
+    """The type of the field `name` in a `table` of the recipe `cls`, or, where table is "", at its
+    top; None where the recipe does not say."""
+    holder = _tables(cls).get(table) if table else cls
+    return typing.get_type_hints(holder).get(name) if holder is not None else None
+
+
+def _refuse_unknown(
+    cls: type, data: Mapping[str, Any], where: str, places: Mapping[str, list[str]]
+) -> None:
+    """msgspec ignores unknown fields of dataclasses, and does not say which words a field takes.
+
+    `places`: where in the whole recipe each field belongs.
+    """
     if not isinstance(data, Mapping):
         raise InputError(f"{where or cls.__name__}: a table is expected, got {data!r}")
     hints = typing.get_type_hints(cls)
@@ -273,17 +285,55 @@ def _refuse_unknown(cls: type, data: Mapping[str, Any], where: str) -> None:
         if key not in known:
             place = f"{where}: " if where else ""
             raise InputError(
-                f"{place}unknown field {key!r}{nearest(key, known)} (known: {', '.join(known)})"
+                f"{place}unknown field {key!r}{_repair(key, known, places)} "
+                f"(known: {', '.join(known)})"
             )
-        if typing.get_origin(hints[key]) is Literal and isinstance(value, str):
-            _check_word(f"{where}.{key}" if where else key, value, typing.get_args(hints[key]))
-        inner = _dataclass_in(hints[key])
+        field = f"{where}.{key}" if where else key
+        _refuse_words(field, hints[key], value)
+        inner = _table_in(key, hints[key])
         if inner is not None and isinstance(value, Mapping):
-            _refuse_unknown(inner, value, f"{where}.{key}" if where else key)
+            _refuse_unknown(inner, value, field, places)
 
 
-def _dataclass_in(hint: Any) -> type | None:
-    """The dataclass that a field holds, also behind `X | None`."""
+def _repair(key: str, known: list[str], places: Mapping[str, list[str]]) -> str:
+    """What to do about a field that its table does not know."""
+    if key in places:
+        return f": it belongs to {' or '.join(places[key])}"
+    if key == "seed" and "seeds" not in known:
+        return ": it is given to the command, as --seed or --seeds"
+    return nearest(key, known)
+
+
+def _refuse_words(field: str, hint: Any, value: Any) -> None:
+    """Refuse a word that a field of words does not take, also as one of several."""
+    if typing.get_origin(hint) is Literal and isinstance(value, str):
+        _check_word(field, value, typing.get_args(hint))
+    if typing.get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        each, *rest = typing.get_args(hint)
+        for number, item in enumerate(value if rest == [...] else ()):
+            _refuse_words(f"{field}[{number}]", each, item)
+
+
+def _places(cls: type) -> dict[str, list[str]]:
+    """Where each field of a recipe belongs, in words: to its top, or to one or more tables."""
+    found = {name: ["the top, above all tables"] for name in typing.get_type_hints(cls)}
+    for table, inner in _tables(cls).items():
+        for name in typing.get_type_hints(inner):
+            found.setdefault(name, []).append(f"[{table}]")
+    return found
+
+
+def _tables(cls: type) -> dict[str, type]:
+    """The tables of a recipe, and the dataclass that says what each of them holds."""
+    found = {name: _table_in(name, hint) for name, hint in typing.get_type_hints(cls).items()}
+    return {name: inner for name, inner in found.items() if inner is not None}
+
+
+def _table_in(name: str, hint: Any) -> type | None:
+    """The dataclass that a field holds, also behind `X | None`. That of a recipe's `model` is
+    `ModelConfig`, though it is kept as it is written, until its task or recording fills it."""
+    if name == "model" and hint == dict[str, Any]:
+        return ModelConfig
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         inner = [a for a in typing.get_args(hint) if dataclasses.is_dataclass(a)]
         return inner[0] if len(inner) == 1 else None  # type: ignore[return-value]

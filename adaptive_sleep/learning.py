@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptive_sleep.answering import Answers, Carried, go_on, unread
-from adaptive_sleep.config import Eviction, ModelConfig, decode, read_toml
+from adaptive_sleep.config import Eviction, ModelConfig, decode, read_toml, type_of
 from adaptive_sleep.curriculum import LearningRecipe, check_training, draw, staged
 from adaptive_sleep.eviction import holding
 from adaptive_sleep.model import Model
@@ -64,38 +64,56 @@ class TaskRecipe:
 def read_task_recipe(path: str | Path, changes: Sequence[str] = ()) -> TaskRecipe:
     """Decode a recipe strictly, with `changes` such as "model.carry=accumulate" made to it first.
 
-    Raises InputError naming the field.
+    Raises InputError naming the file and the field.
     """
     data = read_toml(path)
     for change in changes:
         _change(data, change)
     recipe = decode(TaskRecipe, data, where=str(path))
+    try:
+        _check_recipe(recipe)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return recipe
+
+
+def _check_recipe(recipe: TaskRecipe) -> None:
     check_training(recipe.training)
     _check_test(recipe.test, recipe.training)
     staged(task_of(recipe), recipe.training)
     _check_loops(recipe.training, config_of(recipe).loops)
-    return recipe
 
 
 def _change(data: dict[str, Any], change: str) -> None:
-    """Set one field of a recipe's tables; a value that is not TOML is taken as a word."""
-    found = re.fullmatch(r"(\w+)\.(\w+)=(.*)", change)
+    """Set one field of a recipe, at its top or in a table; a value that is not TOML is taken as a
+    word, and so is the 2 of a field that holds words."""
+    found = re.fullmatch(r"(?:(\w+)\.)?(\w+)=(.*)", change)
     if found is None:
-        raise InputError(f"{change!r}: a change is written table.field=value, model.carry=restart")
-    table, name, value = found.groups()
+        raise InputError(
+            f"{change!r}: a change is written table.field=value, model.carry=restart, or "
+            "field=value at the top, eviction=sliding"
+        )
+    table, name, value = found.groups(default="")
+    held = data.setdefault(table, {}) if table else data
+    if not isinstance(held, dict):
+        raise InputError(f"{change!r}: {table}={held!r} is no table; write {table}=value")
     try:
         read = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         read = value
-    data.setdefault(table, {})[name] = read
+    if type_of(TaskRecipe, table, name) is str and not isinstance(read, str):
+        read = value
+    held[name] = read
 
 
 def task_of(recipe: TaskRecipe) -> Task:
     """The task of a recipe. Raises InputError."""
     parameters = dict(recipe.task)
     name = parameters.pop("name", None)
-    if not isinstance(name, str):
+    if name is None:
         raise InputError("[task] name is missing: which task to learn, e.g. 'hops'")
+    if not isinstance(name, str):
+        raise InputError(f"[task] name={name!r}: the name of a task in quotes, e.g. 'hops'")
     return make_task(name, **parameters)
 
 
@@ -289,7 +307,10 @@ def gradient(
     loss.backward()
     value, last = share.average(model, torch.stack([loss, losses[-1]]).detach())
     if not np.isfinite(value):
-        raise InputError(f"rate={training.rate}: the loss is {value} at step {step}")
+        raise InputError(
+            f"[training] rate={training.rate}, matrix_rate={training.matrix_rate}: the loss is "
+            f"{value} at step {step}; lower the one that is too high"
+        )
     nn.utils.clip_grad_norm_(model.parameters(), training.clip)
     tokens = sum(int(lengths.sum()) for lengths in batch.lengths)
     held = 0.0 if start.held is None else float(start.held.lengths.double().mean())

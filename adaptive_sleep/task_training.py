@@ -16,19 +16,16 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from adaptive_sleep.answering import Carried
 from adaptive_sleep.checkpoint import save_model
-from adaptive_sleep.curriculum import Place, staged
+from adaptive_sleep.curriculum import staged
 from adaptive_sleep.learning import (
     ALONE,
     Accuracy,
@@ -43,12 +40,13 @@ from adaptive_sleep.memory import CPU
 from adaptive_sleep.model import Model
 from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError, nearest
-from adaptive_sleep.streams.manifest import TEMPORARY, held, write_atomically
+from adaptive_sleep.streams.manifest import held
 from adaptive_sleep.streams.tasks.task import Task, checked_seed
 from adaptive_sleep.training import parse_passes
+from adaptive_sleep.training_state import Loop, claim, read_state, write_state
 
 Progress = Callable[[float, float | None, str], None]
-RECIPE, LOG, STATE, MODEL = "recipe.json", "log.parquet", "state.safetensors", "model.safetensors"
+LOG, MODEL = "log.parquet", "model.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,19 +64,6 @@ class Learned:
     flops: float
 
 
-@dataclass
-class _Loop:
-    """What a run holds between steps, and writes at each validation."""
-
-    step: int = 0
-    running: float = 0.0
-    seconds: float = 0.0
-    tokens: int = 0
-    flops: float = 0.0
-    place: Place = field(default_factory=Place)
-    rows: list[dict[str, float]] = field(default_factory=list)
-
-
 def learn(
     recipe: TaskRecipe,
     out: str | Path,
@@ -94,7 +79,8 @@ def learn(
     `device` "cuda" trains on a GPU (under torchrun, on the one of this process's local rank). With
     several processes (`share`) each works on its part of every batch, and the first alone
     writes; they must see one file system to resume. Raises InputError for a seed that is none, for
-    a folder that holds something else, and for one that another process is training in.
+    a folder that holds something else, and for one that another process is training in;
+    IntegrityError for one whose files are damaged.
     """
     seed = checked_seed(seed)
     folder, task, where = Path(out), task_of(recipe), device_named(device)
@@ -109,9 +95,9 @@ def learn(
         described["device"] = device
     with ExitStack() as stack:
         if writes:
-            folder.mkdir(parents=True, exist_ok=True)
+            _made(folder)
             stack.enter_context(held(folder))
-            _claim(folder, described)
+            claim(folder, described)
         share.wait()
         return _learn(recipe, folder, task, seed, share, where, on_progress)
 
@@ -126,7 +112,7 @@ def _learn(
     tasks = staged(task, recipe.training)
     model = Model(config_of(recipe)).to(where)
     optimiser = Optimiser(model, recipe.training)
-    loop = _read_state(folder / STATE, model, optimiser)
+    loop = read_state(folder, model, optimiser)
     training, begun = recipe.training, time.perf_counter() - loop.seconds
     model.train()
     left: Carried | None = None
@@ -158,7 +144,7 @@ def _learn(
             loop.rows.append(_row(loop, found))
             left = None  # not written, so that a run that is taken up begins as this one goes on
             if writes:
-                _write_state(folder / STATE, model, optimiser, loop)
+                write_state(folder, model, optimiser, loop)
         if on_progress is not None:
             spent = max(time.perf_counter() - begun, 1e-9)
             on_progress(loop.step, loop.place.ends(training), _note(loop, spent))
@@ -176,6 +162,15 @@ def _learn(
         save_model(model, folder / MODEL, provenance=provenance)
     spent = loop.seconds
     return Learned(model, folder / MODEL, log, spent, loop.step, loop.tokens, loop.flops)
+
+
+def _made(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"out={str(folder)!r}: {error.strerror}: a file is there; name a folder"
+        ) from error
 
 
 def device_named(name: str) -> torch.device:
@@ -202,47 +197,6 @@ def _described(recipe: TaskRecipe) -> dict[str, Any]:
     return written
 
 
-def _claim(folder: Path, described: dict[str, Any]) -> None:
-    """Name a folder's run, or see that it belongs to this very one. Raises InputError."""
-    file = folder / RECIPE
-    # through JSON, so that tuples and lists compare as they are written
-    wanted = json.loads(json.dumps(described))
-    if file.is_file():
-        named = json.loads(file.read_text(encoding="utf-8"))
-        for name in sorted({*named, *wanted}):
-            if named.get(name) != wanted.get(name):
-                raise InputError(
-                    f"{folder}: was begun with another {name}; name another folder, or take the "
-                    f"same one up with {name} as it is in {file}"
-                )
-        return
-    # a run that was killed while it claimed the folder has left no more than that
-    if any(path.name != RECIPE + TEMPORARY for path in folder.iterdir()):
-        raise InputError(f"{folder}: holds something else; name a new folder")
-    write_atomically(file, json.dumps(described, indent=1).encode())
-
-
-def _read_state(file: Path, model: Model, optimiser: Optimiser) -> _Loop:
-    """Take up what was written, or begin."""
-    if not file.is_file():
-        return _Loop()
-    with safe_open(file, framework="pt") as state:
-        written = json.loads(state.metadata()["loop"])
-        loop = _Loop(**written | {"place": Place(**written["place"])})
-        tensors = {name: state.get_tensor(name) for name in state.keys()}  # noqa: SIM118
-    weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-    model.load_state_dict(weights)
-    optimiser.load({n: t for n, t in tensors.items() if not n.startswith("model.")})
-    return loop
-
-
-def _write_state(file: Path, model: Model, optimiser: Optimiser, loop: _Loop) -> None:
-    tensors: dict[str, Tensor] = {f"model.{n}": t for n, t in model.state_dict().items()}
-    tensors |= optimiser.tensors()
-    whole = {n: t.detach().contiguous() for n, t in tensors.items()}
-    write_atomically(file, save(whole, metadata={"loop": json.dumps(asdict(loop))}))
-
-
 def _validate(model: Model, recipe: TaskRecipe) -> Accuracy:
     """Accuracy on the part "validation": at the passes of the test, or at one, where training knows
     no more."""
@@ -263,7 +217,7 @@ def _validate(model: Model, recipe: TaskRecipe) -> Accuracy:
     return found
 
 
-def _row(loop: _Loop, found: Accuracy) -> dict[str, float]:
+def _row(loop: Loop, found: Accuracy) -> dict[str, float]:
     row = {"step": loop.step, "loss": loop.running, "seconds": loop.seconds, "tokens": loop.tokens}
     row["stage"] = loop.place.stage
     for passes, by_difficulty in found.items():
@@ -271,5 +225,5 @@ def _row(loop: _Loop, found: Accuracy) -> dict[str, float]:
     return row
 
 
-def _note(loop: _Loop, spent: float) -> str:
+def _note(loop: Loop, spent: float) -> str:
     return f"loss {loop.running:.4f}, {loop.tokens / spent:,.0f} tokens/s"

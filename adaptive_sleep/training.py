@@ -28,8 +28,9 @@ from adaptive_sleep.recipe_checks import above_zero, at_least_one, check_betas, 
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.sleep import ClosedWindow, consolidate
 from adaptive_sleep.streams.cutting import Cutter, Windower
-from adaptive_sleep.streams.errors import InputError, nearest
+from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError, nearest
 from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.streams.tasks.task import checked_seed
 from adaptive_sleep.training_data import (
     Batch,
     StreamData,
@@ -160,7 +161,8 @@ def train_preset(
 def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = None) -> Trained:
     """Train, keep the weights that validate best, write them to `out` (atomically).
 
-    Raises InputError for a recipe that cannot be trained, naming the field, and a missing folder.
+    Raises InputError for a recipe that cannot be trained, naming the field, and a missing folder;
+    where training diverges too, once what was best before, if anything, is written.
     """
     begun = time.perf_counter()
     settings = recipe.training
@@ -177,24 +179,29 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
     optimiser = _optimiser(model, settings)
     best: tuple[float, int, dict[str, Tensor], dict[int, float]] | None = None
     log: list[dict[str, float]] = []
-    running, tokens, flops = 0.0, 0, 0.0
-    for step in range(1, settings.steps + 1):
-        taken = train_step(model, optimiser, streams, settings, random, (low, high), step)
-        tokens, flops = tokens + taken.tokens, flops + taken.flops
-        running = taken.loss if step == 1 else 0.98 * running + 0.02 * taken.loss
-        note = f"loss {running:.4f}"
-        if step % settings.validate_every == 0 or step == settings.steps:
-            found = validate(model, recording, recipe, sorted({low, high}))
-            score = float(np.mean(list(found.values())))
-            log.append(
-                {"step": step, "train": running, **{f"validation@{n}": v for n, v in found.items()}}
-            )
-            note += ", validation " + " ".join(f"N={n} {v:.4f}" for n, v in found.items())
-            if best is None or score < best[0]:
-                weights = {n: t.detach().clone() for n, t in model.state_dict().items()}
-                best = (score, step, weights, found)
-        if on_progress is not None:
-            on_progress(step, settings.steps, note)
+    running, tokens, flops, done = 0.0, 0, 0.0, 0
+    diverged: InputError | None = None
+    try:
+        for step in range(1, settings.steps + 1):
+            taken = train_step(model, optimiser, streams, settings, random, (low, high), step)
+            tokens, flops, done = tokens + taken.tokens, flops + taken.flops, step
+            running = taken.loss if step == 1 else 0.98 * running + 0.02 * taken.loss
+            note = f"loss {running:.4f}"
+            if step % settings.validate_every == 0 or step == settings.steps:
+                found = _validated(model, recording, recipe, sorted({low, high}), step)
+                score = float(np.mean(list(found.values())))
+                seen = {f"validation@{n}": v for n, v in found.items()}
+                log.append({"step": step, "train": running, **seen})
+                note += ", validation " + " ".join(f"N={n} {v:.4f}" for n, v in found.items())
+                if best is None or score < best[0]:
+                    weights = {n: t.detach().clone() for n, t in model.state_dict().items()}
+                    best = (score, step, weights, found)
+            if on_progress is not None:
+                on_progress(step, settings.steps, note)
+    except _DivergedError as error:
+        if best is None:
+            raise
+        diverged = error
     assert best is not None
     model.load_state_dict(best[2])
     provenance = {
@@ -202,13 +209,38 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
         "recipe": repr(recipe.training),
         "chosen_step": f"{best[1]} of {settings.steps}, on validation",
         "validation": ", ".join(f"N={n}: {v:.4f}" for n, v in best[3].items()),
-        "steps": str(settings.steps),
+        "steps": str(done),
         "tokens": str(tokens),
         "flops": str(flops),
     }
     path = save_model(model, out, provenance=provenance)
+    if diverged is not None:
+        raise InputError(f"{diverged}; what was best before, of step {best[1]}, is in {path}")
     spent = time.perf_counter() - begun
     return Trained(path, best[1], best[3], log, spent, tokens, flops)
+
+
+class _DivergedError(InputError):
+    """Training came to weights that are of no use."""
+
+
+def _validated(
+    model: Model, recording: Recording, recipe: Recipe, passes: list[int], step: int
+) -> dict[int, float]:
+    """As `validate`; raises _DivergedError where the model cannot be run."""
+    try:
+        found = validate(model, recording, recipe, passes)
+    except AdaptiveSleepError as error:
+        raise _diverged(recipe.training, step, f"a model that cannot be run: {error}") from error
+    if not all(map(math.isfinite, found.values())):
+        raise _diverged(recipe.training, step, f"a validation loss of {found}")
+    return found
+
+
+def _diverged(settings: TrainingRecipe, step: int, found: str) -> _DivergedError:
+    return _DivergedError(
+        f"[training] learning_rate={settings.learning_rate}: step {step} came to {found}; lower it"
+    )
 
 
 def opened(recipe: Recipe) -> tuple[Recording, ModelConfig]:
@@ -251,7 +283,8 @@ def _check(recipe: Recipe) -> None:
     at_least_one(training, "steps", "batch", "windows", "bptt", "validate_every")
     shares(training, "jitter", "cold")
     above_zero(training, "learning_rate", "clip")
-    from_zero(training, "mean_weight", "weight_decay", "warmup", "seed", "warm_events")
+    from_zero(training, "mean_weight", "weight_decay", "warmup", "warm_events")
+    checked_seed(training.seed, "[training] seed")
     check_betas(training)
     for name in ("train", "validation"):
         first, last = getattr(recipe.data, name)
@@ -266,13 +299,13 @@ def _check(recipe: Recipe) -> None:
 
 
 def parse_passes(text: str) -> tuple[int, int]:
-    """ "1-4" -> (1, 4); "2" -> (2, 2). Raises InputError."""
+    """`passes` of `[training]`: "1-4" -> (1, 4); "2" -> (2, 2). Raises InputError."""
     parts = str(text).split("-")
     if len(parts) > 2 or not all(p.strip().isdecimal() and int(p) >= 1 for p in parts):
-        raise InputError(f"passes={text!r}: a number from 1, or a range such as '1-4'")
+        raise InputError(f"[training] passes={text!r}: a number from 1, or a range such as '1-4'")
     low, high = int(parts[0]), int(parts[-1])
     if low > high:
-        raise InputError(f"passes={text!r}: the range runs backwards")
+        raise InputError(f"[training] passes={text!r}: the range runs backwards")
     return low, high
 
 
@@ -326,9 +359,7 @@ def train_step(
     optimiser.zero_grad(set_to_none=True)
     total, scored = backward(model, batch, count, settings)
     if not math.isfinite(total):
-        raise InputError(
-            f"learning_rate={settings.learning_rate}: the loss is {total} at step {step}"
-        )
+        raise _diverged(settings, step, f"a loss of {total}")
     nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
     optimiser.step()
     tokens = sum(int(each.events.sum()) for each in batch.windows)

@@ -133,10 +133,19 @@ def train(
 
 
 def _is_of_a_task(recipe: str) -> bool:
+    """Whether a recipe is of a task, or else of a recording. Raises InputError for one that another
+    command takes."""
     from adaptive_sleep.config import read_toml
-    from adaptive_sleep.experiments.finding import find_recipe
+    from adaptive_sleep.experiments.finding import command_of, find_recipe
 
-    return "task" in read_toml(find_recipe(recipe))
+    data = read_toml(find_recipe(recipe))
+    command = command_of(data)
+    if command != "train":
+        raise InputError(
+            f"{recipe} is a recipe of `adaptive-sleep {command}`; train takes one of a task or of "
+            "a recording"
+        )
+    return "task" in data
 
 
 def _train_task(recipe: str, out: Path, seed: int, device: str, as_json: bool) -> None:

@@ -5,10 +5,20 @@ What a recipe says is decoded where it is used.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 
 from adaptive_sleep.streams.errors import InputError, nearest
+
+# The commands that take recipes other than of a training, by what only these hold.
+_COMMANDS = {
+    ("models", "policies"): "compare",
+    ("policies",): "demo --recipe",
+    ("choices",): "choices",
+    ("regimes",): "probe",
+    ("protocol",): "reproduce etth1",
+}
 
 
 def find_recipe(where: str | Path) -> Path:
@@ -29,6 +39,13 @@ def find_recipe(where: str | Path) -> Path:
             "or give the path of a file named *.toml)"
         )
     return _folder() / f"{where}.toml"
+
+
+def command_of(fields: Collection[str]) -> str:
+    """The command that takes a recipe with these fields and tables at its top; "train" where they
+    are of no other."""
+    fits = (command for held, command in _COMMANDS.items() if set(held) <= set(fields))
+    return next(fits, "train")
 
 
 def shipped_recipes() -> list[str]:

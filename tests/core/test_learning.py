@@ -101,7 +101,7 @@ def test_a_folder_from_before_that_default_is_not_taken_up_as_another_model(tmp_
     written = json.loads(file.read_text())
     assert written["recipe"]["model"].pop("sleep_attention") == "bidirectional"
     file.write_text(json.dumps(written))  # as it was written while causal was the default
-    with pytest.raises(InputError, match="begun with another recipe"):
+    with pytest.raises(InputError, match=r"model.sleep_attention=.*begun with None"):
         learn(bare, tmp_path / "run")
     causal = dataclasses.replace(bare, model={**bare.model, "sleep_attention": "causal"})
     learn(causal, tmp_path / "causal")
@@ -321,7 +321,7 @@ def test_a_gpu_finds_what_the_cpu_does(tmp_path: Path) -> None:
 
 def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     learn(small(steps=2), tmp_path / "run", seed=0)
-    with pytest.raises(InputError, match="begun with another seed"):
+    with pytest.raises(InputError, match="seed=1, but it was begun with 0"):
         learn(small(steps=2), tmp_path / "run", seed=1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
@@ -359,8 +359,20 @@ def test_it_learns(model: Model) -> None:
     [
         ('[task]\nname = "hopps"', "did you mean 'hops'"),
         ("[task]\nnodes = 3", r"\[task\] name is missing"),
+        ("[task]\nname = 3", r"\[task\] name=3: the name of a task in quotes"),
         ('[task]\nname = "hops"\n[training]\nstep = 3', "did you mean 'steps'"),
-        ('[task]\nname = "hops"\n[training]\npasses = "4-1"', "runs backwards"),
+        ('[task]\nname = "hops"\n[training]\nseed = 3', "'seed': .* as --seed"),
+        (
+            '[task]\nname = "hops"\n[training]\neviction = "hard"',
+            "'eviction': it belongs to the top",
+        ),
+        ('[task]\nname = "hops"\n[test]\nsteps = 3', r"'steps': it belongs to \[training\]"),
+        ("[training]\npasses = 3", "passes=3: expected `str`.*in quotes"),
+        ("[training]\nsteps = 0", r"bad\.toml: \[training\] steps=0"),
+        (
+            '[task]\nname = "hops"\n[training]\npasses = "4-1"',
+            r"bad\.toml: \[training\] passes='4-1': .* backwards",
+        ),
         ('[task]\nname = "hops"\n[training]\nramp = 2.0', "a share from 0 to 1"),
         ('[task]\nname = "hops"\n[model]\nwidht = 3', "did you mean 'width'"),
         ('[task]\nname = "depo"\n[model]\nquestions = "alone"', "this task asks 'text'"),
@@ -383,6 +395,42 @@ def test_bad_recipes_are_named(tmp_path: Path, text: str, message: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_task_recipe(path)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "r.toml"
+    path.write_text('eviction = "sliding"\n[task]\nname = "hops"\n', encoding="utf-8")
+    return path
+
+
+def test_changes_are_made_to_fields_of_any_place_and_type(written: Path) -> None:
+    for two in ("2", '"2"'):
+        once = [f"training.passes={two}", "test.passes=[1]"]
+        assert read_task_recipe(written, once).training.passes == "2"
+    assert read_task_recipe(written, ["training.passes=2-4"]).training.passes == "2-4"
+    assert read_task_recipe(written, ["training.steps=2"]).training.steps == 2
+    assert read_task_recipe(written, ["eviction=hard"]).eviction == "hard"
+    assert read_task_recipe(written, ["keep=20"]).keep == 20
+    assert read_task_recipe(written, ["task.nodes=9", "model.width=32"]).task["nodes"] == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("eviction.x=sliding", "eviction='sliding' is no table; write eviction=value"),
+        ("eviction=slidng", "did you mean 'sliding'"),
+        ("evictoin=hard", "unknown field 'evictoin', did you mean 'eviction'"),
+        ("training.eviction=hard", "'eviction': it belongs to the top"),
+        ("training=3", "training=3: expected `object`"),
+        ("training.steps=few", "training.steps='few': expected `int`"),
+        ("a.b.c=3", "a change is written table.field=value"),
+        ("hard", "a change is written table.field=value"),
+    ],
+)
+def test_changes_that_cannot_be_made_are_named(written: Path, change: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_task_recipe(written, [change])
 
 
 def test_the_first_question_of_a_sample_is_measured_alone() -> None:

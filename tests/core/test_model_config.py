@@ -43,7 +43,10 @@ def test_defaults() -> None:
         (TOKENS | {"window": 0}, "window=0: a window holds at least 1 event"),
         (TOKENS | {"norm_memory": 1}, "norm_memory=1"),
         (TOKENS | {"layers": ["attention"]}, "at least one 'deltanet'"),
-        (TOKENS | {"layers": ["deltanet", "mamba"]}, "mamba"),
+        (TOKENS | {"layers": ["deltanet", "mamba"]}, r"layers\[1\]='mamba': 'attention' or"),
+        (TOKENS | {"layers": ["atention"]}, r"layers\[0\]='atention'.*did you mean 'attention'"),
+        (TOKENS | {"layers": ["deltanet", 3]}, r"layers"),
+        (TOKENS | {"layers": "deltanet"}, r"layers='deltanet'"),
         (TOKENS | {"positions": "rotery"}, "rotery"),
         (TOKENS | {"carry": 1}, "carry"),
         (TOKENS | {"vocabulary": 1}, "vocabulary=1"),
@@ -119,6 +122,34 @@ def test_tables_within_tables() -> None:
         decode(Outer, {"model": TOKENS | {"Width": 1}}, where="recipe")
     with pytest.raises(asl.InputError, match="conv=1"):
         decode(Outer, {"model": TOKENS | {"conv": 1}}, where="recipe")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a recipe with a table of its own, and a model that its task fills."""
+
+    model: dict[str, Any]
+    inner: Inner | None = None
+    eviction: str = "hard"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"inner": {"eviction": "hard"}}, r"r\.inner: .*'eviction': it belongs to the top, above"),
+        ({"model": {"eviction": "hard"}}, r"r\.model: .*'eviction': it belongs to the top, above"),
+        ({"inner": {"width": 3}}, r"r\.inner: unknown field 'width': it belongs to \[model\]"),
+        ({"model": {"rate": 3}}, r"r\.model: unknown field 'rate': it belongs to \[inner\]"),
+        ({"rate": 3}, r"r: unknown field 'rate': it belongs to \[inner\]"),
+        ({"inner": {"seed": 3}}, r"'seed': it is given to the command, as --seed"),
+        ({"model": {"widht": 3}}, r"r\.model: unknown field 'widht', did you mean 'width'"),
+        ({"model": {"layers": ["atention"]}}, r"r\.model\.layers\[0\]='atention'.*did you mean"),
+    ],
+    ids=str,
+)
+def test_a_field_in_the_wrong_table_is_told_where_it_belongs(data: Any, told: str) -> None:
+    with pytest.raises(asl.InputError, match=told):
+        decode(Sizes, {"model": {}} | data, where="r")
 
 
 def test_a_toml_file(tmp_path: Path) -> None:

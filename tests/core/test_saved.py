@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import adaptive_sleep as asl
@@ -253,6 +255,39 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
         asl.load_model(foreign)
     with pytest.raises(asl.InputError, match=r"folder .* does not exist"):
         asl.save_model(STATE_MODEL, tmp_path / "no" / "m.safetensors", provenance={})
+
+
+def test_a_path_that_stands_for_a_checkpoint_says_which(tmp_path: Path) -> None:
+    asl.save_model(STATE_MODEL, tmp_path / "model.safetensors", provenance={})
+    with pytest.raises(asl.InputError, match=r"did you mean '.*/model\.safetensors'\?"):
+        asl.load_model(tmp_path)
+    with pytest.raises(asl.InputError, match="chain: no such checkpoint; did you mean 'bundled:c"):
+        asl.load_model("chain")
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16], ids=str)
+def test_only_what_can_be_loaded_is_saved(kind: torch.dtype, tmp_path: Path) -> None:
+    model = cases.build(cases.tiny()).to(kind)
+    with pytest.raises(asl.InputError, match=f"is of {kind}: checkpoints hold torch.float32; save"):
+        asl.save_model(model, tmp_path / "m.safetensors", provenance={})
+    assert not (tmp_path / "m.safetensors").exists()
+    path = asl.save_model(model.float(), tmp_path / "m.safetensors", provenance={})
+    assert asl.load_model(path).hash == model.hash
+
+
+def test_a_checkpoint_of_a_newer_version_says_so(tmp_path: Path) -> None:
+    """Fields that a model makes no use of are not written, so that older versions read it."""
+    path = asl.save_model(STATE_MODEL, tmp_path / "m.safetensors", provenance={})
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    config = json.loads(header["config"])
+    assert "memory_tokens" not in config
+    del header["digest"]
+    header["config"] = json.dumps(config | {"dreams": 3})
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+    save_file(load_file(path), path, metadata=header | {"digest": digest})
+    with pytest.raises(asl.IntegrityError, match=r"newer version \(.* has dreams\): upgrade"):
+        asl.load_model(path)
 
 
 def test_a_checkpoint_of_a_newer_schema(tmp_path: Path) -> None:

@@ -245,6 +245,21 @@ def test_passes_are_read_strictly(text: str) -> None:
     assert parse_passes("2") == (2, 2)
 
 
+def test_what_was_best_before_training_diverged_is_kept(tmp_path: Path) -> None:
+    """Warm-up is long, so that some validations come before the rate is too high."""
+    wild = {"steps": 40, "validate_every": 2, "warmup": 30, "learning_rate": 1e3}
+    recipe, out = _recipe(_wave(tmp_path / "wave"), **wild), tmp_path / "m.safetensors"
+    with pytest.raises(asl.InputError, match=r"learning_rate=1000.0: .*; lower it; what was best"):
+        train(recipe, out)
+    assert describe_model(out)["provenance"]["chosen_step"] == "2 of 40, on validation"
+    assert 2 <= int(describe_model(out)["provenance"]["steps"]) < 40
+    assert asl.load_model(out).config.width == 16
+    recipe = _recipe(tmp_path / "wave", **{**wild, "warmup": 0, "learning_rate": 1e30})
+    with pytest.raises(asl.InputError, match=r"1e\+30: step \d+ came to .*; lower it$"):
+        train(recipe, tmp_path / "none.safetensors")
+    assert not (tmp_path / "none.safetensors").exists()
+
+
 def test_too_short_a_recording_is_refused(tmp_path: Path) -> None:
     recording = _wave(tmp_path / "wave", rows=40)
     with pytest.raises(asl.InputError, match="need 36 events in a stream, the longest has 24"):

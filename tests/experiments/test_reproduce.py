@@ -353,7 +353,8 @@ def test_a_recipe_can_be_changed(recipe: Path) -> None:
     ("arguments", "message"),
     [
         (["chian"], "did you mean 'chain'"),
-        (["chain", "--set", "steps=3"], "written table.field=value"),
+        (["chain", "--set", "steps"], "written table.field=value"),
+        (["chain", "--set", "steps=3"], r"'steps': it belongs to \[training\]"),
         (["chain", "--set", "training.stops=3"], "did you mean 'steps'"),
         (["chain", "--set", "model.carry=keep"], "'restart' or 'accumulate'"),
         (["chain", "--kinds", "modle"], "did you mean 'model'"),
@@ -372,7 +373,7 @@ def test_a_recipe_can_be_changed(recipe: Path) -> None:
         (["chain", "--from-checkpoint", "m", "--jobs", "2"], "trains nothing; leave out --jobs 2"),
         (["etth1", "--from-results", "--out", "x"], "trains nothing; leave out --out x"),
         (["etth1", "--from-results", "--data", "x"], "trains nothing; leave out --data x"),
-        (["chain", "--set", "training.passes=3"], "passes=3: expected `str`.*in quotes"),
+        (["chain", "--set", "training.passes=0"], r"\[training\] passes='0': a number from 1"),
         (["chain", "--set", "training.betas=[1, 'a']"], r"betas\[1\]='a': expected `float`, got"),
         (["sliding-window", "--set", "training.patience=0.3"], "patience=0.3: for stages"),
         (["nowhere.toml"], "no such file"),
