@@ -299,7 +299,7 @@ def _repair(key: str, known: list[str], places: Mapping[str, list[str]]) -> str:
     """What to do about a field that its table does not know."""
     if key in places:
         return f": it belongs to {' or '.join(places[key])}"
-    if key == "seed" and "seeds" not in known:
+    if key == "seed" and "training" in places and "seeds" not in known:
         return ": it is given to the command, as --seed or --seeds"
     return nearest(key, known)
 

@@ -162,7 +162,8 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
     """Train, keep the weights that validate best, write them to `out` (atomically).
 
     Raises InputError for a recipe that cannot be trained, naming the field, and a missing folder;
-    where training diverges too, once what was best before, if anything, is written.
+    where training diverges too, once what was best before, if anything, is written beside `out`
+    (NAME-diverged).
     """
     begun = time.perf_counter()
     settings = recipe.training
@@ -213,7 +214,10 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
         "tokens": str(tokens),
         "flops": str(flops),
     }
-    path = save_model(model, out, provenance=provenance)
+    target = Path(out)
+    if diverged is not None:  # not in `out`, where it would pass for a whole training
+        target = target.with_name(f"{target.stem}-diverged{target.suffix}")
+    path = save_model(model, target, provenance=provenance)
     if diverged is not None:
         raise InputError(f"{diverged}; what was best before, of step {best[1]}, is in {path}")
     spent = time.perf_counter() - begun
@@ -230,6 +234,8 @@ def _validated(
     """As `validate`; raises _DivergedError where the model cannot be run."""
     try:
         found = validate(model, recording, recipe, passes)
+    except InputError:  # what is validated on is wrong, not the model
+        raise
     except AdaptiveSleepError as error:
         raise _diverged(recipe.training, step, f"a model that cannot be run: {error}") from error
     if not all(map(math.isfinite, found.values())):

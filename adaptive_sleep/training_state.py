@@ -24,6 +24,7 @@ from adaptive_sleep.streams.errors import InputError, IntegrityError
 from adaptive_sleep.streams.manifest import TEMPORARY, write_atomically
 
 RECIPE, STATE = "recipe.json", "state.safetensors"
+_NOTHING = object()  # what a field is that is not there
 FIX = "take it from a copy, or name another folder"
 
 
@@ -49,8 +50,10 @@ def claim(folder: Path, described: Mapping[str, Any]) -> None:
     if file.is_file():
         for where, begun, now in _differences(_said(file), wanted):
             how = " (set OMP_NUM_THREADS)" if where == "threads" else ""
+            said = "left out" if now is _NOTHING else repr(now)
+            before = "without" if begun is _NOTHING else f"with {begun!r}"
             raise InputError(
-                f"{folder}: {where}={now!r}, but it was begun with {begun!r}{how}; name another "
+                f"{folder}: {where} is {said}, but it was begun {before}{how}; name another "
                 f"folder, or take the same one up as {file} says"
             )
         return
@@ -80,7 +83,7 @@ def _differences(begun: Any, now: Any, where: str = "") -> Iterator[tuple[str, A
     for name in sorted({*begun, *now}):
         inner = name if where in ("", "recipe") else f"{where}.{name}"
         if inner != "test.samples":
-            yield from _differences(begun.get(name), now.get(name), inner)
+            yield from _differences(begun.get(name, _NOTHING), now.get(name, _NOTHING), inner)
 
 
 def write_state(folder: Path, model: Model, optimiser: Optimiser, loop: Loop) -> None:
@@ -123,8 +126,11 @@ def read_state(folder: Path, model: Model, optimiser: Optimiser) -> Loop:
 
 
 def _of(folder: Path) -> str:
-    """The training that a folder is claimed for."""
-    return hashlib.sha256((folder / RECIPE).read_bytes()).hexdigest()
+    """The training that a folder is claimed for: its recipe, but for how much it is tested on, and
+    its seed; on whichever machine."""
+    said = _said(folder / RECIPE)
+    recipe = {name: value for name, value in said["recipe"].items() if name != "test"}
+    return hashlib.sha256(json.dumps([recipe, said["seed"]], sort_keys=True).encode()).hexdigest()
 
 
 def _digest(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

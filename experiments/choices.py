@@ -37,7 +37,8 @@ Found = Mapping[int, Mapping[str, Any]]  # seed -> what `train_and_test` gave
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A name, and the changes "table.field=value" that it makes to the recipe."""
+    """A name, and the changes "table.field=value" that it makes to the recipe; not to how it is
+    tested."""
 
     name: str
     changes: tuple[str, ...]
@@ -74,8 +75,11 @@ def read_choices(where: str | Path) -> tuple[Choices, dict[str, TaskRecipe]]:
     for choice in given.choices:
         try:
             made[choice.name] = read_task_recipe(base, choice.changes)
-            if made[choice.name].test != made[AS_IS].test:
-                raise InputError("changes [test]: all choices are tested alike; change the recipe")
+            for part in ("test", "eviction", "keep"):
+                if getattr(made[choice.name], part) != getattr(made[AS_IS], part):
+                    raise InputError(
+                        f"changes {part}: all choices are tested alike; change the recipe"
+                    )
         except InputError as error:
             raise InputError(f"{file}: choice {choice.name!r}: {error}") from None
     return given, made

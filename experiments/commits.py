@@ -171,15 +171,14 @@ def said_when_full(where: Path, then: str = RESUMABLE) -> Iterator[None]:
         yield
     except Exception as error:
         if full := _full(error):
+            if full == LIMITED:
+                then = then.replace("make room", "raise the limit (ulimit -f)")
             raise AdaptiveSleepError(f"{where}: {full}; {then}") from error
         raise
 
 
-_FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk is full",
-    errno.EFBIG: "a file would be larger than files may be here",
-}
+LIMITED = "a file would be larger than files may be here"
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk is full", errno.EFBIG: LIMITED}
 
 
 def _full(error: BaseException | None) -> str:

@@ -354,4 +354,5 @@ def _identity(manifest: Manifest) -> dict[str, Any]:
             flat.update({f"{name}.{key}": inner for key, inner in value.items()})
         else:
             flat[name] = value
+    flat["policy"] = flat["policy"].removesuffix("()")  # which an earlier version left out
     return {name: value for name, value in flat.items() if not name.endswith(".path")}

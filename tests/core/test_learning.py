@@ -101,7 +101,7 @@ def test_a_folder_from_before_that_default_is_not_taken_up_as_another_model(tmp_
     written = json.loads(file.read_text())
     assert written["recipe"]["model"].pop("sleep_attention") == "bidirectional"
     file.write_text(json.dumps(written))  # as it was written while causal was the default
-    with pytest.raises(InputError, match=r"model.sleep_attention=.*begun with None"):
+    with pytest.raises(InputError, match=r"sleep_attention is .*, but it was begun without"):
         learn(bare, tmp_path / "run")
     causal = dataclasses.replace(bare, model={**bare.model, "sleep_attention": "causal"})
     learn(causal, tmp_path / "causal")
@@ -321,7 +321,7 @@ def test_a_gpu_finds_what_the_cpu_does(tmp_path: Path) -> None:
 
 def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     learn(small(steps=2), tmp_path / "run", seed=0)
-    with pytest.raises(InputError, match="seed=1, but it was begun with 0"):
+    with pytest.raises(InputError, match="seed is 1, but it was begun with 0"):
         learn(small(steps=2), tmp_path / "run", seed=1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()

@@ -129,19 +129,25 @@ class Sizes:
     """Of a recipe with a table of its own, and a model that its task fills."""
 
     model: dict[str, Any]
-    inner: Inner | None = None
+    training: Inner | None = None
     eviction: str = "hard"
 
 
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        ({"inner": {"eviction": "hard"}}, r"r\.inner: .*'eviction': it belongs to the top, above"),
+        (
+            {"training": {"eviction": "hard"}},
+            r"r\.training: .*'eviction': it belongs to the top",
+        ),
         ({"model": {"eviction": "hard"}}, r"r\.model: .*'eviction': it belongs to the top, above"),
-        ({"inner": {"width": 3}}, r"r\.inner: unknown field 'width': it belongs to \[model\]"),
-        ({"model": {"rate": 3}}, r"r\.model: unknown field 'rate': it belongs to \[inner\]"),
-        ({"rate": 3}, r"r: unknown field 'rate': it belongs to \[inner\]"),
-        ({"inner": {"seed": 3}}, r"'seed': it is given to the command, as --seed"),
+        (
+            {"training": {"width": 3}},
+            r"r\.training: .*'width': it belongs to \[model\]",
+        ),
+        ({"model": {"rate": 3}}, r"r\.model: unknown field 'rate': it belongs to \[training\]"),
+        ({"rate": 3}, r"r: unknown field 'rate': it belongs to \[training\]"),
+        ({"training": {"seed": 3}}, r"'seed': it is given to the command, as --seed"),
         ({"model": {"widht": 3}}, r"r\.model: unknown field 'widht', did you mean 'width'"),
         ({"model": {"layers": ["atention"]}}, r"r\.model\.layers\[0\]='atention'.*did you mean"),
     ],

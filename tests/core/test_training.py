@@ -251,13 +251,22 @@ def test_what_was_best_before_training_diverged_is_kept(tmp_path: Path) -> None:
     recipe, out = _recipe(_wave(tmp_path / "wave"), **wild), tmp_path / "m.safetensors"
     with pytest.raises(asl.InputError, match=r"learning_rate=1000.0: .*; lower it; what was best"):
         train(recipe, out)
+    assert not out.exists()  # where it would pass for a whole training
+    out = tmp_path / "m-diverged.safetensors"
     assert describe_model(out)["provenance"]["chosen_step"] == "2 of 40, on validation"
     assert 2 <= int(describe_model(out)["provenance"]["steps"]) < 40
     assert asl.load_model(out).config.width == 16
     recipe = _recipe(tmp_path / "wave", **{**wild, "warmup": 0, "learning_rate": 1e30})
     with pytest.raises(asl.InputError, match=r"1e\+30: step \d+ came to .*; lower it$"):
         train(recipe, tmp_path / "none.safetensors")
-    assert not (tmp_path / "none.safetensors").exists()
+    assert sorted(file.name for file in tmp_path.glob("*.safetensors")) == [out.name]
+
+
+def test_a_validation_that_holds_nothing_is_not_blamed_on_the_rate(tmp_path: Path) -> None:
+    recipe = _recipe(_wave(tmp_path / "wave"))
+    recipe = replace(recipe, data=replace(recipe.data, validation=(0.998, 0.999)))
+    with pytest.raises(asl.InputError, match=r"^\[data\] validation: the range holds nothing"):
+        train(recipe, tmp_path / "m.safetensors")
 
 
 def test_too_short_a_recording_is_refused(tmp_path: Path) -> None:

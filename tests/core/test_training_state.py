@@ -93,11 +93,11 @@ def changed(**training: Any) -> TaskRecipe:
 
 
 def test_what_differs_is_named_with_both_values(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"training.steps=40, but it was begun with 12; name"):
+    with pytest.raises(InputError, match=r"training.steps is 40, but it was begun with 12; name"):
         learn(changed(steps=40), folder, seed=3)
-    with pytest.raises(InputError, match="seed=4, but it was begun with 3"):
+    with pytest.raises(InputError, match="seed is 4, but it was begun with 3"):
         learn(tiny(), folder, seed=4)
-    with pytest.raises(InputError, match=r"model\.width=32, but it was begun with 16"):
+    with pytest.raises(InputError, match=r"model\.width is 32, but it was begun with 16"):
         learn(tiny(width=32), folder, seed=3)
     said = json.loads((folder / RECIPE).read_text())
     (folder / RECIPE).write_text(json.dumps(said | {"threads": 99}))

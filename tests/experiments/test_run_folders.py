@@ -223,6 +223,8 @@ def test_a_full_disk_is_not_answered_with_a_resume_that_there_is_not(
         no_room(patch, after, errno.EFBIG)
         with pytest.raises(AdaptiveSleepError, match="larger than files may be here; nothing is"):
             counterfactual.counterfactuals(recording, model, "fixed(1)", tmp_path / "what-if")
+        with pytest.raises(AdaptiveSleepError, match=r"so raise the limit \(ulimit -f\) and begin"):
+            run_live(events(), model, "fixed(1)", out=tmp_path / "again", commit_every=1)
 
 
 def test_how_streams_are_cut_is_kept_once(
