@@ -29,8 +29,7 @@ def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str])
     """Write a checkpoint atomically; returns its path. `provenance`: how it was made, free text.
 
     Raises InputError where the folder does not exist and for weights that are not float32,
-    AdaptiveSleepError where it cannot be
-    written (a full disk); then nothing is left.
+    AdaptiveSleepError where it cannot be written (a full disk); then nothing is left.
     """
     target = Path(path)
     for name, tensor in model.state_dict().items():

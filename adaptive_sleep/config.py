@@ -226,7 +226,7 @@ def decode(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
 
     `where` names the file or table in the message. Raises InputError.
     """
-    _refuse_unknown(cls, data, where, _places(cls))
+    _refuse_unknown(cls, data, where, cls)
     try:
         return msgspec.convert(data, cls)
     except InputError as error:
@@ -270,12 +270,10 @@ def type_of(cls: type, table: str, name: str) -> Any:
     return typing.get_type_hints(holder).get(name) if holder is not None else None
 
 
-def _refuse_unknown(
-    cls: type, data: Mapping[str, Any], where: str, places: Mapping[str, list[str]]
-) -> None:
+def _refuse_unknown(cls: type, data: Mapping[str, Any], where: str, root: type) -> None:
     """msgspec ignores unknown fields of dataclasses, and does not say which words a field takes.
 
-    `places`: where in the whole recipe each field belongs.
+    `root`: of the whole recipe, in which a field may belong elsewhere.
     """
     if not isinstance(data, Mapping):
         raise InputError(f"{where or cls.__name__}: a table is expected, got {data!r}")
@@ -285,14 +283,14 @@ def _refuse_unknown(
         if key not in known:
             place = f"{where}: " if where else ""
             raise InputError(
-                f"{place}unknown field {key!r}{_repair(key, known, places)} "
+                f"{place}unknown field {key!r}{_repair(key, known, _places(root))} "
                 f"(known: {', '.join(known)})"
             )
         field = f"{where}.{key}" if where else key
         _refuse_words(field, hints[key], value)
         inner = _table_in(key, hints[key])
         if inner is not None and isinstance(value, Mapping):
-            _refuse_unknown(inner, value, field, places)
+            _refuse_unknown(inner, value, field, root)
 
 
 def _repair(key: str, known: list[str], places: Mapping[str, list[str]]) -> str:
