@@ -19,7 +19,7 @@ from adaptive_sleep.recipe_checks import above_zero, at_least_one, check_betas, 
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.drawing import check_power
 from adaptive_sleep.streams.tasks.task import Task, TaskBatch
-from adaptive_sleep.training import parse_passes
+from adaptive_sleep.training_recipe import parse_passes
 
 KEPT = 0.98  # of a stage's running loss, a step
 SHORTEST = 50  # steps of a stage
@@ -54,7 +54,7 @@ class LearningRecipe:
     warmup: int = 100  # steps
     decay: float = 0.4  # share over which the rates fall to zero, at the end
     clip: float = 1.0
-    recompute: bool = False  # gradient checkpointing: the blocks of each pass are run again
+    recompute: bool = False  # gradient checkpointing: blocks are run again, which is not counted
     validate_every: int = 500
     validation: int = 64  # samples per difficulty
     # steps of `reproduce --quick`, if `steps` are more; no part of what a training is

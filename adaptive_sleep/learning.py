@@ -29,7 +29,7 @@ from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.registry import make_task
 from adaptive_sleep.streams.tasks.task import Part, Task, TaskSpace
-from adaptive_sleep.training import parse_passes
+from adaptive_sleep.training_recipe import parse_passes
 
 ALONE = Share()
 Accuracy = dict[int, dict[int, float]]  # passes -> difficulty -> share that is right, or R2

@@ -42,7 +42,7 @@ from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.manifest import held
 from adaptive_sleep.streams.tasks.task import Task, checked_seed
-from adaptive_sleep.training import parse_passes
+from adaptive_sleep.training_recipe import parse_passes
 from adaptive_sleep.training_state import Loop, claim, read_state, write_state
 
 Progress = Callable[[float, float | None, str], None]

@@ -36,7 +36,7 @@ from adaptive_sleep.learning import (
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import AdaptiveSleepError
 from adaptive_sleep.streams.tasks.task import Task
-from adaptive_sleep.training import parse_passes
+from adaptive_sleep.training_recipe import parse_passes
 
 RECIPE = "hops"
 STEPS = 40  # timed, over the whole training, each by every contender in turn

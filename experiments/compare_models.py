@@ -22,8 +22,9 @@ from adaptive_sleep.learning import TaskRecipe, check_made_for, config_of, read_
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.task_training import learn
-from adaptive_sleep.training import Recipe, opened, read_recipe, rows_said, train
+from adaptive_sleep.training import train
 from adaptive_sleep.training_data import rows_between
+from adaptive_sleep.training_recipe import Recipe, opened, read_recipe, rows_said
 
 
 def models_of(plan: Comparison, quick: bool) -> dict[int, str | None]:

@@ -22,8 +22,8 @@ from adaptive_sleep.experiments.series_baselines import fit_ridge, windows
 from adaptive_sleep.horizon import HorizonRecipe, HorizonTrainer, check_horizon
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.training import parse_passes
 from adaptive_sleep.training_data import StreamData, sample, stream_of
+from adaptive_sleep.training_recipe import parse_passes
 
 Report = Callable[[float, float | None, str], None]
 

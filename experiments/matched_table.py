@@ -15,7 +15,7 @@ from adaptive_sleep.experiments.baselines.registry import BASELINES, find_baseli
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.learning import read_task_recipe
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.training import read_recipe
+from adaptive_sleep.training_recipe import read_recipe
 
 # In the name of a baseline's row: its knob costs less than the target, more, or as much as any;
 # and its model was trained with as much compute.

@@ -41,7 +41,7 @@ from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.manifest import write_atomically
 from adaptive_sleep.streams.tasks.task import Part
 from adaptive_sleep.task_training import learn
-from adaptive_sleep.training import parse_passes
+from adaptive_sleep.training_recipe import parse_passes
 
 EXPERIMENTS = (
     "chain",

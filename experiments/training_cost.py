@@ -13,7 +13,8 @@ from adaptive_sleep.learning import TaskRecipe, config_of, task_of
 from adaptive_sleep.reading_cost import GRADIENT, forward_flops, sequence_flops
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.tasks.task import TaskBatch
-from adaptive_sleep.training import Recipe, cut_windows, opened, parse_passes
+from adaptive_sleep.training import cut_windows
+from adaptive_sleep.training_recipe import Recipe, opened, parse_passes
 
 # Steps that are looked at, one sample of each: where every batch draws a size of its own, one
 # differs by 40 % from the next, and the mean of so many by less than 1 %.

@@ -20,7 +20,7 @@ from adaptive_sleep.experiments.baselines.setup import (
     shape_of,
 )
 from adaptive_sleep.learning import TaskRecipe
-from adaptive_sleep.training import Recipe
+from adaptive_sleep.training_recipe import Recipe
 
 
 def _change(recipe: AnyRecipe, knob: int) -> Setup:

@@ -13,7 +13,7 @@ from adaptive_sleep.config import Eviction, ModelConfig
 from adaptive_sleep.curriculum import in_one_pass, without_stages
 from adaptive_sleep.learning import TaskRecipe, config_of
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.training import Recipe, opened, parse_passes
+from adaptive_sleep.training_recipe import Recipe, opened, parse_passes
 
 AnyRecipe = TaskRecipe | Recipe
 AWAKE = "fixed(passes=1)"

@@ -29,7 +29,8 @@ from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.events import Channel, Events, Piece
 from adaptive_sleep.streams.writer import RecordingWriter
-from adaptive_sleep.training import DataRecipe, Recipe, Trained, TrainingRecipe, train
+from adaptive_sleep.training import Trained, train
+from adaptive_sleep.training_recipe import DataRecipe, Recipe, TrainingRecipe
 
 NAME = "action"
 KINDS = ("model", "control")

@@ -25,7 +25,8 @@ from adaptive_sleep.experiments.probes.log_model import Guessed, guess
 from adaptive_sleep.experiments.probes.seeds import Key, Sizes, kept_jobs, small_recipe
 from adaptive_sleep.experiments.probes.summing import figure
 from adaptive_sleep.experiments.reproduce import Report, commit
-from adaptive_sleep.training import Recipe, train
+from adaptive_sleep.training import train
+from adaptive_sleep.training_recipe import Recipe
 
 NAME = "events"
 FILE = "logs/BGL_2k.log_structured.csv"

@@ -36,7 +36,7 @@ from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.reproduce import Report, commit
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.training import Recipe
+from adaptive_sleep.training_recipe import Recipe
 
 NAME = "labels"
 

@@ -26,14 +26,8 @@ from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.events import Channel
 from adaptive_sleep.streams.manifest import write_file
 from adaptive_sleep.streams.writer import RecordingWriter
-from adaptive_sleep.training import (
-    DataRecipe,
-    Progress,
-    Recipe,
-    TrainingRecipe,
-    parse_passes,
-    train,
-)
+from adaptive_sleep.training import Progress, train
+from adaptive_sleep.training_recipe import DataRecipe, Recipe, TrainingRecipe, parse_passes
 
 TRAINING, TESTING = 0, 1  # what seeds of streams begin with: no stream is in both
 SECOND = 1_000_000_000

@@ -14,7 +14,8 @@ from typing import Any
 from adaptive_sleep.experiments.jobs import Given, one_thread, side_by_side
 from adaptive_sleep.experiments.probes.summing import kept_or_done
 from adaptive_sleep.experiments.reproduce import Report
-from adaptive_sleep.training import PRESETS, DataRecipe, Recipe, train
+from adaptive_sleep.training import train
+from adaptive_sleep.training_recipe import PRESETS, DataRecipe, Recipe
 
 SEEDS = 5
 Key = tuple[str, int]  # what is probed, and the trained seed

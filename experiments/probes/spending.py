@@ -34,7 +34,7 @@ from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.streams.manifest import NAME as MANIFEST
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.streams.tables import record_table
-from adaptive_sleep.training import Recipe
+from adaptive_sleep.training_recipe import Recipe
 
 NAME = "spending"
 ETTH1 = "ett/ETTh1.csv"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.training import DataRecipe, Recipe, TrainingRecipe, train
+from adaptive_sleep.training import train
+from adaptive_sleep.training_recipe import DataRecipe, Recipe, TrainingRecipe
 
 DATA = DataRecipe(recording="nowhere")
 

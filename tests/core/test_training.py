@@ -17,17 +17,15 @@ from adaptive_sleep.config import decode
 from adaptive_sleep.ledger import costs
 from adaptive_sleep.reading_cost import sequence_flops
 from adaptive_sleep.sleep import consolidate
-from adaptive_sleep.training import (
+from adaptive_sleep.training import backward, train, train_preset
+from adaptive_sleep.training_data import fill_config, read_streams, sample
+from adaptive_sleep.training_recipe import (
     DataRecipe,
     Recipe,
     TrainingRecipe,
-    backward,
     parse_passes,
     read_recipe,
-    train,
-    train_preset,
 )
-from adaptive_sleep.training_data import fill_config, read_streams, sample
 
 SMALL = {
     "width": 16,

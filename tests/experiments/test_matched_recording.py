@@ -23,7 +23,8 @@ from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.experiments.training_cost import step_flops, training_of
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.training import Recipe, cut_windows, opened, read_streams, train_step
+from adaptive_sleep.training import cut_windows, read_streams, train_step
+from adaptive_sleep.training_recipe import Recipe, opened
 
 RECIPE = """
 max_passes = 3

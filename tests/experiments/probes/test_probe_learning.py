@@ -9,7 +9,7 @@ import pytest
 
 from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.experiments.probes import learning
-from adaptive_sleep.training import TrainingRecipe
+from adaptive_sleep.training_recipe import TrainingRecipe
 
 RECIPE = learning.LearnerRecipe(
     streams=learning.StreamsRecipe(streams=4, windows=8, train=0.75),
