@@ -72,6 +72,10 @@ def read_recipe(path: str | Path) -> Recipe:
     recipe = decode(Recipe, read_toml(path), where=str(path))
     if not recipe.data.recording:
         raise InputError(f"{path}: [data] recording is missing: a path or bundled:NAME")
+    try:
+        check_recipe(recipe)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return recipe
 
 
@@ -112,6 +116,7 @@ def rows_said(recipe: Recipe, recording: Recording) -> dict[str, str]:
 def check_recipe(recipe: Recipe) -> None:
     """Refuse numbers that nothing can be trained with. Raises InputError."""
     training = recipe.training
+    parse_passes(training.passes)
     at_least_one(training, "steps", "batch", "windows", "bptt", "validate_every")
     shares(training, "jitter", "cold")
     above_zero(training, "learning_rate", "clip")

@@ -99,8 +99,11 @@ def train(
         raise InputError("train: give a recipe, or --recording (one of the two)")
     if recipe is not None and preset is not None:
         raise InputError("--preset: goes with --recording; a recipe says everything itself")
-    if recipe is not None and _is_of_a_task(recipe):
-        _train_task(recipe, out, seed or 0, device or "cpu", as_json)
+    from adaptive_sleep.experiments.finding import find_trained
+
+    path, said = (None, {}) if recipe is None else find_trained(recipe, "train")
+    if path is not None and "task" in said:
+        _train_task(path, out, seed or 0, device or "cpu", as_json)
         return
     for option, given in (("--seed", seed), ("--device", device)):
         if given is not None:
@@ -113,12 +116,11 @@ def train(
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out}: a model is a file named *.safetensors")
     from adaptive_sleep.checkpoint import describe_model
-    from adaptive_sleep.experiments.finding import find_recipe
     from adaptive_sleep.training import train_preset, train_recipe
 
     with progress("training") as advance:
-        if recipe is not None:
-            trained = train_recipe(find_recipe(recipe), out, on_progress=advance)
+        if path is not None:
+            trained = train_recipe(path, out, on_progress=advance)
         else:
             trained = train_preset(str(recording), preset, out, on_progress=advance)
     described = describe_model(trained.path)
@@ -132,24 +134,7 @@ def train(
         print(f"validation loss with {passes} pass(es): {loss:.5g}")
 
 
-def _is_of_a_task(recipe: str) -> bool:
-    """Whether a recipe is of a task, or else of a recording. Raises InputError for one that another
-    command takes."""
-    from adaptive_sleep.config import read_toml
-    from adaptive_sleep.experiments.finding import command_of, find_recipe
-
-    data = read_toml(find_recipe(recipe))
-    command = command_of(data)
-    if command != "train":
-        raise InputError(
-            f"{recipe} is a recipe of `adaptive-sleep {command}`; train takes one of a task or of "
-            "a recording"
-        )
-    return "task" in data
-
-
-def _train_task(recipe: str, out: Path, seed: int, device: str, as_json: bool) -> None:
-    from adaptive_sleep.experiments.finding import find_recipe
+def _train_task(recipe: Path, out: Path, seed: int, device: str, as_json: bool) -> None:
     from adaptive_sleep.learning import read_task_recipe
     from adaptive_sleep.side_by_side import joined
     from adaptive_sleep.task_training import learn
@@ -158,7 +143,7 @@ def _train_task(recipe: str, out: Path, seed: int, device: str, as_json: bool) -
         raise InputError(f"--out {out}: a task is trained in a folder; name one")
     with joined() as share, progress("training") as advance:
         shown = advance if share.rank == 0 else None
-        read = read_task_recipe(find_recipe(recipe))
+        read = read_task_recipe(recipe)
         learned = learn(read, out, seed=seed, share=share, device=device, on_progress=shown)
     if share.rank:
         return

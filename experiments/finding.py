@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from adaptive_sleep.config import read_toml
 from adaptive_sleep.streams.errors import InputError, nearest
 
 # The commands that take recipes other than of a training, by what only these hold.
@@ -46,6 +48,25 @@ def command_of(fields: Collection[str]) -> str:
     are of no other."""
     fits = (command for held, command in _COMMANDS.items() if set(held) <= set(fields))
     return next(fits, "train")
+
+
+def find_trained(
+    where: str | Path, asker: str, *, recordings: bool = True
+) -> tuple[Path, dict[str, Any]]:
+    """A recipe of a training, of a task or (with `recordings`) of a recording, for the command
+    `asker`: its path, and what it says undecoded.
+
+    Raises InputError as `find_recipe`, and for a recipe that another command takes.
+    """
+    path = find_recipe(where)
+    said = read_toml(path)
+    command = command_of(said)
+    if command != "train" or ("data" in said and not recordings):
+        takes = "a task or of a recording" if recordings else "a task"
+        raise InputError(
+            f"{where} is a recipe of `adaptive-sleep {command}`; {asker} takes one of {takes}"
+        )
+    return path, said
 
 
 def shipped_recipes() -> list[str]:

@@ -23,7 +23,7 @@ from scipy import stats
 from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.config import decode
 from adaptive_sleep.curriculum import in_one_pass, without_stages
-from adaptive_sleep.experiments.finding import find_recipe
+from adaptive_sleep.experiments.finding import find_recipe, find_trained, shipped_recipes
 from adaptive_sleep.experiments.jobs import Given, one_thread, side_by_side
 from adaptive_sleep.experiments.runs import versions
 from adaptive_sleep.experiments.training_cost import step_flops
@@ -69,12 +69,15 @@ Report = Callable[[float, float | None, str], None]
 def recipe_of(name: str, changes: Sequence[str] = ()) -> TaskRecipe:
     """The recipe of an experiment, by its name or the path of a TOML file, with `changes` such as
     "model.carry=restart" made to it. Raises InputError."""
-    if name not in EXPERIMENTS and not name.endswith(".toml"):
+    if name in EXPERIMENTS:
+        file = find_recipe(name.replace("-", "_"))
+    elif name.endswith(".toml") or name in shipped_recipes():
+        file, _ = find_trained(name, "reproduce", recordings=False)
+    else:
         raise InputError(
             f"reproduce {name!r}: no such experiment{nearest(name, (*EXPERIMENTS, 'etth1'))} "
             f"({', '.join(EXPERIMENTS)}, etth1; or a recipe named *.toml)"
         )
-    file = find_recipe(name.replace("-", "_") if name in EXPERIMENTS else name)
     return read_task_recipe(file, changes)
 
 

@@ -41,6 +41,30 @@ def test_a_recipe_of_another_command_is_not_trained(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("mixed_chain", "compare"), ("telemetry", "train"), ("choices_hops", "choices")],
+)
+def test_a_recipe_of_another_command_is_not_reproduced(
+    name: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", name, "--out", str(tmp_path / "X")]) == 2
+    told = f"{name} is a recipe of `adaptive-sleep {command}`; reproduce takes one of a task"
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_trained_is_told_with_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(
+        "[data]\nrecording = 'bundled:telemetry'\n[training]\nsteps = 0\n", encoding="utf-8"
+    )
+    assert main(["train", str(path), "--out", str(tmp_path / "m.safetensors")]) == 2
+    assert f"{path}: [training] steps=0: at least 1" in capsys.readouterr().err
+
+
 def test_a_misspelt_table_is_still_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
