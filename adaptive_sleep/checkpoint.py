@@ -66,6 +66,10 @@ def describe_model(where: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint{_meant(path)}")
     try:
+        path.open("rb").close()  # safetensors says of every file it cannot open that there is none
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:

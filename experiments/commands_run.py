@@ -17,6 +17,7 @@ from adaptive_sleep.experiments.console import (
     print_facts,
     print_json,
     progress,
+    told_when_unread,
 )
 from adaptive_sleep.streams.errors import InputError, nearest
 
@@ -271,7 +272,7 @@ def run(
     def emit(forecast: dict[str, Any]) -> None:
         print_encoded(msgspec.json.encode(forecast).decode())
 
-    with progress("live") as advance:
+    with told_when_unread(), progress("live") as advance:
         live = run_live(
             source, model, policy, emit=None if as_json else emit, out=out, record=record,
             horizon=horizon, every=every, window=window, gap_seconds=gap,

@@ -35,6 +35,16 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+@contextmanager
+def told_when_unread() -> Iterator[None]:
+    """Say so where whoever read stdout has gone, and a run has ended by it."""
+    try:
+        yield
+    except BrokenPipeError:
+        note("stdout was closed: the run ended there, with all that had arrived")
+        raise
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on stdout; what is not finite becomes null."""
     print_encoded(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))

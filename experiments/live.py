@@ -100,8 +100,9 @@ def run_live(
     `record` keeps the events in a new recording, `out` the run in a new run folder; `on_progress`
     gets events and windows so far. Other arguments as `replay`. When a stream has more than one
     window of events waiting, sleep is skipped (OverloadWarning) until nothing waits; events are
-    never dropped: all that arrived is run before this returns, also where bad input then raises; if
-    it raises before an event is run, `out` is not left, and `record` only with what had arrived.
+    never dropped: all that arrived is run before this returns, also where bad input or `emit`
+    raises, which is then raised at the end; if it raises before an event is run, `out` is not left,
+    and `record` only with what had arrived.
     Raises InputError for bad input; AdaptiveSleepError for a full disk.
     """
     net = load_model(model) if isinstance(model, (str, Path)) else model
@@ -154,7 +155,7 @@ def run_live(
             log = Log(open_run(out), net.config)
         stack.enter_context(_until_interrupted(stop, seconds))
         inbox = Inbox(events, writer, stop)
-        forecasts = Forecasts(runtime, emit, horizon, every)
+        forecasts = Forecasts(runtime, emit, horizon, every, stop.set)
         loop = _Loop(runtime, inbox, settings, log, forecasts)
         try:
             loop.run(on_progress)
@@ -162,8 +163,9 @@ def run_live(
             inbox.close()  # also where the run fails: what has arrived is in the recording
         kept = None if record is None else _reference(record)
         summary = log.finish(runtime.ledger, kept)
-        if inbox.error is not None:
-            raise inbox.error
+        for error in (inbox.error, forecasts.error):
+            if error is not None:
+                raise error
     return LiveSummary(
         run=summary,
         overloads=loop.overloads,

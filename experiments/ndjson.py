@@ -28,6 +28,7 @@ FIELDS = ("stream", "time", "values", "token", "category")
 WRITTEN = "ISO 8601 such as '2026-01-31T12:00:00Z', or whole ns since 1970"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FRACTION = re.compile(r".{11}[^.,+-]*[.,]([0-9]+)")  # of the second: after a date, before a zone
+_DIGITS = re.compile(r"\s*[+-]?[0-9]+\s*")  # of a number; some would be read as a date
 _GREATEST = float(np.finfo(np.float32).max)
 _LONGEST = 400  # digits of a whole number; more is beyond every field
 
@@ -130,6 +131,8 @@ def _time(line: Mapping[str, Any]) -> int:
 
 def _written(text: str) -> int:
     """ISO 8601 as ns since 1970; datetime reads microseconds and would drop the digits after."""
+    if _DIGITS.fullmatch(text):
+        raise InputError(f"time={shown(text)}: {WRITTEN}; a number is written without quotes")
     fraction = _FRACTION.match(text)
     digits = fraction[1] if fraction else ""
     try:

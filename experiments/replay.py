@@ -5,6 +5,7 @@ The runtime decides and computes; the run folder is runs.py and commits.py; noth
 
 from __future__ import annotations
 
+import filecmp
 import operator
 import time
 from collections.abc import Callable, Sequence
@@ -260,7 +261,8 @@ def tell_forced(windower: Windower, forced: Sequence[str], pieces: Sequence[Piec
 
 
 def _predictions_file(path: Path, begun: bool) -> Path:
-    """Where predictions go; one that exists may be of the run that had begun. Raises InputError."""
+    """Where predictions go; one that exists may be of the run that had begun, which
+    `write_predictions` sees. Raises InputError."""
     if path.suffix not in (".parquet", ".csv"):
         raise InputError(f"predictions={str(path)!r}: ends in .parquet or .csv")
     if path.exists() and not begun:
@@ -271,7 +273,10 @@ def _predictions_file(path: Path, begun: bool) -> Path:
 
 
 def write_predictions(run: Run, target: Path) -> None:
-    """Write all predictions of a run into one file, which appears whole or not at all."""
+    """Write all predictions of a run into one file, which appears whole or not at all.
+
+    Raises InputError where something else lies there already; AdaptiveSleepError for a full disk.
+    """
     # absolute: polars would take a leading ~ for the home folder
     temporary = target.absolute().with_name(f".tmp-{target.name}")
     frame = run.predictions()
@@ -281,6 +286,11 @@ def write_predictions(run: Run, target: Path) -> None:
                 frame.sink_csv(temporary)
             else:
                 frame.sink_parquet(temporary)
+            if target.exists() and not filecmp.cmp(temporary, target, shallow=False):
+                raise InputError(
+                    f"predictions={str(target)!r}: exists already, and is not what this run "
+                    "writes; choose another name"
+                )
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from adaptive_sleep.streams.errors import InputError
-from adaptive_sleep.streams.manifest import write_atomically
+from adaptive_sleep.streams.manifest import write_file
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 CONFIG = '{"responsive": true, "displaylogo": false, "displayModeBar": false}'
 PARQUET = "application/vnd.apache.parquet"
+_START = 4096  # bytes of a page, in which one of these stands if it is ours
+_OURS = (b'<meta name="generator" content="adaptive-sleep">', b"adaptive-sleep</title>")
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,27 @@ def _json(figure: go.Figure) -> str:
 
 
 def file_to_write(out: str | Path) -> Path:
-    """The path of the page. Raises InputError for a folder."""
+    """The path of the page. Raises InputError for a folder, for what is not named as a page, and
+    for a file that is no page of ours."""
     out = Path(out)
     if out.is_dir():
         raise InputError(f"out={str(out)!r}: this is a folder; a report is one file, name.html")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"out={str(out)!r}: a report is a file named *.html")
+    if out.exists():
+        with out.open("rb") as file:
+            start = file.read(_START)
+        if not any(mark in start for mark in _OURS):
+            raise InputError(
+                f"out={str(out)!r}: exists already, and is no report of ours; choose another name"
+            )
     return out
 
 
 def save_page(page: str, out: Path) -> Path:
     """Write the page whole or not at all, in a folder that is made where it is missing."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page.encode())
-    return out
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out={str(out)!r}: cannot be made there: {error.strerror}") from None
+    return write_file(out, page.encode())

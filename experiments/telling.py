@@ -19,11 +19,23 @@ Emit = Callable[[dict[str, Any]], None]
 
 
 class Forecasts:
-    """Says what the model expects, at a boundary or after each piece."""
+    """Says what the model expects, at a boundary or after each piece.
 
-    def __init__(self, runtime: Runtime, emit: Emit | None, horizon: int, every: bool) -> None:
+    Where `emit` raises, nothing more is said, `stop` is called and `error` holds what it raised: a
+    reader that has gone is no reason to lose events.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        emit: Emit | None,
+        horizon: int,
+        every: bool,
+        stop: Callable[[], None],
+    ) -> None:
         self.every = every and emit is not None
-        self._runtime, self._emit, self._horizon = runtime, emit, horizon
+        self.error: Exception | None = None
+        self._runtime, self._emit, self._horizon, self._stop = runtime, emit, horizon, stop
 
     def say(
         self, pieces: Sequence[Piece], windows: Mapping[str, int], times: Mapping[str, int]
@@ -36,7 +48,12 @@ class Forecasts:
             said = {"stream": stream, "time": iso(times[stream]), "boundary": stream in windows}
             if stream in windows:
                 said["window"] = windows[stream]
-            self._emit({**said, **plain_forecast(forecast, self._runtime.model)})
+            try:
+                self._emit({**said, **plain_forecast(forecast, self._runtime.model)})
+            except Exception as error:
+                self.error, self._emit = error, None
+                self._stop()
+                return
 
 
 def iso(time_ns: int) -> str:

@@ -32,6 +32,7 @@ START = '"time": 1, "values"'
         ('{"time": NaN, "values": {}}', "time=NaN: ISO 8601 such as"),
         ('{"time": true, "values": {}}', "time=True: ISO 8601 such as"),
         (f'{{"time": {"9" * 5000}, "values": {{}}}}', "time=inf: ISO 8601 such as"),
+        ('{"time": "1712121512345", "values": {}}', "a number is written without quotes"),
         (f'{{"stream": 3, {START}: {{}}}}', "stream=3: a text"),
         (f'{{"stream": "\\ud800", {START}: {{}}}}', "a text that UTF-8 can hold"),
         ("[1]", "[1]: an object such as"),

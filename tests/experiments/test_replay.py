@@ -149,8 +149,14 @@ def test_predictions_are_kept_and_change_nothing_else(
     given_ = {"commit_every": 5, "predictions": file, "resume": True}
     replay(recording, model, POLICY, tmp_path / "run", **given_)  # type: ignore[arg-type]
     assert pl.read_parquet(file).equals(frame)
+    replay(recording, model, POLICY, tmp_path / "run", **given_)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="exists already"):
         replay(recording, model, POLICY, tmp_path / "other", predictions=file)
+    file.write_text("mine")
+    with pytest.raises(InputError, match="exists already, and is not what this run writes"):
+        replay(recording, model, POLICY, tmp_path / "run", **given_)  # type: ignore[arg-type]
+    assert file.read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "predictions.parquet"}
     replay(recording, model, POLICY, tmp_path / "csv", predictions=tmp_path / "p.csv")
     assert len(pl.read_csv(tmp_path / "p.csv")) == len(frame)
 

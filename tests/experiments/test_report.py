@@ -154,6 +154,18 @@ def test_what_cannot_be_shown_is_refused_and_nothing_written(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("mine.html", "is no report of ours"), ("model.safetensors", "named \\*.html")],
+)
+def test_what_is_no_report_is_left(name: str, told: str, runs: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / name
+    out.write_text("<!DOCTYPE html><p>mine", encoding="utf-8")
+    with pytest.raises(InputError, match=told):
+        write_report(runs, out)
+    assert out.read_text(encoding="utf-8") == "<!DOCTYPE html><p>mine"
+
+
 def test_an_interrupted_report_leaves_the_earlier_one(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
