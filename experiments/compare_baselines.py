@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from adaptive_sleep.experiments.baselines.registry import find_baseline
@@ -37,6 +38,7 @@ from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.errors import InputError
 
 FEW = 4  # streams
+DRAWN = 256  # samples, of which one differs from the others if any does
 QUICK_STEPS = 20  # of training, where nothing is claimed
 
 
@@ -99,9 +101,19 @@ def few_streams(comparison: Comparison, folder: Path, *, quick: bool) -> Source:
         first, last = comparison.recording.test
         return Source(comparison.recording.path, 0.0, last - first)
     assert comparison.task is not None
-    parts = max(1, comparison.task.streams // FEW)
+    parts = 1 if uneven(comparison) else max(1, comparison.task.streams // FEW)
     few, *_ = pieces(comparison, folder, comparison.seed, parts, quick=quick)
     return few
+
+
+def uneven(comparison: Comparison) -> bool:
+    """Whether samples of a comparison's task differ in their windows, so that a few streams do not
+    cost what all do."""
+    if comparison.task is None:
+        return False
+    task = comparison.made_task()
+    lengths = task.sample(np.random.default_rng(0), DRAWN, part="validation").lengths
+    return bool((lengths != lengths[0]).any())
 
 
 def matched_rows(

@@ -182,6 +182,20 @@ def _against(ours: Row, name: str, theirs: Sequence[Row]) -> str:
     return _sentence(ours, dearer, "bracketed")
 
 
+def comparable(ours: Row, other: Row, rows: Sequence[Row]) -> bool:
+    """Whether a policy and a row of a baseline may be compared: by `check_matched`, of the
+    baseline's `rows` at that target; or since the one of them that scores more costs less."""
+    theirs = [row for row in rows if plain_name(row["name"]) == plain_name(other["name"])]
+    more, ahead = _cost(other) - _cost(ours), _score(other) - _score(ours)
+    if more * ahead < 0:
+        return True
+    try:
+        check_matched(_spent(ours), [_spent(row) for row in theirs])
+    except InputError:
+        return False
+    return True
+
+
 def _at_other_cost(ours: Row, best: Row) -> str:
     """What costs that are not matched allow to say: that the cheaper of two scores more, or where a
     baseline stands that cannot cost as much; else nothing. `best`: of the baseline's rows."""

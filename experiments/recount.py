@@ -23,10 +23,11 @@ import numpy as np
 
 from adaptive_sleep.experiments.baselines.registry import find_baseline
 from adaptive_sleep.experiments.baselines.setup import AWAKE, Setup
-from adaptive_sleep.experiments.compare_baselines import few_streams
+from adaptive_sleep.experiments.compare_baselines import few_streams, uneven
 from adaptive_sleep.experiments.compare_bench import ledger_of
 from adaptive_sleep.experiments.compare_models import training_recipe
 from adaptive_sleep.experiments.compare_rows import read_rows
+from adaptive_sleep.experiments.compare_streams import source
 from adaptive_sleep.experiments.comparing import Comparison
 from adaptive_sleep.experiments.console import guarded
 from adaptive_sleep.experiments.matched_reading import plain_name, read_matched
@@ -46,11 +47,16 @@ class Count:
 
 
 class Counter:
-    """Counts setups on the streams of a comparison, each once."""
+    """Counts setups on the streams of a comparison, each once: on a few of them, or, where samples
+    differ in their windows, on those that the model of a training seed was tested on."""
 
-    def __init__(self, comparison: Comparison, folder: Path, *, quick: bool) -> None:
+    def __init__(self, comparison: Comparison, folder: Path, seed: int, *, quick: bool) -> None:
         self._comparison, self._known = comparison, dict[str, Count]()
-        self._where = few_streams(comparison, folder, quick=quick)
+        self._where = (
+            source(comparison, folder / f"seed-{seed}", "test", seed, quick=quick)
+            if uneven(comparison)
+            else few_streams(comparison, folder, quick=quick)
+        )
         self._training = training_recipe(comparison.models.recipe)
 
     def asleep(self) -> Count:
@@ -95,12 +101,17 @@ def recount(kept: Mapping[str, Any], at: str) -> dict[str, Any]:
     before = {seed: own["flops_per_event"] for seed, own in once["seeds_values"].items()}
     tables = [told["rows"], *told["changes"].values()]
     with tempfile.TemporaryDirectory() as folder:
-        counter = Counter(comparison, Path(folder), quick=told["quick"])
-        asleep = counter.asleep()
+        first, *others = before
+        make = partial(Counter, comparison, Path(folder), quick=told["quick"])
+        counters = {first: make(int(first))}
+        for seed in others:
+            counters[seed] = make(int(seed)) if uneven(comparison) else counters[first]
         for row in (row for table in tables for row in table):
             knob = row.get("knob")
-            count = None if knob is None else counter.baseline(row["name"], int(knob))
             for seed, own in row["seeds_values"].items():
+                counter = counters[seed]
+                asleep = counter.asleep()
+                count = None if knob is None else counter.baseline(row["name"], int(knob))
                 change = asleep.flops - before[seed]
                 _put(row["kind"], own, count, change, asleep if comparison.task else None)
             _average(row)

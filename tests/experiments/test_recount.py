@@ -43,20 +43,25 @@ name = "fixed"
 """
 
 
-@pytest.fixture(scope="module", params=["task", "series"])
+@pytest.fixture(scope="module", params=["task", "uneven", "series"])
 def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "task":
-        (folder / "training.toml").write_text(TRAINING)
+    if request.param != "series":
+        late, paths = "delays = [0, 0, 5]", "paths = 2"  # windows of fillers before the questions
+        training, text = TRAINING, RECIPE
+        if request.param == "uneven":
+            training = training.replace(paths, f"{paths}\n{late}")
+            text = text.replace(paths, f"{paths}, {late}")
+        (folder / "training.toml").write_text(training)
         learned = learn(read_task_recipe(folder / "training.toml"), folder / "model")
         learned.path.rename(folder / "m.safetensors")
-        text = RECIPE.format(folder=folder)
+        text = text.format(folder=folder)
     else:
         make_series(folder / "R", rows=900, streams=1)
         (folder / "series.toml").write_text(OF_A_SERIES.format(folder=folder))
         text = COMPARISON.format(folder=folder)
     (folder / "tiny.toml").write_text(text)
-    return compare(folder / "tiny.toml", folder / "out", quick=request.param == "task", jobs=1)
+    return compare(folder / "tiny.toml", folder / "out", quick=request.param != "series", jobs=1)
 
 
 def _alike(one: float | None, other: float | None, *, asked: bool) -> bool:

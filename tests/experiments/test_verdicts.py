@@ -16,7 +16,8 @@ def row(name: str, kind: str, scores: list[float], **more: Any) -> dict[str, Any
     }
     return {
         "name": f"{name}@1.5", "kind": kind, "online": True, "target": 1.5, "knob": None,
-        "score": sum(scores) / len(scores), "flops_per_event": 150.0, "seeds_values": values,
+        "score": sum(scores) / len(scores), "flops_per_event": 150.0, "resident_bytes": 100,
+        "seeds_values": values,
     } | more  # fmt: skip
 
 
@@ -58,6 +59,31 @@ def test_what_is_behind_is_bold_too_and_fine_scores_have_a_digit_more(
     (line,) = shown(monkeypatch, ours, theirs, within=0.0002)
     assert "`mine`: -0.8400 for" in line
     assert line.endswith("| **-0.0100 ±0.0001** |")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "cost", "bold"),
+    [
+        (0.1, 140.0, False),  # what is behind costs less
+        (0.1, 160.0, True),
+        (-0.1, 160.0, False),  # what is ahead costs more
+        (-0.1, 140.0, True),
+        (0.1, 147.5, True),  # within 2 %
+    ],
+)
+def test_only_what_may_be_compared_is_bold(
+    ahead: float, cost: float, bold: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = row("wider", "baseline", [s - ahead for s in SPREAD], knob=9, flops_per_event=cost)
+    (line,) = shown(monkeypatch, row("mine", "matched", SPREAD), theirs)
+    assert ("**" in line) is bold
+
+
+def test_a_baseline_on_both_sides_may_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    below = row("loops-below", "baseline", [0.1] * 5, knob=1, flops_per_event=100.0)
+    above = row("loops-above", "baseline", [0.9] * 5, knob=2, flops_per_event=200.0)
+    (line,) = shown(monkeypatch, row("mine", "matched", SPREAD), below, above)
+    assert "loops-above 2: 0.900 for 2.00x | **-0.060 ±" in line
 
 
 @pytest.mark.parametrize(("seeds", "gap"), [(1, "+0.100"), (4, "+0.100 ±0.000")])
