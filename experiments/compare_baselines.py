@@ -113,7 +113,7 @@ def uneven(comparison: Comparison) -> bool:
         return False
     task = comparison.made_task()
     lengths = task.sample(np.random.default_rng(0), DRAWN, part="validation").lengths
-    return bool((lengths != lengths[0]).any())
+    return bool(np.any(lengths != lengths[0]))
 
 
 def matched_rows(

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,7 +189,8 @@ def write_file(target: Path, data: bytes) -> Path:
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that becomes `out` on a clean exit, and is gone on any other, with the
-    parent folders that were made for it.
+    parent folders that were made for it. Where a kill left one, the next for the same `out` removes
+    it.
 
     Raises InputError if `out` exists and is no empty folder, or is one that nothing can replace;
     AdaptiveSleepError if it became one meanwhile.
@@ -196,25 +198,51 @@ def new_folder(out: Path) -> Iterator[Path]:
     target = _replaceable(out)
     made: list[Path] = []
     beside = target.parent / f".{target.name}.{os.getpid()}{TEMPORARY}"
+    part = beside / target.name  # within what is held, since its writer holds it itself
     try:
-        try:
-            _make_parents(target, made)
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir()
-        except OSError as error:
-            raise InputError(f"{out}: cannot be made there: {error.strerror}") from None
-        yield beside
-        try:
-            os.replace(beside, target)
-        except OSError as error:
-            raise AdaptiveSleepError(f"{out}: cannot be put in place: {error.strerror}") from error
+        with contextlib.ExitStack() as ours:
+            try:
+                _make_parents(target, made)
+                _remove_abandoned(target)
+                beside.mkdir(exist_ok=True)
+                ours.enter_context(held(beside))
+                ours.callback(shutil.rmtree, beside, ignore_errors=True)
+                part.mkdir()
+            except OSError as error:
+                raise InputError(f"{out}: cannot be made there: {error.strerror}") from None
+            yield part
+            try:
+                os.replace(part, target)
+            except OSError as error:
+                raise AdaptiveSleepError(
+                    f"{out}: cannot be put in place: {error.strerror}"
+                ) from error
         sync_folder(target.parent)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
         for parent in reversed(made):
             with contextlib.suppress(OSError):  # what is not empty is no longer ours alone
                 parent.rmdir()
         raise
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what killed writers left beside `target`; where a lock cannot tell, it stays."""
+    left = re.compile(rf"\.{re.escape(target.name)}\.\d+{re.escape(TEMPORARY)}")
+    with contextlib.suppress(OSError):  # such as a folder that may not be listed
+        for path in target.parent.iterdir():
+            if left.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                with contextlib.suppress(OSError):
+                    _remove_unheld(path)
+
+
+def _remove_unheld(folder: Path) -> None:
+    """Remove a folder; raises OSError where another holds it, or where that cannot be told."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
 
 
 def _replaceable(out: Path) -> Path:

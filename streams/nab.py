@@ -18,7 +18,7 @@ from .errors import InputError, nearest
 from .events import Channel
 from .given import Files, file_paths
 from .manifest import new_folder
-from .tablefiles import Batch, batches, check_columns, numbers, times
+from .tablefiles import Batch, batches, check_columns, times, wide_numbers
 from .writer import RecordingWriter
 
 USUAL = ("usual", "anomalous")  # names of the label's codes 0 and 1
@@ -66,7 +66,7 @@ def record_nab(
                 rows += len(batch.frame)
                 at = times(batch, "timestamp", None, None)
                 inside = _inside(at, found[path])
-                values = np.stack([numbers(batch, "value"), inside.astype(np.float32)], 1)
+                values = np.stack([wide_numbers(batch, "value"), inside.astype(np.float64)], 1)
                 writer.append(path.stem, at, values=values)
         if not rows:
             raise InputError(f"{paths[-1]}: no rows, so there is nothing to record")

@@ -5,6 +5,7 @@ Where the columns go is in `writer`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from .manifest import Kind, Manifest
 MOST_NS = int(np.iinfo(np.int64).max)
 NEVER = int(np.iinfo(np.int64).min)  # the last time of a stream that has none
 BUFFER_BYTES = 128 << 20  # of rows that wait to be written, or to be cut
+_WHOLE = 1 << 24  # up to here float32 holds every whole number
+_COUNTED = 2.0**64  # what is larger than any integer was measured, and float32 is as fine as it is
 _ROW_BYTES = 24  # stream, sequence and time of a row
 
 
@@ -127,12 +130,17 @@ def _array(field: str, given: ArrayLike, wanted: str) -> NDArray[Any]:
 
 
 def checked_values(
-    values: ArrayLike | None, count: int, channels: Sequence[Channel], kind: Kind
+    values: ArrayLike | None,
+    count: int,
+    channels: Sequence[Channel],
+    kind: Kind,
+    rounded: set[str],
 ) -> NDArray[np.float32]:
     """`[count, C]` float32, what is masked as NaN; raises InputError for another shape, what is no
     real number, or an infinite value.
 
-    A recording of tokens may leave its labels out; they are then missing.
+    A recording of tokens may leave its labels out; they are then missing. Warns, and adds to
+    `rounded`, for a channel that is not there and has a whole number that float32 rounds.
     """
     width = len(channels)
     wanted = f"[{count}, {width}] real numbers, NaN for missing"
@@ -146,7 +154,7 @@ def checked_values(
         raise InputError(f"values: {given.dtype} {list(given.shape)}; give {wanted}")
     try:
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, refused below
-            array = given.astype(np.float64).astype(np.float32)
+            array = given.astype(np.float64, copy=False).astype(np.float32)
     except (ValueError, TypeError, OverflowError) as error:  # of objects
         raise InputError(f"values: {error}; give {wanted}") from None
     if array.shape != (count, width) and not (count == 1 and array.shape == (width,)):
@@ -162,7 +170,39 @@ def checked_values(
             f"values: row {row} of channel {channels[column].name!r} is infinite as float32; "
             "give a finite number, or NaN for missing"
         )
+    large = np.abs(array) >= _WHOLE
+    if large.any():
+        _say_rounded(given.reshape(count, width), array, large, channels, rounded)
     return array
+
+
+def _say_rounded(
+    given: NDArray[Any],
+    array: NDArray[np.float32],
+    large: NDArray[np.bool_],
+    channels: Sequence[Channel],
+    rounded: set[str],
+) -> None:
+    """Warn once for each channel of `given` `[n, C]` in which a whole number differs as float32."""
+    for column in np.flatnonzero(large.any(0)).tolist():
+        name, rows = channels[column].name, np.flatnonzero(large[:, column])
+        if name in rounded:
+            continue
+        had, kept = given[rows, column], array[rows, column].astype(np.float64)
+        if had.dtype.kind in "iu":  # as objects Python compares them, exactly
+            lost = np.flatnonzero(had.astype(object) != kept.astype(object))
+        else:
+            had = had.astype(np.float64)
+            lost = np.flatnonzero((had != kept) & (had == np.floor(had)) & (abs(had) < _COUNTED))
+        if len(lost):
+            first = lost[0]
+            warnings.warn(
+                f"channel {name!r}: {int(had[first])} is recorded as {int(kept[first])}: float32 "
+                f"holds whole numbers up to {_WHOLE}, and some beyond; subtract an offset from the "
+                "channel, or record differences",
+                stacklevel=5,
+            )
+            rounded.add(name)
 
 
 def checked_tokens(

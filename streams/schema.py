@@ -69,27 +69,63 @@ def entries(channels: Sequence[Channel]) -> tuple[ChannelEntry, ...]:
 
 
 def extended(found: Manifest, wanted: Manifest, path: object) -> Manifest:
-    """`found` with the categories that `wanted` adds at the end of a channel's.
+    """`found` with the categories that `wanted` adds at the end of a channel's, and its provenance.
 
-    Raises InputError where the schemas differ otherwise: rows there would change their meaning.
+    Raises InputError that names the first difference where the schemas differ otherwise: rows there
+    would change their meaning; or where the provenance says something else than it did.
     """
-    if _columns(found) != _columns(wanted):
-        raise InputError(f"{path}: cannot append {_columns(wanted)} to {_columns(found)}")
+    told = f"{path}: cannot append: "
+    for name in ("kind", "tokenizer", "vocabulary"):
+        _refuse_other(told + name, getattr(found, name), getattr(wanted, name))
+    _check_tokens(told, found.categories, wanted.categories)
+    _check_names(told, [old.name for old in found.channels], [new.name for new in wanted.channels])
     channels = []
     for old, new in zip(found.channels, wanted.channels, strict=True):
-        for name in ("unit", "delay_ns"):
-            had, given = getattr(old, name), getattr(new, name)
-            if had != given:
-                raise InputError(
-                    f"{path}: cannot append: channel {old.name!r}: {name}={given!r}, but the "
-                    f"rows there have {had!r}; give that, or write another recording"
-                )
+        for name in ("role", "unit", "delay_ns"):
+            field = f"{told}channel {old.name!r}: {name}"
+            _refuse_other(field, getattr(old, name), getattr(new, name))
         categories = new.categories
         if categories == old.categories[: len(categories)]:
             categories = old.categories  # fewer of them, or none, say nothing else
         check_extension(old.name, old.categories, categories)
         channels.append(msgspec.structs.replace(old, categories=categories))
-    return msgspec.structs.replace(found, channels=tuple(channels))
+    for key in found.provenance.keys() & wanted.provenance.keys():
+        had, given = found.provenance[key], wanted.provenance[key]
+        if had != given:
+            raise InputError(
+                f"{told}provenance[{key!r}]={given!r}, but it says {had!r} there; give that or "
+                "leave it out, use another key, or write another recording"
+            )
+    provenance = found.provenance | wanted.provenance
+    return msgspec.structs.replace(found, channels=tuple(channels), provenance=provenance)
+
+
+def _refuse_other(field: str, had: object, given: object) -> None:
+    if had != given:
+        raise InputError(
+            f"{field}={given!r}, but the rows there have {had!r}; give that, or write another "
+            "recording"
+        )
+
+
+def _check_tokens(told: str, had: Sequence[str], given: Sequence[str]) -> None:
+    """Raise InputError where tokens have other names."""
+    _refuse_other(f"{told}len(categories)", len(had), len(given))
+    for code, (old, new) in enumerate(zip(had, given, strict=True)):
+        _refuse_other(f"{told}categories[{code}]", old, new)
+
+
+def _check_names(told: str, had: Sequence[str], given: Sequence[str]) -> None:
+    """Raise InputError unless the channels are those that are there, in their order."""
+    repair = f"(channels: {', '.join(had)}); give these in order, or write another recording"
+    for name in given:
+        if name not in had:
+            raise InputError(f"{told}no channel {name!r} there{nearest(name, had)} {repair}")
+    for name in had:
+        if name not in given:
+            raise InputError(f"{told}channel {name!r} is there, but not given {repair}")
+    if list(had) != list(given):
+        raise InputError(f"{told}channels {', '.join(given)}: another order there {repair}")
 
 
 def check_extension(channel: str, had: tuple[str, ...], given: tuple[str, ...]) -> None:
@@ -99,11 +135,6 @@ def check_extension(channel: str, had: tuple[str, ...], given: tuple[str, ...]) 
             f"channel {channel!r}: categories={list(given)}: its codes are named {list(had)} "
             "already; new names follow these"
         )
-
-
-def _columns(manifest: Manifest) -> tuple[object, ...]:
-    named = tuple((entry.name, entry.role) for entry in manifest.channels)
-    return manifest.kind, named, manifest.tokenizer, manifest.vocabulary, manifest.categories
 
 
 def _checked_channels(kind: Kind, channels: Sequence[Channel]) -> tuple[Channel, ...]:

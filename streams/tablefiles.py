@@ -1,12 +1,10 @@
 """Reading CSV and Parquet tables in batches, with errors that name file, line, column and value.
 
-What the columns mean is in `tables` and `eventlog`.
+What the columns mean is in `tables` and `eventlog`; what a CSV's text must be, in `csvfiles`.
 """
 
 from __future__ import annotations
 
-import csv
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 from polars import selectors
 
+from .csvfiles import check_header, check_quotes, count_fields, is_csv, separator
 from .errors import InputError, nearest
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
@@ -47,13 +46,14 @@ class Batch:
         """Raise InputError about one value; `row` counts within the batch."""
         at = int(self.rows[row])
         # A CSV's line 1 is its header; quoted line breaks are not counted.
-        place = f"line {at + 2}" if _is_csv(self.file) else f"row {at + 1}"
+        place = f"line {at + 2}" if is_csv(self.file) else f"row {at + 1}"
         value = self.frame[column][row]
         raise InputError(f"{self.file}, {place}, column {column!r}: {value!r} {problem}")
 
 
 def check_columns(file: Path, wanted: Sequence[str]) -> list[str]:
-    """The columns of `file` in order; raises InputError if one of `wanted` is not among them."""
+    """The columns of `file` in order; raises InputError if one of `wanted` is not among them, or
+    for a file that cannot be read, or a CSV whose quotes do not close."""
     found = _opened(file)
     check_names(str(file), found, wanted)
     return found
@@ -88,35 +88,40 @@ def batches(file: Path, columns: Sequence[str]) -> Iterator[Batch]:
     file that cannot be read, or a CSV row of more or fewer values than its header.
     """
     lazy = _scan(file)
-    if not _is_csv(file):
+    if not is_csv(file):
         lazy = lazy.select(
             _named(columns)
         )  # a CSV is read whole: else rows that are too long go unseen
-    first, counted = 0, not _is_csv(file)
+    first, counted = 0, not is_csv(file)
     iterator = iter(lazy.collect_batches(chunk_size=_BATCH_ROWS, lazy=True))
     while True:
         try:
             frame = next(iterator, None)
         except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-            if _is_csv(file):
-                _count_fields(file)
+            if is_csv(file):
+                count_fields(file)
             raise InputError(f"{file}: cannot be read: {_brief(error)}") from error
         if frame is None:
             return
         rows = np.arange(first, first + len(frame))
         first += len(frame)
-        if _is_csv(file):
+        if is_csv(file):
             filled = frame.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
             frame, rows = frame.filter(filled), rows[filled.to_numpy()]
             # Polars fills up a row that is too short, so its last value is missing.
             if not counted and frame[:, -1].null_count():
-                _count_fields(file)
+                count_fields(file)
                 counted = True
         yield Batch(file, rows, frame.select(_named(columns)))
 
 
 def numbers(batch: Batch, column: str) -> NDArray[np.float32]:
     """`[n]` float32, NaN where the value is missing; raises InputError for text."""
+    return wide_numbers(batch, column).astype(np.float32)
+
+
+def wide_numbers(batch: Batch, column: str) -> NDArray[np.float64]:
+    """`[n]` float64 that float32 can hold, if not exactly; else as `numbers`."""
     series = batch.column(column)
     if series.dtype == pl.String:
         series = _stripped(series)
@@ -128,9 +133,9 @@ def numbers(batch: Batch, column: str) -> NDArray[np.float32]:
     wrong = (series.is_not_null() & parsed.is_null()).arg_true()
     if len(wrong):
         batch.refuse(int(wrong[0]), column, "is no number")
+    values = np.asarray(parsed.to_numpy(), np.float64)
     with np.errstate(over="ignore"):
-        values = parsed.to_numpy().astype(np.float32)
-    infinite = np.flatnonzero(np.isinf(values))
+        infinite = np.flatnonzero(np.isinf(values.astype(np.float32)))
     if len(infinite):
         batch.refuse(int(infinite[0]), column, "is no finite float32")
     return values
@@ -199,23 +204,28 @@ def times(
     """`[n]` int64 ns UTC; raises InputError for a value that is missing or is no time.
 
     Text is ISO 8601, or as `time_format` (strftime) says, or a number of `time_unit` since 1970.
-    Times without an offset are UTC.
+    Times without an offset are UTC. A column of times has neither.
     """
     check_times(time_format, time_unit)
     series = batch.column(column)
+    if series.dtype in (pl.Categorical, pl.Enum, pl.Null):
+        series = series.cast(pl.String)
     if series.dtype == pl.String:
         series = _stripped(series)
+    held = f"{batch.file}: the time column {column!r} holds {series.dtype}"
     if isinstance(series.dtype, pl.Datetime | pl.Date):
+        if time_format or time_unit:
+            field = f"time_unit={time_unit!r}" if time_unit else f"time_format={time_format!r}"
+            raise InputError(f"{held}, times already, which {field} cannot change; leave it out")
         parsed = series.cast(pl.Datetime("ns"), strict=False).cast(pl.Int64)
+    elif series.dtype != pl.String and not series.dtype.is_numeric():
+        raise InputError(f"{held}; times are dates, date-times, text, or numbers of time_unit")
     elif time_unit is not None:
         parsed = _counted(series, time_unit)
     elif series.dtype == pl.String:
         parsed = _written(series, (time_format,)) if time_format else _iso(series)
     else:
-        raise InputError(
-            f"{batch.file}: the time column {column!r} holds {series.dtype}; "
-            "say what it counts with time_unit (s, ms, us or ns since 1970)"
-        )
+        raise InputError(f"{held}; say what it counts with time_unit (s, ms, us or ns since 1970)")
     wrong = parsed.is_null().arg_true()
     if len(wrong):
         told = f"a number of {time_unit}" if time_unit else time_format
@@ -240,6 +250,7 @@ def _counted(series: pl.Series, unit: TimeUnit) -> pl.Series:
         fraction = ((found - whole) * _NS[unit]).round()
         return whole.cast(pl.Int64) * _NS[unit] + fraction.cast(pl.Int64)
     exact = series.cast(pl.Decimal(38, 9), strict=False)
+    exact = exact.set(~exact.is_between(-most, most), None)
     return (exact * _NS[unit]).cast(pl.Int64, strict=False)
 
 
@@ -285,73 +296,32 @@ def _named(columns: Sequence[str]) -> pl.Expr:
     return selectors.by_name(*columns)
 
 
-def _is_csv(file: Path) -> bool:
-    return file.suffix.lower() in (".csv", ".tsv")
-
-
-def _separator(file: Path) -> str:
-    return "\t" if file.suffix.lower() == ".tsv" else ","
-
-
-def _count_fields(file: Path) -> None:
-    """Raise InputError for the first row of a CSV that has not as many values as its header.
-
-    Quoted text may hold separators and line breaks. One row is in memory at a time.
-    """
-    separator = _separator(file)
-    wanted, number = 0, 1
-    with file.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
-        for line in lines:
-            took = 1
-            if '"' in line:
-                rows = csv.reader(itertools.chain([line], lines), delimiter=separator)
-                try:
-                    fields = len(next(rows))
-                except csv.Error:  # such as a very long value: nobody can tell
-                    fields = wanted
-                took = rows.line_num
-            else:
-                fields = line.count(separator) + 1 if line.strip("\r\n") else wanted
-            wanted = wanted or fields
-            if fields != wanted:
-                raise InputError(
-                    f"{file}, line {number}: {fields} values, but the header has {wanted}; every "
-                    "row needs as many, and a missing one still has its separator"
-                )
-            number += took
-
-
-def _check_header(file: Path) -> None:
-    """Raise InputError for a header that is no UTF-8, or that has a name twice."""
-    seen: set[str] = set()
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        try:
-            rows = csv.reader(lines, delimiter=_separator(file))
-            header: list[str] = next((row for row in rows if row), [])
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{file}: cannot be read as {file.suffix}: {error}") from None
-    for name in header:
-        if name in seen:
-            raise InputError(f"{file}: two columns are called {name!r}; each needs its own name")
-        seen.add(name)
-
-
 def _scan(file: Path) -> pl.LazyFrame:
     file = file.absolute()  # polars would take a leading ~ for the home folder
-    if _is_csv(file):
-        return pl.scan_csv(file, infer_schema=False, separator=_separator(file), glob=False)
+    if is_csv(file):
+        return pl.scan_csv(file, infer_schema=False, separator=separator(file), glob=False)
     return pl.scan_parquet(file, glob=False)
 
 
 def _opened(file: Path) -> list[str]:
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    if not _is_csv(file) and file.suffix.lower() not in (".parquet", ".pq"):
+    if not is_csv(file) and file.suffix.lower() not in (".parquet", ".pq"):
         raise InputError(f"{file}: a table is .csv, .tsv, .parquet or .pq")
     try:
-        if _is_csv(file):
-            _check_header(file)
-        return _scan(file).collect_schema().names()
+        str(file.absolute()).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{str(file)!r}: the bytes of its name, or of its folder's, are no UTF-8, as polars "
+            "needs; rename it"
+        ) from None
+    try:
+        if is_csv(file):
+            check_header(file)
+        found = _scan(file).collect_schema().names()
+        if is_csv(file):
+            check_quotes(file, len(found))
+        return found
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cannot be read as {file.suffix}: {_brief(error)}") from error
 

@@ -27,9 +27,9 @@ from .tablefiles import (
     check_names,
     frame_batches,
     names,
-    numbers,
     required_names,
     times,
+    wide_numbers,
 )
 from .writer import RecordingWriter
 
@@ -62,11 +62,12 @@ def record_table(
     `time` names the column of times: dates, ISO 8601 text, `time_format` (strftime), or numbers of
     `time_unit` since 1970; without an offset they are UTC. `stream` names the column that says
     which stream a row belongs to; without one, every file is a stream, named by its stem.
-    `channels` are the observed columns (default: all that are left), `actions` and `labels` have
-    their roles, each one name or several; labels are read as categories. Values that are empty, NA,
-    N/A, NaN, nan, null, NULL or None are missing, labels too. Returns the folder. Raises
-    InputError, and leaves nothing behind, for an unknown column, text in a numeric column, a value
-    that is no time, a `time_format` that gives none, or an existing `out`.
+    `channels` are the observed columns (default: all that are left, the same in every file),
+    `actions` and `labels` have their roles, each one name or several; labels are read as
+    categories. Values that are empty, NA, N/A, NaN, nan, null, NULL or None are missing, labels
+    too. Returns the folder. Raises InputError, and leaves nothing behind, for an unknown column,
+    text in a numeric column, a value that is no time, a `time_format` that gives none, quotes that
+    are not as RFC 4180 has them, or an existing `out`.
     """
     paths = file_paths(files, "table")
     if stream is None and len({path.stem for path in paths}) != len(paths):
@@ -131,6 +132,12 @@ def _record(
     used = [*named, *(name for name in observed if name not in named)]
     for source in sources[1:]:
         check_names(source.name, source.found, used)
+        more = [name for name in source.found if name not in found]
+        if more and not channels:
+            raise InputError(
+                f"{source.name}: column {more[0]!r} is not in {first}, and would be left out; name "
+                "the observed columns (channels), or give both files the same"
+            )
 
     layout = (
         *(Channel(name) for name in observed),
@@ -150,14 +157,14 @@ def _record(
         rows = 0
         for source in sources:
             for batch in source.batches(used):
-                columns = [numbers(batch, name) for name in (*observed, *actions)]
-                columns += [category_codes(names(batch, name), codes[name]) for name in labels]
+                columns = [wide_numbers(batch, name) for name in (*observed, *actions)]
+                coded = [category_codes(names(batch, name), codes[name]) for name in labels]
                 count = len(batch.frame)
                 rows += count
                 writer.append_rows(
                     required_names(batch, stream) if stream else [source.stream] * count,
                     times(batch, time, time_format, time_unit),
-                    values=np.stack(columns, axis=1),
+                    values=np.stack([*columns, *coded], axis=1),
                 )
         if not rows:
             raise InputError(f"{sources[-1].name}: no rows, so there is nothing to record")

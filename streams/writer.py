@@ -72,7 +72,8 @@ class RecordingWriter:
     the process keeps what was flushed: every `shard_rows` rows (default: 262,144, or what 128 MiB
     hold) and, if given, `flush_seconds`, for which `append` and `tick` look at the clock. With
     `append`, an existing recording of the same schema goes on after its last whole shard; a channel
-    may name more categories. The folder is held until the writer is closed.
+    may name more categories, the provenance more keys. The folder is held until the writer is
+    closed. Warns once for a channel in which float32 has rounded a whole number.
 
     Raises InputError for an existing path, one that another writer holds, a schema that differs, or
     one that no reader could open; nothing is written then.
@@ -108,6 +109,7 @@ class RecordingWriter:
         self.channels = tuple(entry.channel() for entry in wanted.channels)
         self._shard_rows = shard_rows or rows_within(len(self.channels), _SHARD_ROWS)
         self._flush_seconds = flush_seconds
+        self._rounded: set[str] = set()  # channels of which that is said
         self._last_time = np.zeros(0, np.int64)  # of every stream, before what is pending
         with contextlib.ExitStack() as lock:  # let go where the rest fails
             begin = self._resume if append and self._exists() else self._create
@@ -165,7 +167,7 @@ class RecordingWriter:
         if not self._open:
             raise InputError(f"{self.path}: this writer is closed; open it with append=True")
         names = [checked_name(name) for name in names]
-        array = checked_values(values, len(time), self.channels, self._manifest.kind)
+        array = checked_values(values, len(time), self.channels, self._manifest.kind, self._rounded)
         ids = checked_tokens(tokens, len(time), self._manifest)
         if len(time) == 0:
             return
@@ -349,7 +351,7 @@ class RecordingWriter:
         from .recording import Recording  # reading what is there needs the reader
 
         lock.enter_context(held(self.path, "path"))
-        named = extended(read_manifest(self.path), wanted, self.path).channels
+        joint = extended(read_manifest(self.path), wanted, self.path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said below, with what is done about it
             recording = Recording.open(self.path)
@@ -360,10 +362,12 @@ class RecordingWriter:
                 "(cut off, or never finished)",
                 stacklevel=3,
             )
-        self.channels = tuple(entry.channel() for entry in named)
+        self.channels = tuple(entry.channel() for entry in joint.channels)
         kept = recording.trimmed_manifest()
         self._last_time = recording.last_times()
-        found = msgspec.structs.replace(kept, channels=named, closed=False)
+        found = msgspec.structs.replace(
+            kept, channels=joint.channels, provenance=joint.provenance, closed=False
+        )
         write_manifest(self.path, found)
         for name in dropped:
             (self.path / name).unlink(missing_ok=True)

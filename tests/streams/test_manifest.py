@@ -4,12 +4,30 @@ before the work is done, and leaves nothing behind."""
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
+from adaptive_sleep.streams.manifest import NO_LOCKS, fcntl, held, new_folder
+from adaptive_sleep.streams.recording import Recording
+from adaptive_sleep.streams.text import record_text
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from adaptive_sleep.streams.events import Channel
 from adaptive_sleep.streams.manifest import new_folder
+from adaptive_sleep.streams.writer import RecordingWriter
+
+with new_folder(Path(sys.argv[1])) as folder:
+    with RecordingWriter(folder, kind="series", channels=[Channel("x")]) as writer:
+        writer.append("a", 1, values=[1])
+        writer.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def names(folder: Path) -> list[str]:
@@ -81,3 +99,59 @@ def test_a_folder_that_was_filled_meanwhile_is_kept_and_named(tmp_path: Path) ->
     with pytest.raises(AdaptiveSleepError, match=r"r: cannot be put in place: .*not empty"):
         overtaken()
     assert names(tmp_path) == ["r", "r/theirs"]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("text")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "r")], check=False)
+    assert killed.returncode == -9
+    [left] = tmp_path.glob(".r.*.tmp")
+    others = [tmp_path / name for name in (".r.x.1.tmp", ".rr.1.tmp", ".r.1.tmp.2.tmp")]
+    for other in others:
+        other.mkdir()
+    (tmp_path / ".r.1.tmp").touch()
+    (tmp_path / ".r.2.tmp").symlink_to(others[0])
+    record_text(tmp_path / "t.txt", tmp_path / "r")
+    assert not left.exists()
+    assert all(other.exists() for other in others)
+    assert len(list(tmp_path.glob(".r.[12].tmp"))) == 2
+    assert Recording.open(tmp_path / "r").rows == 4
+
+
+def test_what_a_living_writer_has_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Throughout, before and after it is held as a recording."""
+    before = tmp_path / ".r.1.tmp"  # as an earlier version holds it
+    before.mkdir()
+    with held(before), new_folder(tmp_path / "r") as first:
+        (first / "x").touch()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 7)
+            with new_folder(tmp_path / "r"):
+                pass
+        assert names(first) == ["x"]
+        assert before.is_dir()
+    assert names(tmp_path) == [".r.1.tmp", "r", "r/x"]
+
+
+def test_two_of_one_process_do_not_share_a_folder(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "r") as first:
+        with (
+            pytest.raises(InputError, match="another writer of this one"),
+            new_folder(tmp_path / "r"),
+        ):
+            pytest.fail("nothing is done for it")
+        (first / "x").touch()
+    assert names(tmp_path) == ["r", "r/x"]
+
+
+def test_where_no_lock_can_tell_nothing_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(handle: int, how: int) -> None:
+        raise OSError(NO_LOCKS[0], "none here")
+
+    (tmp_path / ".r.1.tmp").mkdir()
+    monkeypatch.setattr(fcntl, "flock", none)
+    with new_folder(tmp_path / "r") as folder:
+        (folder / "x").touch()
+    assert names(tmp_path) == [".r.1.tmp", "r", "r/x"]

@@ -140,3 +140,51 @@ def test_appending_keeps_what_codes_mean(tmp_path: Path) -> None:
     assert goes_on(path, categories=("idle",), **known) == ("idle", "busy")
     assert goes_on(path, categories=("idle", "busy", "off"), **known) == ("idle", "busy", "off")
     assert Recording.open(path).rows == 4
+
+
+def test_appending_keeps_what_was_said_and_adds_to_it(tmp_path: Path) -> None:
+    path, series = tmp_path / "r", {"kind": "series", "channels": [V], "append": True}
+    for provenance in ({"site": "A", "by": "x"}, {"site": "A", "note": "after repair"}, None):
+        with RecordingWriter(path, provenance=provenance, **series) as writer:
+            writer.append("a", 1, values=[1])
+    wanted = {"site": "A", "by": "x", "note": "after repair"}
+    assert Recording.open(path).manifest.provenance == wanted
+    with pytest.raises(InputError, match=r"provenance\['by'\]='y', but it says 'x' there; give"):
+        RecordingWriter(path, provenance={"by": "y", "new": "z"}, **series)
+    assert Recording.open(path).manifest.provenance == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"channels": [*labelled(), Channel("w")]}, r"no channel 'w' there \(channels: v, l\)"),
+        ({"channels": [Channel("vv"), *labelled()]}, "no channel 'vv' there, did you mean 'v'"),
+        ({"channels": [V]}, "channel 'l' is there, but not given"),
+        ({"channels": labelled()[::-1]}, r"channels l, v: another order there \(channels: v, l"),
+        ({"channels": [V, Channel("l", "action")]}, "'l': role='action', but .* have 'label'"),
+        ({"channels": [Channel("v", unit="l/s"), labelled()[1]]}, "'v': unit='l/s', but .* ''"),
+        (TOKENS, "kind='tokens', but the rows there have 'series'"),
+    ],
+)
+def test_the_first_difference_of_what_is_appended_is_named(
+    tmp_path: Path, given: dict[str, Any], told: str
+) -> None:
+    series = {"kind": "series", "channels": labelled()}
+    with RecordingWriter(tmp_path / "r", **series) as writer:
+        writer.append("a", 1, values=[1, 0])
+    with pytest.raises(InputError, match=f"cannot append: .*{told}.*write another recording"):
+        RecordingWriter(tmp_path / "r", **(series | given), append=True)
+
+
+def test_tokens_that_are_appended_have_the_names_they_had(tmp_path: Path) -> None:
+    tokens = {"kind": "tokens", "tokenizer": "ids", "vocabulary": 2, "categories": ["x", "y"]}
+    with RecordingWriter(tmp_path / "r", **tokens) as writer:
+        writer.append("a", 1, tokens=1)
+    for change, told in (
+        ({"tokenizer": "bytes"}, "tokenizer='bytes', but .* 'ids'"),
+        ({"vocabulary": 3}, "vocabulary=3, but .* 2"),
+        ({"categories": ["x", "z"]}, r"categories\[1\]='z', but .* 'y'"),
+        ({"categories": ["x"]}, r"len\(categories\)=1, but .* 2"),
+    ):
+        with pytest.raises(InputError, match=f"cannot append: {told}; give that, or write another"):
+            RecordingWriter(tmp_path / "r", **(tokens | change), append=True)

@@ -108,6 +108,18 @@ def test_several_files_are_one_recording(table: Path, tmp_path: Path) -> None:
     assert recording.rows == 6
 
 
+def test_a_column_that_only_a_later_file_has_is_not_left_out(table: Path, tmp_path: Path) -> None:
+    for name, columns in (("u.csv", "t,flow"), ("v.csv", "t,flow,pressure")):
+        table.with_name(name).write_text(f"{columns}\n1,2{',3' * (columns.count(',') - 1)}\n")
+    files, given = [table.with_name("u.csv"), table.with_name("v.csv")], {"time_unit": "s"}
+    for several in (files, files[::-1]):
+        with pytest.raises(InputError, match=r"(v\.csv: column|u\.csv: no column) 'pressure'"):
+            record_table(several, tmp_path / "r", time="t", **given)
+    assert nothing_left(tmp_path)
+    record_table(files, tmp_path / "r", time="t", channels="flow", **given)
+    assert Recording.open(tmp_path / "r").rows == 2
+
+
 @pytest.mark.parametrize(
     ("written", "options", "wanted_ns"),
     [
