@@ -29,8 +29,13 @@ class Arena:
     """State of many streams. Row 0 of every tensor is the blank state of a stream never seen."""
 
     def __init__(self, blank: Rows) -> None:
-        """blank: the state of a fresh stream, every tensor with a leading axis of 1."""
-        self.tensors: Rows = dict(blank)
+        """blank: the state of a fresh stream, every tensor with a leading axis of 1.
+
+        What is stored is made outside `torch.inference_mode`, in which the caller may be for one
+        step and not for the next.
+        """
+        with torch.inference_mode(False):
+            self.tensors: Rows = {n: t.clone() for n, t in blank.items()}
         self.rows: dict[str, int] = {}
         self._journal = _Journal()
 
@@ -90,7 +95,8 @@ class Arena:
 
     def load(self, tensors: Rows, names: Sequence[str]) -> None:
         """Replace everything by saved tensors (row 0 included) and stream names in row order."""
-        self.tensors = {n: tensors[n].clone() for n in self.tensors}
+        with torch.inference_mode(False):
+            self.tensors = {n: tensors[n].clone() for n in self.tensors}
         self.rows = {s: i + 1 for i, s in enumerate(names)}
         self.commit()
 
@@ -109,10 +115,11 @@ class Arena:
         if needed <= have:
             return
         size = max(needed, 2 * have)
-        self.tensors = {
-            n: torch.cat([t, t[:1].expand(size - have, *t.shape[1:])])
-            for n, t in self.tensors.items()
-        }
+        with torch.inference_mode(False):
+            self.tensors = {
+                n: torch.cat([t, t[:1].expand(size - have, *t.shape[1:])])
+                for n, t in self.tensors.items()
+            }
 
 
 # What a row holds. Names with a dot are trees: "now.matrix.1", "before.tail.1", "keys.0".

@@ -188,7 +188,8 @@ def view(
 
     past, lengths: int64 `[B]`; `window`: positions that a query sees at most, itself included
     (None: all). Where questions see themselves alone, they also see the first `shared` new ones. A
-    padded query sees itself alone, so that no row of the softmax is empty.
+    padded query sees itself alone, so that no row of the softmax is empty, and what others are
+    attended to is the same however long a batch is.
     """
     full = bool((lengths == size).all())
     steps = torch.arange(size, device=past.device)
@@ -206,6 +207,8 @@ def view(
         visible = visible & (old | own)
     if window is not None:
         visible = visible & (offset < window)
+    if not full:
+        visible = visible & (steps < lengths[:, None])[:, :, None]
     bare = full and not past_size and window is None
     alone = seen == "diagonal" and not past_size and not shared
     return View(visible | own, queries, keys, full, bare and seen == "bidirectional", alone)

@@ -25,6 +25,7 @@ from adaptive_sleep.trace import TraceRow
 from adaptive_sleep.wake import Start, Woken
 
 NANOSECONDS = 1e9
+_FITS = 2.0**62  # ns between two times that 64 bits surely hold
 
 
 def strip(rows: Rows, prefix: str) -> Rows:
@@ -131,7 +132,9 @@ def _clocks(pieces: Sequence[Piece], state: Rows) -> Rows:
 def _seconds(state: Rows) -> Tensor:
     """How long each window lasted, from the last event before it (its own first, for window 0)."""
     since = torch.where(state["window"] > 0, state["before_time"], state["first_time"])
-    return (state["last_time"] - since).double() / NANOSECONDS
+    late = state["last_time"]
+    exact, rough = (late - since).double(), late.double() - since.double()
+    return torch.where(rough.abs() > _FITS, rough, exact) / NANOSECONDS
 
 
 def closing_counters(
@@ -140,7 +143,10 @@ def closing_counters(
     """Counters of closing windows; `budget` FLOPs per event accrue here, up to `cap`."""
     read = {n: state[n].numpy() for n in (*COUNTERS, *SUMS)}
     later = read["window"] > 0
-    gap = np.maximum((read["first_time"] - read["before_time"]) / NANOSECONDS, 0.0)
+    late, early = read["first_time"], read["before_time"]
+    rough = late.astype(np.float64) - early
+    between = np.where(np.abs(rough) > _FITS, rough, late - early)
+    gap = np.maximum(between / NANOSECONDS, 0.0)
     balance = read["balance"]
     if budget is not None and cap is not None:
         balance = np.minimum(cap, balance + budget * read["open"])

@@ -167,7 +167,9 @@ def decide(
     clock.append(time.perf_counter())
     if pending:
         observe(policy, outcomes(signals, dict(pending)))
-    planned = plan_passes(policy, signals)
+    # what a policy is shown it could write to; what it pays by stays here
+    shown = owned(WindowSignals, **vars(signals) | {"pass_flops": signals.pass_flops.copy()})
+    planned = plan_passes(policy, shown)
     allowed, clipped_by = _clip(planned, signals, closing, limits)
     clock.append(time.perf_counter())
     asked = getattr(policy, "keep_going", None) is not None

@@ -373,11 +373,11 @@ def _plain(policy: PolicyLike, path: tuple[Any, ...], value: Any) -> Any:
     `path`: what the whole is called, then keys and places down to `value`; spelt only for an error.
     """
     kind = type(value)
-    if kind in _EXACT or isinstance(value, str) or (kind is float and math.isfinite(value)):
+    if kind in _EXACT or _written(value) or (kind is float and math.isfinite(value)):
         return value
     if isinstance(value, list):
         return [_plain(policy, (*path, i), item) for i, item in enumerate(value)]
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+    if isinstance(value, dict) and all(map(_written, value)):
         return {
             key: item
             if type(item) in _EXACT or (type(item) is float and math.isfinite(item))
@@ -389,6 +389,17 @@ def _plain(policy: PolicyLike, path: tuple[Any, ...], value: Any) -> Any:
         f"policy {label(policy)}: {place} is {repr(value)[:80]} ({type(value).__name__}), expected "
         "str keys, finite numbers, strings, booleans, None, lists and dicts of these"
     )
+
+
+def _written(value: object) -> bool:
+    """Whether it is a str, no other class, that UTF-8 can write."""
+    if type(value) is not str:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _row(record: WindowSignals | SleepProgress, row: int) -> str:

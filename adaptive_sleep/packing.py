@@ -103,6 +103,10 @@ def _check_tokens(piece: Piece, vocabulary: int) -> None:
 def _check_targets(piece: Piece, answers: int) -> None:
     targets = piece.events.targets
     if targets is not None and len(targets):
+        if targets.dtype.kind not in "iu":
+            raise InputError(
+                f"pieces: targets of stream {piece.stream!r} are {targets.dtype}, not whole numbers"
+            )
         wrong = targets[(targets < -2) | (targets >= answers)]
         if len(wrong):
             raise InputError(
@@ -178,7 +182,7 @@ def pack_series(
     events = np.clip(used[:, None] - starts, 0, patch)
     shaped = flat[:, : size * patch].reshape(len(pieces), size, patch, channels)
     # an infinite reading is no reading: it would poison the running statistics for ever
-    shaped = np.where(np.isfinite(shaped), shaped, np.float32(np.nan))
+    shaped, rest = (np.where(np.isfinite(it), it, np.float32(np.nan)) for it in (shaped, rest))
     return Packed(
         torch.from_numpy(done),
         torch.from_numpy(events),

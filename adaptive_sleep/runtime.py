@@ -7,9 +7,11 @@ store in `arena.py`, forecasts in `forecasting.py`, files in `snapshot.py`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -35,7 +37,7 @@ from adaptive_sleep.model import Model
 from adaptive_sleep.packing import check_pieces, column_order, no_events
 from adaptive_sleep.settings import RuntimeSettings, check_settings
 from adaptive_sleep.spec import format_spec, resolve
-from adaptive_sleep.streams.errors import InputError
+from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 from adaptive_sleep.streams.events import Piece, checked_name
 from adaptive_sleep.streams.room import Room
 from adaptive_sleep.trace import TraceRow
@@ -106,6 +108,12 @@ class Runtime:
         )
         check_settings(self.settings, model.config)
         check_fitted(self.policy, self.model)
+        for name, tensor in self.model.named_parameters():
+            if tensor.dtype not in (torch.float32, torch.float64):
+                raise InputError(
+                    f"model: {name} is of {tensor.dtype}: a runtime keeps torch.float32; give "
+                    "model.float()"
+                )
         self.columns = None if columns is None else tuple(columns)
         holds = holding(model.config, eviction, self.settings.keep, self.settings.window)
         self._arena = Arena(blank_row(model.config, self.settings.window, holds))
@@ -170,7 +178,7 @@ class Runtime:
         """
         pieces = tuple(pieces)  # read more than once
         check_pieces(pieces, self.model.config, self.columns)
-        self._settle()
+        self._ready("step")
         closing = any(p.closes for p in pieces) or self.settings.kv_budget is not None
         memento = policy_state(self.policy) if closing else None
         kept: list[Predictions] | None = [] if predictions else None
@@ -192,6 +200,28 @@ class Runtime:
         except BaseException as error:
             self._undo(error)
             raise
+
+    def _ready(self, method: str) -> None:
+        """Settle what was before. Raises AdaptiveSleepError while a step is running, which settling
+        would undo."""
+        if self._in_flight is not None and self._is_running(but=sys._getframe(1)):
+            raise AdaptiveSleepError(
+                f"{method}: a step of this runtime is running; a policy must not call it, and "
+                "other threads wait until the step has returned"
+            )
+        self._settle()
+
+    def _is_running(self, but: FrameType) -> bool:
+        """Whether a step of this runtime, `but` the one that asks, is on the stack of some thread:
+        no flag that an interrupt could leave behind tells it from one that has failed."""
+        for frame in sys._current_frames().values():
+            at: FrameType | None = frame
+            while at is not None:
+                asked = at.f_code is Runtime.step.__code__ and at is not but
+                if asked and at.f_locals.get("self") is self:
+                    return True
+                at = at.f_back
+        return False
 
     def _settle(self) -> None:
         """Undo a step that did not complete, or forget how to undo the last one; repeatable."""
@@ -217,7 +247,7 @@ class Runtime:
         bring no more close the same windows early however events are batched."""
         if self.settings.kv_budget is None:
             return None
-        self._settle()
+        self._ready("room")
         names, most = self._arena.names, self._works.holding.events
         held = dict(
             zip(names, self._arena.tensors["held"][1 : len(names) + 1].tolist(), strict=True)
@@ -278,7 +308,7 @@ class Runtime:
         """
         sampling = Sampling(horizon, temperature, top_k, paths, self.settings.seed)
         sampling.check(stream, self.streams, self.model.config)
-        self._settle()
+        self._ready("predict")
         index = self._arena.index([stream])
         state = self._arena.gather(index, self._works.small())
         room = self.settings.window - int(state["open"][0])
@@ -306,7 +336,7 @@ class Runtime:
         Raises InputError where there is none."""
         if not Path(folder).is_dir():
             raise InputError(f"folder={str(folder)!r}: no such folder")
-        self._settle()
+        self._ready("save")
         state = snapshot.State(
             settings=self.settings,
             model=self.model.hash,

@@ -129,12 +129,19 @@ def format_spec(policy: PolicyLike) -> str:
     for field in parameters(kind):
         value = getattr(policy, field.name)
         if type(value) is int and bare(hints(kind).get(field.name)) is float:
-            value = float(value)
+            value = _as_float(f"{head}: parameter {field.name}", value)
         # wrapped policies read best in front and unnamed: capped(fixed(passes=4), max_passes=2)
         positional = positional and isinstance(value, SleepPolicy) and not field.kw_only
         written = _written(f"{head}: parameter {field.name}", value)
         parts.append(written if positional else f"{field.name}={written}")
     return f"{head}({', '.join(parts)})"
+
+
+def _as_float(where: str, value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{where} is {str(value)[:20]}..: beyond what a float holds") from None
 
 
 def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:
@@ -164,10 +171,10 @@ def _parameters_of(target: type) -> dict[str, Any]:
 def _written(where: str, value: Any) -> str:
     """Spell a value so that `_value` reads it back."""
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or type(value) in (bool, int, str):  # no Enum: its repr is no literal
         return repr(value)
-    if isinstance(value, float) and not math.isnan(value):
-        return repr(float(value)).replace("inf", "1e999")  # Python has no literal for infinity
+    if type(value) is float and not math.isnan(value):
+        return repr(value).replace("inf", "1e999")  # Python has no literal for infinity
     if type(value) is tuple:
         inner = ", ".join(_written(where, item) for item in value)
         return f"({inner},)" if len(value) == 1 else f"({inner})"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NoReturn
 
@@ -229,12 +229,15 @@ def _unchanged(
 
 def _check_batch(policy: SleepPolicy, width: int) -> None:
     """Without a state, a stream's passes depend on its own signals only."""
-    _course(policy, 0, 6, width)  # at first there may be nothing to remember
-    if policy_state(policy):
-        return
+    for window in range(6):  # at first, or for a while, there may be nothing to remember
+        _course(policy, window, window + 1, width)
+        if policy_state(policy):
+            return
     for seed in range(8):
         signals = make_signals(max(_STREAMS), seed, width)
         whole = plan_passes(policy, signals)
+        if policy_state(policy):
+            return
         for rows in ([0], [5, 2], [1, 3, 4, 6]):
             part = plan_passes(policy, signals.select(rows))
             if not np.array_equal(part, whole[rows]):
@@ -278,12 +281,16 @@ def _check_state(policy: SleepPolicy, width: int) -> None:
 def _course(policy: SleepPolicy, start: int, stop: int, width: int) -> list[list[int]]:
     """Play a made-up run over windows start..stop-1 of seven streams; return the passes run."""
     course: list[list[int]] = []
+    pending: dict[str, list[tuple[int, int]]] = {}  # windows, and passes, that nothing is told of
     for window in range(start, stop):
         signals = make_signals(7, window, width, window=np.full(7, window))
         if course:
-            observe(policy, _outcome(signals, window, np.array(course[-1])))
+            observe(policy, _outcome(signals, pending))
         planned = plan_passes(policy, signals)
         course.append(_slept(policy, signals, planned, 100 * window).tolist())
+        for stream, scored, passes in zip(signals.stream, signals.scored, course[-1], strict=True):
+            before = [] if scored else pending.get(stream, [])
+            pending[stream] = [*before, (window, passes)]
     return course
 
 
@@ -308,15 +315,26 @@ def _slept(policy: SleepPolicy, signals: WindowSignals, planned: IntArray, seed:
     return done
 
 
-def _outcome(signals: WindowSignals, window: int, passes: IntArray) -> WindowOutcome:
-    rows = np.flatnonzero(signals.scored > 0)
+def _outcome(
+    signals: WindowSignals, pending: Mapping[str, Sequence[tuple[int, int]]]
+) -> WindowOutcome:
+    """What scored windows tell of all windows before them of which nothing was told, as a runtime
+    does."""
+    told = zip(signals.stream, signals.window, signals.surprise, signals.scored, strict=True)
+    rows = [
+        (stream, window, passes, loss, scored, now - window)
+        for stream, now, loss, scored in told
+        if scored > 0
+        for window, passes in pending[stream]
+    ]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
     return WindowOutcome(
-        stream=signals.stream[rows],
-        window=np.full(len(rows), window - 1),
-        passes=passes[rows],
-        loss=signals.surprise[rows],
-        scored=signals.scored[rows],
-        lag=np.ones(len(rows), dtype=np.int64),
+        stream=np.array(columns[0], dtype=object),
+        window=np.array(columns[1], dtype=np.int64),
+        passes=np.array(columns[2], dtype=np.int64),
+        loss=np.array(columns[3], dtype=np.float64),
+        scored=np.array(columns[4], dtype=np.int64),
+        lag=np.array(columns[5], dtype=np.int64),
     )
 
 

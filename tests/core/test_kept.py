@@ -103,6 +103,21 @@ def test_what_is_kept_is_seen_and_no_more() -> None:
     assert float((first - second).abs().max()) > 1e-4  # of 9, the later questions see fewer
 
 
+@pytest.mark.parametrize("kept", KEPT, ids=ids)
+def test_what_is_kept_goes_by_no_stream_beside_it(kept: dict[str, Any]) -> None:
+    """Windows of other lengths in the same batch are padding, which attends to nothing."""
+    config = cases.tiny(answers=3, layers=("attention", "deltanet", "attention"), conv=0)
+    model, lengths = cases.build(config), {"x": 4, "y": 9}
+    rows = []
+    for streams in ("x", "xy"):
+        runtime = asl.Runtime(model, cases.fixed(2), **kept)
+        for seed in range(4):
+            read = {stream: cases.events(config, lengths[stream], seed) for stream in streams}
+            runtime.step([asl.Piece(stream, each, closes=True) for stream, each in read.items()])
+        rows.append(cases.row(runtime, "x"))
+    assert cases.furthest(*rows)[0] < 1e-5
+
+
 def test_the_heaviest_of_all_are_all() -> None:
     batch = asked.in_turn(*(asked.draw(TASK, 2, seed) for seed in range(2)))
     found = [
