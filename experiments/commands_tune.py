@@ -77,13 +77,20 @@ def _print(found: Mapping[str, Any]) -> None:
     cost = {
         key: f"{quantity(found[key])} ({found[key] / plain:.2f}x the plain hybrid's)"
         for key in ("flops_per_event", "budget")
+        if found[key] is not None
     }
     stopped = ", ".join(f"{count} {why}" for why, count in found["stopped"].items())
+    best = {"best policy": "none is within the budget"}
+    if found["best"] is not None:
+        score = f"{found['score']:.4f} on validation, {found['test']:.4f} on the test recordings"
+        best = {
+            "best policy": found["best"],
+            "window": "the model's own" if found["window"] is None else f"{found['window']} events",
+            "score": score,
+            "FLOPs per event": cost["flops_per_event"],
+        }
     print_facts({
-        "best policy": found["best"],
-        "window": "the model's own" if found["window"] is None else f"{found['window']} events",
-        "score": f"{found['score']:.4f} on validation, {found['test']:.4f} on the test recordings",
-        "FLOPs per event": cost["flops_per_event"],
+        **best,
         "budget": cost["budget"],
         "trials": f"{found['trials']} (stopped: {stopped})",
         "commit": found["commit"],

@@ -81,7 +81,8 @@ def pieces(
     recipe: Comparison, folder: Path, seed: int, count: int, *, quick: bool = False
 ) -> list[Source]:
     """The validation part in `count` recordings: samples of their own of a task, together as many
-    and on as many streams as `source` draws, or parts of the rows, of one length."""
+    and on as many streams as `source` draws, or parts of the rows, of one length, which follow one
+    another and are to be read as one stream (tune_reading.py)."""
     if recipe.recording is not None:
         where = recipe.recording
         ends = np.linspace(*where.validation, count + 1).tolist()

@@ -1,9 +1,10 @@
 """Tuning: the best policy within a budget, found by an Optuna study that many workers may share.
 
 What is searched is in tune_space.py, one trial in tune_trial.py, where it runs in tune_bench.py,
-how workers share the trials in tune_workers.py, the database in tune_storage.py. The best is
-replayed on the test recordings once: that replay is the only trial of a second study, so that it is
-claimed, and taken up from a dead worker, as any other.
+how a policy is read there in tune_reading.py and tune_policy.py, how workers share the trials in
+tune_workers.py, the database in tune_storage.py. The best is replayed on the test recordings once:
+that replay is the only trial of a second study, so that it is claimed, and taken up from a dead
+worker, as any other.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry, read_c
 from adaptive_sleep.experiments.finding import find_recipe
 from adaptive_sleep.experiments.jobs import one_thread
 from adaptive_sleep.experiments.reproduce import Report, commit
-from adaptive_sleep.experiments.tune_bench import Measured, TuneBench, alone, prepare, with_fits
+from adaptive_sleep.experiments.tune_bench import TuneBench, alone, prepare, with_fits
 from adaptive_sleep.experiments.tune_found import summary
+from adaptive_sleep.experiments.tune_reading import Measured
 from adaptive_sleep.experiments.tune_space import Space, space_of
 from adaptive_sleep.experiments.tune_storage import (
     GRACE,
@@ -47,6 +49,7 @@ from adaptive_sleep.experiments.tune_trial import (
     Objective,
     Plain,
     best_of,
+    front,
     per_event,
 )
 from adaptive_sleep.experiments.tune_workers import finished, work
@@ -54,6 +57,9 @@ from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 
 QUICK_TRIALS = 20
 NO_SLEEP = "fixed(passes=1)"
+COUNTED = (
+    "windows that end in a piece of one running stream"  # how a recording is; see tune_reading
+)
 P_WORSE = 0.1  # of the test by which a trial is stopped, uncorrected for its being asked repeatedly
 
 
@@ -72,7 +78,7 @@ class Order:
 
     def is_of(self) -> dict[str, Any]:
         """What a study must be of to be this one; also what a reader of it sees first."""
-        return {
+        of = {
             "recipe": self.stem,
             "recipe_sha256": self.sha256,
             "quick": self.quick,
@@ -80,6 +86,7 @@ class Order:
             "budget": self.budget,
             "space": self.space.described(),
         }
+        return of if self.recipe.recording is None else {"counted": COUNTED, **of}
 
 
 def tune(
@@ -109,7 +116,8 @@ def tune(
 
     Raises InputError for bad input, a storage that cannot be reached, a study of something else, a
     budget below the cheapest run, and more trials for a study whose best has had its test;
-    AdaptiveSleepError where no trial was within the budget.
+    AdaptiveSleepError where no trial was within the budget (with `pareto`: where none ran to its
+    end), or what is the best fails in its test.
     """
     file = find_recipe(recipe)
     plan = read_comparison(file)
@@ -178,25 +186,35 @@ def _work(
     objective = Objective(bench, order.space, flops, plain, order.pareto)
     work(
         study, storage, objective, lambda: int(study.user_attrs["trials"]),
-        sampler=lambda number: _sampler(order.recipe.seed, number, order.space),
+        sampler=lambda number: _sampler(order.recipe.seed, number, order.space, bench.window),
         tell=lambda done, most: tell(f"{done} of {most} trials"),
     )  # fmt: skip
     best = best_of(study, flops)
-    if best is None:
-        raise AdaptiveSleepError(
-            f"study {study.study_name!r}: none of its {len(finished(study))} trials is within "
-            f"budget={order.budget!r} ({flops:,.0f} FLOPs per event): ask for more --trials, or "
-            f"begin another study with a larger budget or a policy that can sleep less{_why(study)}"
+    if best is not None:
+        tell("test")
+        _test(study, storage, bench, best)
+    elif not (order.pareto and front(study)):
+        raise AdaptiveSleepError(f"study {study.study_name!r}: {_without(study, order, flops)}")
+
+
+def _without(study: optuna.Study, order: Order, flops: float) -> str:
+    """Why a study has no best, and what may be done."""
+    done = finished(study)
+    refused = [it for it in done if it.user_attrs.get("refused")]
+    why = ""
+    if refused:
+        said = refused[0].user_attrs
+        why = f"trial {refused[0].number}, {said.get('spec', said['written'])}: {said['refused']}"
+    if len(refused) == len(done):
+        return (
+            f"all of its {len(done)} trials were refused, the first of them {why}. Mend the policy "
+            "or narrow what is tried, and begin another --study"
         )
-    tell("test")
-    _test(study, storage, bench, best)
-
-
-def _why(study: optuna.Study) -> str:
-    """What policies refused, for a study without a best; the first of it."""
-    told = [trial.user_attrs.get("refused") for trial in finished(study)]
-    refused = [why for why in told if why]
-    return f"; {len(refused)} were refused, the first: {refused[0]}" if refused else ""
+    return (
+        f"none of its {len(done)} trials is within budget={order.budget!r} ({flops:,.0f} FLOPs per "
+        "event): ask for more --trials, or begin another study with a larger budget or a policy "
+        f"that can sleep less{f'; {len(refused)} were refused, the first {why}' if why else ''}"
+    )
 
 
 def _within(order: Order, budget: Budget, plain: Plain) -> float:
@@ -215,8 +233,9 @@ def _within(order: Order, budget: Budget, plain: Plain) -> float:
 def _plain(study: optuna.Study, bench: TuneBench, space: Space) -> Plain:
     """The runs without any sleep, by window (None: the model's own); kept in the study."""
     found: dict[int | None, Mapping[str, Measured]] = {}
+    what = "plain" if bench.recipe.recording is None else "plain, running"
     for window in (None, *space.windows):
-        key = f"plain, window {window or 'of the model'}"
+        key = f"{what}, window {window or 'of the model'}"
         held = study.user_attrs.get(key)
         if held is None:
             runs = {name: bench.run(name, NO_SLEEP, window) for name in bench.recordings}
@@ -230,11 +249,11 @@ def _pruner(pareto: bool) -> BasePruner:
     return NopPruner() if pareto else WilcoxonPruner(p_threshold=P_WORSE)
 
 
-def _sampler(seed: int, number: int, space: Space) -> BaseSampler:
+def _sampler(seed: int, number: int, space: Space, window: int | None) -> BaseSampler:
     """A sampler for the trial of that number: no two workers draw alike, and one alone draws the
-    same again. The first trials are of every policy as it is untuned."""
+    same again. The first trials are of every policy as it is untuned, at the models' `window`."""
     drawn = TPESampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
-    given = space.usual(number)
+    given = space.usual(number, window)
     return PartialFixedSampler(given, drawn) if given else drawn
 
 

@@ -7,40 +7,23 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adaptive_sleep.checkpoint import load_model
-from adaptive_sleep.experiments.compare_bench import Bench, Tell, asks, point
+from adaptive_sleep.experiments.compare_bench import Bench, Tell
 from adaptive_sleep.experiments.compare_fits import fitted
 from adaptive_sleep.experiments.compare_models import trained
 from adaptive_sleep.experiments.compare_streams import Source, pieces, source
 from adaptive_sleep.experiments.comparing import Comparison
 from adaptive_sleep.experiments.replay import replay
-from adaptive_sleep.experiments.runs import Run, open_run
+from adaptive_sleep.experiments.runs import open_run
+from adaptive_sleep.experiments.tune_policy import guarded
+from adaptive_sleep.experiments.tune_reading import Measured, Reading, measured
 from adaptive_sleep.model import Model
 from adaptive_sleep.streams.errors import InputError
-
-ONE_COMMIT = 1 << 30  # steps: a trial is short, and what a kill leaves of it is thrown away
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one replay came to: the score as a comparison has it, FLOPs of all phases, events.
-    `asked`: the score is the share of windows answered all right, else minus the loss."""
-
-    score: float
-    flops: float
-    events: int
-    asked: bool
-
-    @property
-    def loss(self) -> float:
-        """What is minimised."""
-        return 1.0 - self.score if self.asked else -self.score
 
 
 @dataclass(frozen=True)
@@ -61,6 +44,9 @@ class TuneBench:
 
     recipe: Comparison
     seeds: Mapping[int, Trained]
+    _readings: dict[int, Reading] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )  # of a recording, by seed: the stream that was read last, to be gone on with
 
     @property
     def recordings(self) -> dict[str, int]:
@@ -72,25 +58,34 @@ class TuneBench:
         """The files of the first seed."""
         return next(iter(self.seeds.values())).files
 
+    @property
+    def window(self) -> int | None:
+        """The window of the models, in events; None where they differ."""
+        own = {one.model.config.window for one in self.seeds.values()}
+        return own.pop() if len(own) == 1 else None
+
     def run(self, name: str, spec: str, window: int | None) -> Measured:
-        """Replay a recording of validation under a policy; nothing of it is kept."""
-        one = self.seeds[self.recordings[name]]
-        where = one.validation[name]
-        with tempfile.TemporaryDirectory(prefix="adaptive-sleep-trial-") as folder:
-            out = Path(folder) / "run"
-            replay(
-                where.recording, one.model, spec, out, start=where.start, stop=where.stop,
-                window=window, gap_seconds=self.recipe.gap, max_passes=self.recipe.max_passes,
-                seed=self.recipe.seed, commit_every=ONE_COMMIT,
-            )  # fmt: skip
-            try:
-                return measured(open_run(out))
-            except InputError:
-                raise InputError(
-                    f"{where.recording}, rows from {where.start:.4g} to {where.stop:.4g} of all: "
-                    "nothing is predicted there; cut the validation part in fewer [tune] "
-                    f"recordings than {self.recipe.tune.recordings}, or make it longer"
-                ) from None
+        """What a recording of validation comes to under a policy; nothing is written.
+
+        Recordings of a task are streams of their own. Parts of one recording are one stream: a part
+        comes to what it does in a run of all of them, in whatever order they are asked for.
+        """
+        seed = self.recordings[name]
+        one, where = self.seeds[seed], self.seeds[seed].validation[name]
+        stream = one.validation if self.recipe.task is None else {name: where}
+        reading = self._readings.pop(seed, None)
+        if reading is None or reading.key != (spec, window, *stream):
+            reading = Reading(self.recipe, one.model, spec, window, stream)
+        found = reading.piece(name)
+        if found is None:
+            raise InputError(
+                f"{where.recording}, rows from {where.start:.4g} to {where.stop:.4g} of all: no "
+                "window ends there in which anything is predicted; cut the validation part in "
+                f"fewer [tune] recordings than {self.recipe.tune.recordings}, or make it longer"
+            )
+        if len(stream) > 1:
+            self._readings[seed] = reading
+        return found
 
     def test(self, seed: int, spec: str, window: int | None, name: str) -> Measured:
         """Replay the recording of the test into a run folder `name`, or take that run up."""
@@ -98,19 +93,11 @@ class TuneBench:
         out = one.folder / "test" / name
         out.parent.mkdir(parents=True, exist_ok=True)
         replay(
-            one.test.recording, one.files["model"], spec, out, resume=out.exists(),
-            start=one.test.start, stop=one.test.stop, window=window, gap_seconds=self.recipe.gap,
-            max_passes=self.recipe.max_passes, seed=self.recipe.seed,
+            one.test.recording, one.files["model"], guarded(spec, one.model), out,
+            resume=out.exists(), start=one.test.start, stop=one.test.stop, window=window,
+            gap_seconds=self.recipe.gap, max_passes=self.recipe.max_passes, seed=self.recipe.seed,
         )  # fmt: skip
         return measured(open_run(out))
-
-
-def measured(run: Run) -> Measured:
-    """The figures of a finished run. Raises InputError where nothing was predicted."""
-    _, score = point(run)
-    assert run.summary is not None
-    events = run.summary.events
-    return Measured(score, round(run.summary.flops_per_event * events), events, asks(run))
 
 
 def prepare(

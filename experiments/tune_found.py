@@ -21,29 +21,31 @@ def summary(study: optuna.Study) -> dict[str, Any]:
     """The best policy of a study that has had its test, what it costs, and where that comes from.
 
     `score`: on validation; `test`: on the test recordings; both as in a comparison. FLOPs are per
-    event, of all phases. `front`: what no other trial beats in both loss and cost.
+    event, of all phases. `front`: what no other trial beats in both loss and cost. Where none is
+    within the budget, which is no failure of a study of the front, all of the best is None.
     """
     said, trials = study.user_attrs, finished(study)
-    test = said["test"]
-    (best,) = (trial for trial in trials if trial.number == test["trial"])
+    test: dict[str, Any] = said.get("test", {})
+    best = next((trial for trial in trials if trial.number == test.get("trial")), None)
+    its: dict[str, Any] = {} if best is None else best.user_attrs
     stopped = Counter(trial.user_attrs["stopped"] for trial in trials)
     return {
         "tune": said["recipe"],
         "study": study.study_name,
-        "best": best.user_attrs["spec"],
-        "window": best.user_attrs["window"],
-        "score": best.user_attrs["score"],
-        "flops_per_event": best.user_attrs["flops_per_event"],
+        "best": its.get("spec"),
+        "window": its.get("window"),
+        "score": its.get("score"),
+        "flops_per_event": its.get("flops_per_event"),
         "budget": said["budget_flops_per_event"],
         "plain_flops_per_event": said["plain_flops_per_event"],
         "trials": len(trials),
         "stopped": {why: stopped[why] for why in STOPPED},
-        "test": test["score"],
-        "test_flops_per_event": test["flops_per_event"],
-        "test_by_seed": test["by_seed"],
+        "test": test.get("score"),
+        "test_flops_per_event": test.get("flops_per_event"),
+        "test_by_seed": test.get("by_seed"),
         "front": [_point(trial) for trial in front(study)],
-        "loss_per_recording": best.user_attrs["loss_per_recording"],
-        "params": best.params,
+        "loss_per_recording": its.get("loss_per_recording"),
+        "params": None if best is None else best.params,
         "space": said["space"],
         "seeds": [int(seed) for seed in said["models"]],
         "models": said["models"],

@@ -86,10 +86,25 @@ class Part:
         """All that is open, also in the policies within."""
         return [it for it in _leaves(self) if isinstance(it, Open)]
 
+    def parts(self) -> Iterator[Part]:
+        """The policy itself, and the policies within."""
+        yield self
+        for _, argument in self.arguments:
+            for inner in _policies_in(argument):
+                yield from inner.parts()
+
     def written(self, values: Mapping[str, Any]) -> str:
         """The spec with a value for each open parameter, by its name; places stay, as {name}."""
         inner = ", ".join(f"{name}={_written(it, values)}" for name, it in self.arguments)
         return f"{self.head}({inner})"
+
+
+def _policies_in(argument: Any) -> Iterator[Part]:
+    if isinstance(argument, Part):
+        yield argument
+    elif isinstance(argument, dict | list):
+        for inner in argument.values() if isinstance(argument, dict) else argument:
+            yield from _policies_in(inner)
 
 
 def _leaves(argument: Any) -> Iterator[Any]:

@@ -14,12 +14,13 @@ import numpy as np
 
 from adaptive_sleep.experiments.comparing import FITS, Comparison, PolicyEntry
 from adaptive_sleep.experiments.tune_open import Open, Part, Reader
-from adaptive_sleep.spec import format_spec, read_call, resolve
+from adaptive_sleep.spec import format_spec, named, read_call, resolve
 from adaptive_sleep.streams.errors import InputError
 
 if TYPE_CHECKING:
     import optuna
 
+OURS = "adaptive_sleep.policies."  # where policies are that plan no more passes than are run
 DRAWS = 32  # tries before a policy is said to refuse all that it could be given
 
 
@@ -46,9 +47,10 @@ class Space:
     windows: tuple[int, ...]
     most: int
 
-    def usual(self, number: int) -> dict[str, Any]:
+    def usual(self, number: int, window: int | None = None) -> dict[str, Any]:
         """What the trial of that number takes as given: the first ones try each policy as it is
-        when nothing is tuned, so that no study ends with less than that."""
+        when nothing is tuned, at the models' own `window` (None: they differ) where that may be
+        tried, so that no study ends with less than that."""
         if number >= len(self.policies):
             return {}
         label = list(self.policies)[number]
@@ -57,6 +59,8 @@ class Space:
             given["policy"] = label
         if len(self.caps) > 1 and self.most in self.caps:
             given["max_passes"] = self.most
+        if len(self.windows) > 1 and window in self.windows:
+            given["window"] = window
         return given
 
     def suggest(self, trial: optuna.Trial) -> Candidate:
@@ -67,10 +71,10 @@ class Space:
         values = {it.name: it.suggest(trial) for it in part.opens()}
         cap = _one_of(trial, "max_passes", self.caps, self.most)
         window = _one_of(trial, "window", self.windows, None)
-        return Candidate(self._capped(part.written(values), cap), window)
+        return Candidate(self._capped(part, part.written(values), cap), window)
 
-    def _capped(self, spec: str, cap: int) -> str:
-        if cap >= self.most:
+    def _capped(self, part: Part, spec: str, cap: int) -> str:
+        if cap >= self.most and all(map(_keeps_below, part.parts())):
             return spec
         inner = repr(spec) if ":" in spec.partition("(")[0] else spec
         return f"capped({inner}, max_passes={cap})"
@@ -108,6 +112,11 @@ class Space:
             text = part.written({it.name: "?" for it in part.opens()})
             found[label] = "; ".join([text, *opens])
         return found | {"caps": str(self.caps), "windows": str(self.windows)}
+
+
+def _keeps_below(part: Part) -> bool:
+    """Whether a policy is one of ours, which plan no more passes than a window may have."""
+    return str(getattr(named(part.head), "__module__", "")).startswith(OURS)
 
 
 def _places(part: Part) -> set[str]:

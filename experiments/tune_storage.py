@@ -145,12 +145,20 @@ def open_study(
     """Open a study, or make it, that minimises so many objectives; `is_of` says what it must be of,
     and is kept with it.
 
-    Raises InputError where it is of something else, naming the first thing that differs.
+    Raises InputError where it is of something else, naming the first thing that differs. The first
+    of `is_of` is the first that is kept: where it alone is missing, an earlier version began it.
     """
     down = [StudyDirection.MINIMIZE] * objectives
     study = optuna.create_study(
         storage=storage, study_name=name, directions=down, load_if_exists=True
     )
+    first, *rest = is_of
+    if first not in study.user_attrs and {*rest} & {*study.user_attrs}:
+        raise InputError(
+            f"study {name!r}: was begun by an earlier version, which kept nothing of {first!r} "
+            f"(here {_shown(is_of[first])}), so its trials do not compare with those of today; "
+            "begin another --study"
+        )
     if not {*is_of} <= {*study.user_attrs} and study.get_trials(deepcopy=False):
         raise InputError(
             f"study {name!r}: was not begun by `adaptive-sleep tune`; choose another name"

@@ -17,9 +17,10 @@ class TuneTable:
 
     `policies`: specs as `--policy` takes them; none: those of the comparison, with all open that
     they declare. `budget`: FLOPs per event, or as "1.5x" those of the plain hybrid. `trials`: of a
-    study that is not quick. `recordings`: that the validation part of each seed is cut into.
-    `windows`: lengths to try, in events (of a [recording]). `pass_caps`: what the passes
-    of a window are capped at, to try; none: 2 to max_passes.
+    study that is not quick. `recordings`: that the validation part of each seed is cut into; those
+    of a [recording] go on from one another. `windows`: lengths to try, in events (of a
+    [recording]). `pass_caps`: what the passes of a window are capped at, to try; none: 2 to
+    max_passes.
     """
 
     policies: tuple[str, ...] = ()

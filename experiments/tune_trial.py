@@ -16,7 +16,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from adaptive_sleep.contract import PolicyError
-from adaptive_sleep.experiments.tune_bench import Measured, TuneBench
+from adaptive_sleep.experiments.tune_bench import TuneBench
+from adaptive_sleep.experiments.tune_reading import Measured
 from adaptive_sleep.experiments.tune_space import Candidate, Space
 from adaptive_sleep.experiments.tune_workers import finished
 from adaptive_sleep.streams.errors import InputError
@@ -52,7 +53,7 @@ class Objective:
             spec = specs[self.bench.recordings[name]]
             try:
                 found[name] = known.get(name) or self.bench.run(name, spec, candidate.window)
-            except PolicyError as error:  # such as more passes than the runtime allows
+            except PolicyError as error:  # a wrong answer, or what it raised
                 raise _refused(trial, error) from error
             stopped = self._stopped(trial, candidate, found)
             if stopped:

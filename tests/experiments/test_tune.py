@@ -6,7 +6,6 @@ What the policies are worth is not tested here; that the figures are the runs' o
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +24,8 @@ from adaptive_sleep.experiments.comparing import read_comparison
 from adaptive_sleep.experiments.replay import replay
 from adaptive_sleep.experiments.runs import open_run
 from adaptive_sleep.experiments.tune import tune
-from adaptive_sleep.experiments.tune_bench import Measured, TuneBench, measured
+from adaptive_sleep.experiments.tune_bench import TuneBench
+from adaptive_sleep.experiments.tune_reading import Measured, measured
 from adaptive_sleep.experiments.tune_space import space_of
 from adaptive_sleep.spec import parse_spec
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
@@ -238,59 +238,6 @@ def test_the_same_policy_is_not_run_twice(
     assert found["seeds"] == [0]
 
 
-OWN = """
-from dataclasses import dataclass
-from typing import Annotated
-import adaptive_sleep as asl
-
-@dataclass(frozen=True)
-class Eager:
-    "Plans what it is given, though the runtime allows 3 passes here."
-    passes: Annotated[int, asl.Range(2, 8)] = 2
-    def plan(self, signals):
-        return self.passes
-
-@dataclass(frozen=True)
-class Strict:
-    "Refuses in a way of its own."
-    passes: Annotated[int, asl.Range(1, 8)] = 1
-    def __post_init__(self):
-        if self.passes > 2:
-            raise ValueError("that is too many")
-    def plan(self, signals):
-        return self.passes
-"""
-
-
-@pytest.mark.parametrize(
-    ("policy", "why"),
-    [
-        ("random(mean=range(1.0, 3.0), most=2)", "mean"),
-        ("own_tuned:Eager", r"planned \d passes .* \(max_passes\)"),
-        ("own_tuned:Strict", "refused: that is too many"),
-    ],
-)
-def test_values_that_a_policy_refuses_end_a_trial_not_the_study(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, why: str
-) -> None:
-    (tmp_path / "own_tuned.py").write_text(OWN)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "own_tuned", raising=False)
-    found = tune(
-        place / "tiny.toml", kept(tmp_path), policies=[policy],
-        budget="9x", trials=4, quick=True, out=tmp_path / "out",
-    )  # fmt: skip
-    assert found["stopped"]["refused"] > 0
-    assert found["trials"] == 4
-    refused = [
-        it for it in loaded(kept(tmp_path), "tiny-quick").trials
-        if it.user_attrs["stopped"] == "refused"
-    ]  # fmt: skip
-    assert {it.state.name for it in refused} == {"PRUNED"}
-    assert all(max(it.constraints.values()) > 0 for it in refused)
-    assert all(re.search(why, it.user_attrs["refused"]) for it in refused)
-
-
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -365,6 +312,27 @@ def test_a_study_of_another_recipe_is_refused(found: dict[str, Any], place: Path
         tune(place / "tiny.toml", kept(place), budget="1.3x", out=place / "out")
     with pytest.raises(InputError, match="another space"):
         tune(place / "tiny.toml", kept(place), policies=["fixed"])
+
+
+def test_a_front_is_shown_where_nothing_is_within_the_budget(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "tune", str(place / "tiny.toml"), "--quick", "--pareto", "--trials", "2",
+        "--policy", "fixed(passes={2, 3})", "--budget", "1.01x", "--storage", kept(tmp_path),
+        "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["front"]
+    assert min(it["flops_per_event"] for it in found["front"]) > found["budget"]
+    for key in ("best", "score", "flops_per_event", "params", "test", "test_by_seed"):
+        assert found[key] is None
+    assert not list((tmp_path / "out").glob("seed-*/test"))
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "none is within the budget" in shown
+    assert found["front"][0]["spec"] in shown
 
 
 def test_nothing_within_the_budget_is_said_and_more_trials_may_be_asked_for(

@@ -124,6 +124,10 @@ def test_the_first_trials_are_of_every_policy_untuned() -> None:
     assert space.usual(2) == {}
     alone = Space({"b": parts["b"]}, (2,), (), 4)
     assert alone.usual(0) == {"b.tolerance": 0.05, "b.max_passes": 4}
+    lengths = Space({"b": parts["b"]}, (2,), (20, 60), 4)
+    assert lengths.usual(0, 60)["window"] == 60  # the models' own
+    assert "window" not in lengths.usual(0, 40)
+    assert lengths.usual(1, 60) == {}
 
 
 def test_wrappers_open_what_is_within() -> None:
@@ -222,6 +226,22 @@ def test_a_trial_gets_a_spec_capped_and_a_window() -> None:
     given["max_passes"] = 4
     free = space.suggest(optuna.trial.FixedTrial(given))  # type: ignore[arg-type]
     assert free.spec({}) == "state_change(tolerance=0.5, max_passes=4)"
+
+
+def test_a_policy_that_is_not_ours_is_capped_at_what_is_run() -> None:
+    def tried(spec: str) -> str:
+        space = Space({"it": Reader(spec).read("it")}, caps=(2, 4), windows=(), most=4)
+        given = {"max_passes": 4, "it.max_passes": 4}
+        return space.suggest(optuna.trial.FixedTrial(given)).spec({})  # type: ignore[arg-type]
+
+    theirs = f"'{HERE}:Built(passes=9, quiet=True, share=1.0)'"
+    assert tried(theirs.strip("'")) == f"capped({theirs}, max_passes=4)"
+    inner = f"warmup({theirs}, windows=4, passes=1)"
+    assert tried(inner) == f"capped({inner}, max_passes=4)"
+    listed = f"per_stream({{'a': {theirs}}}, fixed(1))"
+    assert tried(listed).startswith("capped(per_stream(")
+    ours = "warmup(fixed(passes=9), windows=4, passes=1)"  # ours plan what is run at the most
+    assert tried(ours) == ours
 
 
 def test_policies_of_one_name_are_told_apart() -> None:

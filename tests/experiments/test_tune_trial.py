@@ -11,8 +11,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from adaptive_sleep.experiments.tune_bench import Measured, TuneBench
+from adaptive_sleep.experiments.tune_bench import TuneBench
 from adaptive_sleep.experiments.tune_open import Reader
+from adaptive_sleep.experiments.tune_reading import Measured
 from adaptive_sleep.experiments.tune_space import Space
 from adaptive_sleep.experiments.tune_storage import quiet
 from adaptive_sleep.experiments.tune_trial import (
