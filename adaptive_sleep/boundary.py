@@ -20,9 +20,9 @@ from adaptive_sleep.memory import FastWeights
 from adaptive_sleep.model import Model
 from adaptive_sleep.signals import (
     SleepProgress,
-    WindowOutcome,
     WindowSignals,
     check_finite,
+    outcomes,
     owned,
 )
 from adaptive_sleep.sleep import ClosedWindow, PassReport, Slept, consolidate
@@ -131,26 +131,6 @@ def pass_flops(model: Model, lengths: Tensor, costs: Costs) -> IntArray:
     """FLOPs of one more pass over windows of `lengths` positions."""
     causal = model.config.sleep_attention == "causal"
     return costs.sleep_pass(lengths.numpy(), causal=causal)
-
-
-def outcomes(signals: WindowSignals, pending: Pending) -> WindowOutcome:
-    """What the scored windows of `signals` tell of the pending windows before them."""
-    told = signals.stream, signals.window, signals.surprise, signals.scored
-    rows = [
-        (stream, window, passes, loss, scored, now - window)
-        for stream, now, loss, scored in zip(*(each.tolist() for each in told), strict=True)
-        if scored > 0
-        for window, passes in pending.get(stream, ())
-    ]
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
-    return WindowOutcome(
-        stream=np.array(columns[0], dtype=object),
-        window=np.array(columns[1], dtype=np.int64),
-        passes=np.array(columns[2], dtype=np.int64),
-        loss=np.array(columns[3], dtype=np.float64),
-        scored=np.array(columns[4], dtype=np.int64),
-        lag=np.array(columns[5], dtype=np.int64),
-    )
 
 
 def decide(

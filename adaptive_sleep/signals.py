@@ -6,7 +6,7 @@ business, and what is decided from them is a policy's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, ClassVar, TypeVar
@@ -185,6 +185,29 @@ def owned(kind: type[R], **columns: NDArray[Any]) -> R:
         values.setflags(write=False)
     vars(record).update(columns)
     return record
+
+
+def outcomes(
+    signals: WindowSignals, pending: Mapping[str, Sequence[tuple[int, int]]]
+) -> WindowOutcome:
+    """What the scored windows of `signals` tell of the `pending` windows before them: window and
+    passes, by stream."""
+    told = signals.stream, signals.window, signals.surprise, signals.scored
+    rows = [
+        (stream, window, passes, loss, scored, now - window)
+        for stream, now, loss, scored in zip(*(each.tolist() for each in told), strict=True)
+        if scored > 0
+        for window, passes in pending.get(stream, ())
+    ]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
+    return WindowOutcome(
+        stream=np.array(columns[0], dtype=object),
+        window=np.array(columns[1], dtype=np.int64),
+        passes=np.array(columns[2], dtype=np.int64),
+        loss=np.array(columns[3], dtype=np.float64),
+        scored=np.array(columns[4], dtype=np.int64),
+        lag=np.array(columns[5], dtype=np.int64),
+    )
 
 
 def check_finite(signals: Record) -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any, NoReturn
 
@@ -29,7 +29,7 @@ from adaptive_sleep.contract import (
     registered,
     reset_policy,
 )
-from adaptive_sleep.signals import IntArray, SleepProgress, WindowOutcome, WindowSignals
+from adaptive_sleep.signals import IntArray, SleepProgress, WindowSignals, outcomes
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.errors import InputError
 
@@ -285,7 +285,7 @@ def _course(policy: SleepPolicy, start: int, stop: int, width: int) -> list[list
     for window in range(start, stop):
         signals = make_signals(7, window, width, window=np.full(7, window))
         if course:
-            observe(policy, _outcome(signals, pending))
+            observe(policy, outcomes(signals, pending))
         planned = plan_passes(policy, signals)
         course.append(_slept(policy, signals, planned, 100 * window).tolist())
         for stream, scored, passes in zip(signals.stream, signals.scored, course[-1], strict=True):
@@ -313,29 +313,6 @@ def _slept(policy: SleepPolicy, signals: WindowSignals, planned: IntArray, seed:
             )
             active = active[keep_going(policy, progress.select(active))]
     return done
-
-
-def _outcome(
-    signals: WindowSignals, pending: Mapping[str, Sequence[tuple[int, int]]]
-) -> WindowOutcome:
-    """What scored windows tell of all windows before them of which nothing was told, as a runtime
-    does."""
-    told = zip(signals.stream, signals.window, signals.surprise, signals.scored, strict=True)
-    rows = [
-        (stream, window, passes, loss, scored, now - window)
-        for stream, now, loss, scored in told
-        if scored > 0
-        for window, passes in pending[stream]
-    ]
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
-    return WindowOutcome(
-        stream=np.array(columns[0], dtype=object),
-        window=np.array(columns[1], dtype=np.int64),
-        passes=np.array(columns[2], dtype=np.int64),
-        loss=np.array(columns[3], dtype=np.float64),
-        scored=np.array(columns[4], dtype=np.int64),
-        lag=np.array(columns[5], dtype=np.int64),
-    )
 
 
 def _fail(policy: SleepPolicy, complaint: str) -> NoReturn:
