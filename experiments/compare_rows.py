@@ -6,11 +6,13 @@ mean; one seed has none. Nothing is run here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy import optimize, stats
 
 from adaptive_sleep.experiments.reproduce import interval
 
@@ -119,6 +121,7 @@ def mixture(validation: Sequence[Point], test: Sequence[Point], flops: float) ->
 # what a row is the mean of, and the differences with intervals: name -> value of one seed
 UNRANKED = "it, or the oracle, never changes"  # of a signal without a rank correlation
 CLAIM_SEEDS = 5  # trained seeds, from which on an interval over them claims anything
+POWER = 0.8  # of the smallest effect that a comparison could have seen
 _MEANS = (
     "score",
     "mean_passes",
@@ -287,6 +290,21 @@ def spread(ends: Sequence[float] | None) -> str:
 
 
 def half(ends: Sequence[float] | None) -> float | None:
-    """Half of the interval of a difference: the least that would have been told from none. None
-    where it has no interval, and of a row beside itself."""
+    """Half of the interval of a difference: what must be seen to be told from none. None where it
+    has no interval, and of a row beside itself."""
     return None if ends is None else (ends[1] - ends[0]) / 2 or None
+
+
+def smallest_effect(ends: Sequence[float] | None, seeds: int) -> float | None:
+    """The smallest true difference that so many seeds would have told from none four times in five,
+    by the 95 % t-interval `ends` of the difference that they found. None as `half`."""
+    least = half(ends)
+    return None if least is None else least * _true_to_seen(seeds)
+
+
+@functools.cache
+def _true_to_seen(seeds: int) -> float:
+    """How many times the half of an interval a true difference must be (noncentral t)."""
+    least = float(stats.t.ppf(0.975, seeds - 1))
+    found = optimize.brentq(lambda it: stats.nct.sf(least, seeds - 1, it) - POWER, 0.0, 100.0)
+    return float(found) / least

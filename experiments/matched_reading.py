@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from adaptive_sleep.experiments.compare_rows import CLAIM_SEEDS, half, signed, spread
+from adaptive_sleep.experiments.compare_rows import (
+    CLAIM_SEEDS,
+    half,
+    signed,
+    smallest_effect,
+    spread,
+)
 from adaptive_sleep.experiments.matched_table import BY_COST, COMPUTE, MOST, SIDES
 from adaptive_sleep.experiments.matching import NEAR, Spent, as_roomy, check_matched
 from adaptive_sleep.experiments.reproduce import interval
@@ -39,11 +45,11 @@ def beside_policy(rows: Sequence[Row]) -> list[dict[str, Any]]:
     interval over seeds (None for the policy itself), and whether it is as `roomy`, which the second
     table is of: no more than 1.1 times the policy's resident bytes. None where no policy is.
 
-    Each has the `smallest_effect` that the seeds could have told from none: half of the interval of
-    that difference, of other rows of that to fixed(max_passes); None where there is none."""
+    Each has the `smallest_effect` that its seeds could have seen, by the interval of that
+    difference, of other rows of that to fixed(max_passes); None where there is none."""
     told: list[dict[str, Any]] = []
     for row in rows:
-        found = {**row, "smallest_effect": half(row.get("difference_interval"))}
+        found = {**row, "smallest_effect": _seen_by(row, row.get("difference_interval"))}
         if row.get("target") is not None:
             here = [one for one in rows if one.get("target") == row["target"]]
             ours = chosen(here) if any(deployable(one) for one in here) else None
@@ -51,10 +57,14 @@ def beside_policy(rows: Sequence[Row]) -> list[dict[str, Any]]:
             found["difference_to_policy"] = gaps and float(np.mean(gaps))
             beside = interval(gaps) if gaps else None
             found["difference_to_policy_interval"] = beside
-            found["smallest_effect"] = half(beside)
+            found["smallest_effect"] = _seen_by(row, beside)
             found["roomy"] = None if ours is None else as_roomy(_spent(ours), _spent(row))
         told.append(found)
     return told
+
+
+def _seen_by(row: Row, ends: Sequence[float] | None) -> float | None:
+    return smallest_effect(ends, len(row["seeds_values"]))
 
 
 def _best(rows: Sequence[Row], target: float) -> list[str]:
@@ -183,17 +193,16 @@ def _against(ours: Row, name: str, theirs: Sequence[Row]) -> str:
 
 
 def comparable(ours: Row, other: Row, rows: Sequence[Row]) -> bool:
-    """Whether a policy and a row of a baseline may be compared: by `check_matched`, of the
-    baseline's `rows` at that target; or since the one of them that scores more costs less."""
+    """Whether a policy and a row of a baseline may be compared: they are matched, by the baseline's
+    `rows` at that target; or the one of them that scores more costs less."""
     theirs = [row for row in rows if plain_name(row["name"]) == plain_name(other["name"])]
     more, ahead = _cost(other) - _cost(ours), _score(other) - _score(ours)
     if more * ahead < 0:
         return True
-    try:
-        check_matched(_spent(ours), [_spent(row) for row in theirs])
+    try:  # the dearer side of a bracket is what is to be beaten, and wins nothing by being dearer
+        return check_matched(_spent(ours), [_spent(row) for row in theirs]) == "matched"
     except InputError:
         return False
-    return True
 
 
 def _at_other_cost(ours: Row, best: Row) -> str:

@@ -16,7 +16,7 @@ import msgspec
 import polars as pl
 
 from adaptive_sleep.experiments.compare import CLAIM
-from adaptive_sleep.experiments.compare_rows import half
+from adaptive_sleep.experiments.compare_rows import smallest_effect
 from adaptive_sleep.experiments.matched_reading import beside_policy
 from adaptive_sleep.streams.errors import InputError, nearest
 
@@ -73,13 +73,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def smallest_effect(self) -> float | None:
-        """The least difference to fixed(max_passes) that would have been told from none."""
-        return half(self.difference_interval)
+        """The smallest true difference to fixed(max_passes) that would have been seen."""
+        return smallest_effect(self.difference_interval, len(self.seeds_values))
 
     @property
     def smallest_beside(self) -> float | None:
         """The same of its difference to the policy at its target."""
-        return half(self.difference_to_policy_interval)
+        return smallest_effect(self.difference_to_policy_interval, len(self.seeds_values))
 
     @property
     def base(self) -> str:

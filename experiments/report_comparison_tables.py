@@ -30,7 +30,7 @@ def _columns(most: int) -> list[Column]:
          lambda row: number(row.score, ".4f", row.score_interval)),
         (f"to fixed({most})", "Difference of the score to that of the most passes everywhere",
          lambda row: number(row.difference_to_fixed, "+.4f", row.difference_interval)),
-        ("smallest effect", f"What a difference to fixed({most}) must be to be told from none",
+        ("smallest effect", f"What it must truly be to fixed({most}) to be seen 4 times in 5",
          lambda row: number(row.smallest_effect, ".4f")),
         ("mean passes", "Passes per window; 1 is no sleep",
          lambda row: number(row.mean_passes, ".2f")),
@@ -62,7 +62,7 @@ def _matched_columns(rows: Sequence[Row]) -> list[Column]:
         ("to the policy", "Difference of the score to the policy at that target that was best on "
          "validation",
          lambda row: number(row.difference_to_policy, "+.4f", row.difference_to_policy_interval)),
-        ("smallest effect", "What that difference must be to be told from none",
+        ("smallest effect", "What a true difference must be to be seen 4 times in 5",
          lambda row: number(row.smallest_beside, ".4f")),
         ("FLOPs per event", "All FLOPs per event, by the ledger",
          lambda row: _quantity(row.flops_per_event)),

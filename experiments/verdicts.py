@@ -38,8 +38,8 @@ def verdict_table(names: Sequence[str]) -> str:
     test (of all, whichever side of the target it is on), each with its knob, score and FLOPs per
     event in units of the plain hybrid's, and their difference over seeds with its 95 % t-interval,
     bold where that leaves out zero and the two may be compared: they cost the same within 2 %, or
-    the baseline stands on both sides of the policy, or the one that is ahead costs less. Raises
-    InputError for a name of which nothing is kept at matched cost."""
+    the one that is ahead costs less. Raises InputError for a name of which nothing is kept at
+    matched cost."""
     lines = [HEAD, ("---",) * len(HEAD)]
     for name in names:
         found = from_results(name)

@@ -79,11 +79,14 @@ def test_only_what_may_be_compared_is_bold(
     assert ("**" in line) is bold
 
 
-def test_a_baseline_on_both_sides_may_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("score", "told"), [(0.9, "| -0.060 ±"), (0.7, "| **+0.140 ±")])
+def test_the_dearer_side_of_a_bracket_is_there_to_be_beaten(
+    score: float, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     below = row("loops-below", "baseline", [0.1] * 5, knob=1, flops_per_event=100.0)
-    above = row("loops-above", "baseline", [0.9] * 5, knob=2, flops_per_event=200.0)
+    above = row("loops-above", "baseline", [score] * 5, knob=2, flops_per_event=200.0)
     (line,) = shown(monkeypatch, row("mine", "matched", SPREAD), below, above)
-    assert "loops-above 2: 0.900 for 2.00x | **-0.060 ±" in line
+    assert f"loops-above 2: {score:.3f} for 2.00x {told}" in line
 
 
 @pytest.mark.parametrize(("seeds", "gap"), [(1, "+0.100"), (4, "+0.100 ±0.000")])
