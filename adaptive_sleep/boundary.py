@@ -147,8 +147,8 @@ def decide(
     clock.append(time.perf_counter())
     if pending:
         observe(policy, outcomes(signals, dict(pending)))
-    # what a policy is shown it could write to; what it pays by stays here
-    shown = owned(WindowSignals, **vars(signals) | {"pass_flops": signals.pass_flops.copy()})
+    # what a policy is shown it could write to; what it pays by, and the trace, stay here
+    shown = owned(WindowSignals, **{name: column.copy() for name, column in vars(signals).items()})
     planned = plan_passes(policy, shown)
     allowed, clipped_by = _clip(planned, signals, closing, limits)
     clock.append(time.perf_counter())

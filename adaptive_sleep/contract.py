@@ -170,10 +170,9 @@ def plan_passes(policy: PolicyLike, signals: WindowSignals) -> IntArray:
     booleans, a wrong shape, less than 1 or more than `max_passes`; AdaptiveSleepError for signals
     that are not finite.
     """
+    most = signals.max_passes.copy()  # a policy could write to what it is shown
     values = _planned(policy, signals)
-    wrong = values > signals.max_passes
-    if wrong.any():
-        raise _wrong_count(policy, signals, values, int(np.argmax(wrong)))
+    _refuse(policy, signals, values, values > most, most)
     passes: IntArray = values.astype(np.int64)
     return passes
 
@@ -198,19 +197,24 @@ def _planned(policy: PolicyLike, signals: WindowSignals) -> np.ndarray[Any, Any]
             f"policy {label(policy)} planned an array of shape {values.shape} for "
             f"{_rows(signals)}: expected ({len(signals)},), or one int for all"
         )
-    wrong = values < 1
-    if wrong.any():
-        raise _wrong_count(policy, signals, values, int(np.argmax(wrong)))
+    _refuse(policy, signals, values, values < 1, signals.max_passes)
     return values
 
 
-def _wrong_count(
-    policy: PolicyLike, signals: WindowSignals, values: np.ndarray[Any, Any], row: int
-) -> PolicyError:
-    return PolicyError(
-        f"policy {label(policy)} planned {values[row]} passes for {_row(signals, row)}: "
-        f"expected 1 (no sleep) to {signals.max_passes[row]} (max_passes)"
-    )
+def _refuse(
+    policy: PolicyLike,
+    signals: WindowSignals,
+    values: np.ndarray[Any, Any],
+    wrong: BoolArray,
+    most: IntArray,
+) -> None:
+    """Raise PolicyError for the first number of passes that is `wrong`, if any is."""
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise PolicyError(
+            f"policy {label(policy)} planned {values[row]} passes for {_row(signals, row)}: "
+            f"expected 1 (no sleep) to {most[row]} (max_passes)"
+        )
 
 
 def _whole_numbers(

@@ -27,6 +27,8 @@ from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.events import Events
 from adaptive_sleep.wake import Start
 
+_LATEST = int(np.iinfo(np.int64).max)  # ns, the last time there is
+
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
@@ -98,7 +100,16 @@ def check_forecasts(config: ModelConfig) -> None:
 
 
 def as_events(result: Forecast, last: int, columns: Sequence[str]) -> Events:
-    """A forecast as events that arrive one nanosecond apart after `last`; a series: the mean."""
+    """A forecast as events that arrive one nanosecond apart after `last`; a series: the mean.
+
+    Raises InputError where they would arrive later than 64 bits hold.
+    """
+    if last > _LATEST - len(result):
+        raise InputError(
+            f"horizon={len(result)}: kept events arrive a nanosecond apart after the last event, "
+            f"at {last} ns, and no time lies beyond {_LATEST} ns; give at most {_LATEST - last}, "
+            "or keep none"
+        )
     times = last + 1 + np.arange(len(result), dtype=np.int64)
     if result.tokens is not None:
         return Events(times, tokens=result.tokens)

@@ -109,7 +109,7 @@ class Runtime:
         check_settings(self.settings, model.config)
         check_fitted(self.policy, self.model)
         for name, tensor in self.model.named_parameters():
-            if tensor.dtype not in (torch.float32, torch.float64):
+            if tensor.dtype != torch.float32:
                 raise InputError(
                     f"model: {name} is of {tensor.dtype}: a runtime keeps torch.float32; give "
                     "model.float()"

@@ -141,7 +141,8 @@ def _as_float(where: str, value: int) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise InputError(f"{where} is {str(value)[:20]}..: beyond what a float holds") from None
+        bits = value.bit_length()  # Python may refuse to spell its digits
+        raise InputError(f"{where} is an int of {bits} bits: beyond what a float holds") from None
 
 
 def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:

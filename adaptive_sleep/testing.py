@@ -34,8 +34,11 @@ from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.errors import InputError
 
 _MOST = 8  # max_passes of the made-up signals: what a runtime allows unless told otherwise
+_FEWER = 4  # and what it may well be told
 _STREAMS = (1, 2, 7)
 _WIDTH = 16  # of the made-up summaries, 2d
+
+Pending = dict[str, list[tuple[int, int]]]  # stream -> windows not yet told of: (window, passes)
 
 
 def check_policy(policy: PolicyLike | str, *, summary_width: int = _WIDTH) -> None:
@@ -195,8 +198,11 @@ def _check_ranges(policy: SleepPolicy, _width: int) -> None:
 def _check_answers(policy: SleepPolicy, width: int) -> None:
     for streams in _STREAMS:
         policy_flops(policy, streams)
-        for seed in range(8):
-            _check_answer(policy, make_signals(streams, seed, width), width)
+        for most in (_MOST, _FEWER):
+            allowed = np.full(streams, most)
+            for seed in range(8):
+                signals = make_signals(streams, seed, width, max_passes=allowed)
+                _check_answer(policy, signals, width)
 
 
 def _check_answer(policy: SleepPolicy, signals: WindowSignals, width: int) -> None:
@@ -229,8 +235,9 @@ def _unchanged(
 
 def _check_batch(policy: SleepPolicy, width: int) -> None:
     """Without a state, a stream's passes depend on its own signals only."""
+    pending: Pending = {}
     for window in range(6):  # at first, or for a while, there may be nothing to remember
-        _course(policy, window, window + 1, width)
+        _course(policy, window, window + 1, width, pending)
         if policy_state(policy):
             return
     for seed in range(8):
@@ -256,7 +263,7 @@ def _same_course(one: SleepPolicy, other: SleepPolicy, width: int, complaint: st
     courses = []
     for policy in (one, other):
         reset_policy(policy, 1)
-        courses.append(_course(policy, 0, 8, width))
+        courses.append(_course(policy, 0, 8, width, {}))
     if courses[0] != courses[1]:
         _fail(one, complaint + " (is there randomness that reset does not seed?)")
 
@@ -264,28 +271,33 @@ def _same_course(one: SleepPolicy, other: SleepPolicy, width: int, complaint: st
 def _check_state(policy: SleepPolicy, width: int) -> None:
     """A run that is saved and goes on elsewhere goes on as it would have done here."""
     reset_policy(policy, 2)
-    _course(policy, 0, 6, width)
+    pending: Pending = {}
+    _course(policy, 0, 6, width, pending)
     saved = policy_state(policy)
     check_memory(policy)
-    here = _course(policy, 6, 12, width)
+    here = _course(policy, 6, 12, width, dict(pending))
     load_policy_state(policy, saved)
-    if _course(policy, 6, 12, width) != here:
+    if _course(policy, 6, 12, width, dict(pending)) != here:
         _fail(policy, "after load_state_dict(state_dict()) it plans differently")
     elsewhere = resolve(format_spec(policy))
     reset_policy(elsewhere, 2)
     load_policy_state(elsewhere, saved)
-    if _course(elsewhere, 6, 12, width) != here:
+    if _course(elsewhere, 6, 12, width, dict(pending)) != here:
         _fail(policy, "a new one with its state loaded plans differently")
 
 
-def _course(policy: SleepPolicy, start: int, stop: int, width: int) -> list[list[int]]:
-    """Play a made-up run over windows start..stop-1 of seven streams; return the passes run."""
+def _course(
+    policy: SleepPolicy, start: int, stop: int, width: int, pending: Pending
+) -> list[list[int]]:
+    """Play a made-up run over windows start..stop-1 of seven streams; return the passes run.
+
+    `pending`, of the windows before, is told at the next that is scored, as a runtime does; what is
+    pending at the end replaces it.
+    """
     course: list[list[int]] = []
-    pending: dict[str, list[tuple[int, int]]] = {}  # windows, and passes, that nothing is told of
     for window in range(start, stop):
         signals = make_signals(7, window, width, window=np.full(7, window))
-        if course:
-            observe(policy, outcomes(signals, pending))
+        observe(policy, outcomes(signals, pending))
         planned = plan_passes(policy, signals)
         course.append(_slept(policy, signals, planned, 100 * window).tolist())
         for stream, scored, passes in zip(signals.stream, signals.scored, course[-1], strict=True):

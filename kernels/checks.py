@@ -66,6 +66,16 @@ def padding_mask(lengths: Tensor, steps: int) -> Tensor:
     return torch.arange(steps, device=lengths.device) >= lengths[:, None]
 
 
+def untouched(start: Tensor, v: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return o and the final state of a call without streams or without events: v, which is empty,
+    and the state that it started from.
+
+    Both depend on all inputs, as the results of any other call do, so that each has a gradient.
+    """
+    nothing = torch.stack([x.sum() for x in (start[:0], v, *others)]).sum()
+    return v - nothing, start - nothing  # x - 0 is x, its sign included
+
+
 def state_change(state: Tensor, reference_state: Tensor | None) -> Tensor:
     """Return ||S - S_ref||^2 and ||S||^2 as `[2, B, H]`, outside the gradient; no reference means
     S_ref = 0.

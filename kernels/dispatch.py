@@ -18,13 +18,15 @@ from torch import Tensor
 from adaptive_sleep.streams.errors import InputError, nearest
 
 from . import native
-from .checks import check_rule, padding_mask, state_change
+from .checks import check_rule, padding_mask, state_change, untouched
 from .gradient import chunked_gated_delta_rule
 from .reference import gated_delta_rule_reference
 from .step import gated_delta_step
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 BACKENDS = ("auto", "native", "torch", "triton", "fla", "reference")
+# A gate below this forgets everything in every dtype: its exp is 0, and so is its gradient.
+FORGETS = -1e4
 
 
 def gated_delta_rule(
@@ -43,12 +45,12 @@ def gated_delta_rule(
     """Run the gated delta rule over T events; return o, the final state and, if asked for, the
     state change.
 
-    q, k `[B, T, H, K]`, L2-normalised over K; v, o `[B, T, H, V]`; g (log decay, <= 0) and beta (in
-    (0, 1)) `[B, T, H]`; states `[B, H, K, V]`, float32 (float64 where the inputs are). lengths
-    `[B]`: positions t >= lengths[b] leave the state alone and give o = 0. The state change `[2, B,
-    H]` holds ||S - S_ref||^2 and ||S||^2 for reference_state (default: the initial one); no
-    gradient flows through it. Raises InputError for shapes that do not fit and for a backend that
-    cannot serve the call. Source: Gated Delta Networks, arXiv 2412.06464.
+    q, k `[B, T, H, K]`, L2-normalised over K; v, o `[B, T, H, V]`; g (log decay, <= 0; -inf forgets
+    everything) and beta (in (0, 1)) `[B, T, H]`; states `[B, H, K, V]`, float32 (float64 where the
+    inputs are). lengths `[B]`: positions t >= lengths[b] leave the state alone and give o = 0. The
+    state change `[2, B, H]` holds ||S - S_ref||^2 and ||S||^2 for reference_state (default: the
+    initial one); no gradient flows through it. Raises InputError for shapes that do not fit and for
+    a backend that cannot serve the call. Source: Gated Delta Networks, arXiv 2412.06464.
     """
     if backend not in BACKENDS:
         raise InputError(
@@ -76,6 +78,8 @@ def gated_delta_rule(
         start = q.new_zeros(batch, heads, key, v.shape[3], dtype=dtype)
     else:
         start = initial_state.to(dtype)
+    if backend != "native":  # which sums no gates; the others would make a NaN of 0 times -inf
+        g = g.clamp(min=FORGETS)
     if backend == "triton" and steps:
         rule = _triton(q, dtype)
         call = rule.Call(lengths, reference_state, return_state_change)
@@ -121,9 +125,10 @@ def _padded(
         padded = padding_mask(lengths, q.shape[1])[:, :, None]
         q, k, v = (x.masked_fill(padded[..., None], 0.0) for x in (q, k, v))
         g, beta = (x.masked_fill(padded, 0.0) for x in (g, beta))
-    if not (q.shape[0] and q.shape[1]):
-        return v.to(kept_dtype), start.clone()
-    o, state = rule(q, k, v, g, beta, start)
+    if q.shape[0] and q.shape[1]:
+        o, state = rule(q, k, v, g, beta, start)
+    else:
+        o, state = untouched(start, v, q, k, g, beta)
     return o.to(kept_dtype), state
 
 

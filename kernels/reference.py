@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_rule, state_change
+from .checks import check_rule, state_change, untouched
 
 
 def gated_delta_rule_reference(
@@ -49,7 +49,10 @@ def gated_delta_rule_reference(
             after = torch.where(real[..., None], after, state)
         outputs.append(output)
         state = after
-    o = torch.stack(outputs, 1) if outputs else v
+    if outputs:
+        o = torch.stack(outputs, 1)
+    else:
+        o, state = untouched(state, v, q, k, g, beta)
     if not return_state_change:
         return o.to(kept_dtype), state
     reference = start if reference_state is None else reference_state

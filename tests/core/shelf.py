@@ -87,6 +87,11 @@ class IgnoresMaxPasses(Answers):
         return 9
 
 
+class AlwaysEight(Answers):
+    def plan(self, signals: WindowSignals) -> Any:
+        return 8
+
+
 class AboveTheMean(Answers):
     def plan(self, signals: WindowSignals) -> Any:
         busy = signals.surprise > signals.surprise.mean()
@@ -176,6 +181,43 @@ class NeverForgets(CountsNotLoaded):
 class StateOfArrays(Counts):
     def state_dict(self) -> dict[str, Any]:
         return {"calls": np.array(self._calls)}
+
+
+@dataclass
+class LosesWhatIsOpen(Answers):
+    """Is told of windows that it forgot when saved, and sleeps where it knows none."""
+
+    _open: set[tuple[str, int]] = field(default_factory=set, init=False, compare=False, repr=False)
+    _lost: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
+
+    def plan(self, signals: WindowSignals) -> Any:
+        self._open.update(zip(signals.stream, signals.window.tolist(), strict=True))
+        lost = [stream in self._lost for stream in signals.stream]
+        return np.where(lost, np.minimum(3, signals.max_passes), 1)
+
+    def observe(self, outcome: WindowOutcome) -> None:
+        told = set(zip(outcome.stream, outcome.window.tolist(), strict=True))
+        self._lost += [stream for stream, _ in told - self._open]
+        self._open -= told
+
+    def reset(self, seed: int) -> None:
+        self._open, self._lost = set(), []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lost": list(self._lost)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._open, self._lost = set(), list(state["lost"])
+
+
+class KeepsWhatIsOpen(LosesWhatIsOpen):
+    """The same, put right."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lost": list(self._lost), "open": [list(it) for it in sorted(self._open)]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._open, self._lost = {tuple(it) for it in state["open"]}, list(state["lost"])
 
 
 @dataclass

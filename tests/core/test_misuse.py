@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,40 +24,83 @@ def piece(config: asl.ModelConfig, stream: str, count: int, seed: int = 0) -> as
 
 
 class Calls:
-    """A policy that calls its runtime while it is asked."""
+    """A policy that calls its runtime while it is asked, by the method `at`."""
 
-    def __init__(self, call: Callable[[asl.Runtime], object]) -> None:
-        self.call, self.runtime = call, list[asl.Runtime]()
+    def __init__(self, call: Callable[[asl.Runtime], object], at: str = "plan") -> None:
+        self.call, self.at, self.runtime = call, at, list[asl.Runtime]()
+
+    def _now(self, method: str) -> None:
+        for runtime in self.runtime:
+            if method == self.at:
+                self.call(runtime)
 
     def plan(self, signals: asl.WindowSignals) -> Any:
-        for runtime in self.runtime:
-            self.call(runtime)
-        return np.ones(len(signals), dtype=np.int64)
+        self._now("plan")
+        return np.full(len(signals), 3)
+
+    def keep_going(self, progress: asl.SleepProgress) -> bool:
+        self._now("keep_going")
+        return True
+
+    def observe(self, outcome: asl.WindowOutcome) -> None:
+        self._now("observe")
 
     def __str__(self) -> str:
-        return "fixed(passes=1)"
+        return "fixed(passes=3)"
 
 
-@pytest.mark.parametrize("method", ["step", "predict", "save", "room"])
-def test_nothing_is_asked_of_a_runtime_in_the_midst_of_a_step(method: str, tmp_path: Path) -> None:
-    model = cases.build(cases.tiny())
-    calls: dict[str, Callable[[asl.Runtime], object]] = {
+def calls(folder: Path) -> dict[str, Callable[[asl.Runtime], object]]:
+    """What may be asked of a runtime between its steps."""
+    return {
         "step": lambda runtime: runtime.step([]),
         "predict": lambda runtime: runtime.predict("x", horizon=1),
-        "save": lambda runtime: runtime.save(tmp_path),
+        "save": lambda runtime: runtime.save(folder),
         "room": lambda runtime: runtime.room(),
     }
-    policy = Calls(calls[method])
+
+
+@pytest.mark.parametrize("at", ["plan", "keep_going", "observe"])
+@pytest.mark.parametrize("method", ["step", "predict", "save", "room"])
+def test_nothing_is_asked_of_a_runtime_in_the_midst_of_a_step(
+    method: str, at: str, tmp_path: Path
+) -> None:
+    model, call = cases.build(cases.tiny()), calls(tmp_path)[method]
+    policy = Calls(call, at)
     runtime = asl.Runtime(model, policy, kv_budget=40)
     runtime.step([piece(model.config, "x", 5)])
     before = cases.everything(runtime)
     policy.runtime.append(runtime)
+    later = [piece(model.config, name, 5, 1) for name in "xy"]
     with pytest.raises(asl.AdaptiveSleepError, match=f"^{method}: a step .* is running"):
-        runtime.step([piece(model.config, "y", 5)])
+        runtime.step(later)
     assert cases.everything(runtime) == before
     policy.runtime.clear()
-    calls[method](runtime)
-    assert runtime.step([piece(model.config, "y", 5)]).rows[0].stream == "y"
+    call(runtime)
+    assert [row.stream for row in runtime.step(later).rows] == ["x", "y"]
+
+
+def test_another_thread_waits_until_a_step_has_returned(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def elsewhere(runtime: asl.Runtime) -> None:
+        def ask() -> None:
+            for method, call in calls(tmp_path).items():
+                with pytest.raises(asl.AdaptiveSleepError, match=f"^{method}: a step .* is run"):
+                    call(runtime)
+                told.append(method)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+
+    model = cases.build(cases.tiny())
+    disturbed, left = (asl.Runtime(model, Calls(elsewhere), kv_budget=40) for _ in range(2))
+    for number in range(3):
+        for runtime in (disturbed, left):
+            runtime.step([piece(model.config, name, 5, number) for name in "xy"])
+        disturbed.policy.runtime[:] = [disturbed]
+    assert told == 2 * [*calls(tmp_path)]
+    assert cases.everything(disturbed) == cases.everything(left)
 
 
 @pytest.mark.parametrize("kind", cases.KINDS)
@@ -73,7 +117,11 @@ def test_a_step_in_inference_mode_is_a_step(kind: str) -> None:
     assert cases.everything(runtime) == cases.everything(other)
 
 
-@pytest.mark.parametrize("change", [torch.nn.Module.half, torch.nn.Module.bfloat16])
+@pytest.mark.parametrize(
+    "change",
+    [torch.nn.Module.half, torch.nn.Module.bfloat16, torch.nn.Module.double],
+    ids=lambda it: it.__name__,
+)
 def test_a_model_of_other_numbers_is_refused(change: Callable[[Any], Any]) -> None:
     model = change(cases.build(cases.tiny()))
     with pytest.raises(asl.InputError, match=r"model: .* is of torch\..*; give model.float\(\)"):
@@ -100,6 +148,25 @@ def test_a_policy_cannot_rewrite_what_its_passes_cost() -> None:
     for runtime in (honest, sly):
         runtime.step([piece(model.config, "x", 12)])
     assert sly.ledger.sleep == honest.ledger.sleep > 1
+
+
+def test_a_policy_cannot_rewrite_what_it_is_allowed_or_what_is_traced() -> None:
+    def plan(signals: asl.WindowSignals) -> Any:
+        for name in ("max_passes", "surprise", "window"):
+            column = getattr(signals, name)
+            column.setflags(write=True)
+            column[:] = 9
+        return np.full(len(signals), passes)
+
+    model, rows = cases.build(cases.tiny()), []
+    for policy, passes in (("fixed(2)", 2), (plan, 2), (plan, 9)):
+        runtime = asl.Runtime(model, policy)
+        if passes > 8:
+            with pytest.raises(asl.PolicyError, match=r"planned 9 passes .* to 8 \(max_passes"):
+                runtime.step([piece(model.config, "x", 12)])
+        else:
+            rows.append(runtime.step([piece(model.config, "x", 12)]).rows)
+    assert rows[0] == rows[1]
 
 
 def test_an_infinite_reading_that_waits_is_no_reading() -> None:
@@ -153,9 +220,10 @@ class Costly:
     ("policy", "told"),
     [
         (Named(), "mode is <Mode.A: 'a'>: expected what a literal"),
-        (Costly(10**400), "most is 1000"),
+        (Costly(10**400), "most is an int of 1329 bits"),
+        (Costly(10**5000), "most is an int of 16610 bits"),
     ],
-    ids=["enum", "float"],
+    ids=["enum", "float", "digits"],
 )
 def test_what_no_spec_can_spell_is_refused(policy: Any, told: str) -> None:
     with pytest.raises(asl.InputError, match=told):

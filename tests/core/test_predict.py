@@ -266,6 +266,23 @@ def test_what_cannot_be_forecast_is_refused(ask: dict[str, Any], told: str) -> N
     assert cases.everything(runtime) == before
 
 
+@pytest.mark.parametrize("left", [0, 1, 4])
+def test_kept_events_that_no_clock_can_tell_are_refused(left: int) -> None:
+    runtime = asl.Runtime(cases.build(cases.tiny()), "fixed(1)")
+    late = np.array([2**63 - 1 - left])
+    runtime.step([asl.Piece("s", asl.Events(late, tokens=np.ones(1, int)))])
+    before = cases.everything(runtime)
+    assert len(runtime.predict("s", horizon=left + 1)) == left + 1
+    with pytest.raises(
+        asl.InputError, match=rf"^horizon={left + 1}: .* give at most {left}, or keep none$"
+    ):
+        runtime.predict("s", horizon=left + 1, keep=True)
+    assert cases.everything(runtime) == before
+    if left:
+        runtime.predict("s", horizon=left, keep=True)
+        assert int(cases.row(runtime, "s")["last_time"]) == 2**63 - 1
+
+
 @pytest.mark.parametrize("ask", [{"temperature": 0.7}, {"top_k": 1}])
 def test_a_series_is_not_sampled_as_tokens_are(ask: dict[str, Any]) -> None:
     with pytest.raises(asl.InputError, match="only tokens are sampled"):

@@ -18,7 +18,7 @@ from adaptive_sleep.testing import Conformance, check_policy, make_progress, mak
     [
         shelf.Sound(), shelf.Sound(0.1), shelf.Answers(), shelf.two, Capped(shelf.Sound(), 3),
         "surprise(0.5)", shelf.MadeByReset(), "shelf:Ordinary(passes=3)", shelf.Bare(),
-        "shelf:Bare", Capped(shelf.Bare(), 2),
+        "shelf:Bare", Capped(shelf.Bare(), 2), shelf.KeepsWhatIsOpen(),
     ],
 )  # fmt: skip
 def test_a_sound_policy_passes(sound: Any) -> None:
@@ -34,6 +34,7 @@ def test_a_sound_policy_passes(sound: Any) -> None:
         (shelf.Nan(), "expected whole numbers"),
         (shelf.Zero(), "planned 0 passes"),
         (shelf.IgnoresMaxPasses(), "planned 9 passes .* expected 1 .* to 8"),
+        (shelf.AlwaysEight(), "planned 8 passes .* expected 1 .* to 4"),
         (shelf.AboveTheMean(), "must not look at other streams"),
         (shelf.Writes(), "writes into its WindowSignals"),
         (shelf.UnlocksAndWrites(), "changes WindowSignals.surprise"),
@@ -48,6 +49,7 @@ def test_a_sound_policy_passes(sound: Any) -> None:
         (shelf.CannotLoad(), "no load_state_dict"),
         (shelf.NeverForgets(), "randomness that reset does not seed"),
         (shelf.StateOfArrays(), "expected str keys"),
+        (shelf.LosesWhatIsOpen(), "after load_state_dict"),
         (shelf.RememberedElsewhere(), "a new one with its state loaded plans differently"),
         (shelf.DefaultOutOfRange(), "passes: the default 1 lies outside Range"),
         (shelf.DefaultNoChoice(), "pool: the default 'sum' lies outside Choice"),

@@ -52,9 +52,10 @@ def make_case(
     beta: float | None = None,
     repeated: bool = False,
     lengths: bool = False,
+    forgets: bool = False,
 ) -> Case:
-    """Draw a call: g uniform in [-gate, 0], beta given or uniform, one repeated key if asked
-    for."""
+    """Draw a call: g uniform in [-gate, 0], now and then -inf where it `forgets`, beta given or
+    uniform, one repeated key if asked for."""
     rng = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -73,6 +74,8 @@ def make_case(
         state=normal(batch, heads, key, value),
         lengths=torch.randint(0, steps + 1, (batch,), generator=rng) if lengths else None,
     )
+    if forgets:
+        case.g[:, seed % 7 :: 7] = -torch.inf
     # Every form sees the same numbers: what float32 cannot hold is rounded away here, before any
     # form runs.
     return case.cast(torch.float32).cast(torch.float64)

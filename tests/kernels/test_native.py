@@ -31,7 +31,9 @@ def test_every_element_is_written_on_each_instruction_set(
         pytest.skip("this processor has no AVX2")
     monkeypatch.setattr(native, "level", lambda: level)
     steps, key, value = sizes
-    check(make_case(level, batch=3, steps=steps, key=key, value=value, lengths=lengths), "native")
+    for forgets in (False, True):
+        options = {"lengths": lengths, "forgets": forgets}
+        check(make_case(level, batch=3, steps=steps, key=key, value=value, **options), "native")
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -26,6 +26,7 @@ CASES = st.builds(
     beta=st.sampled_from([None, None, 1e-6, 1.0 - 1e-6]),
     repeated=st.booleans(),
     lengths=st.booleans(),
+    forgets=st.booleans(),
 )
 
 
@@ -80,6 +81,14 @@ def test_decays_that_sum_to_a_thousand_over_a_chunk_keep_the_bounds(
 def test_a_weak_gate_after_strong_ones_is_not_lost(backend: str) -> None:
     case = make_case(2, steps=64, key=16, value=16, gate=0.001)
     case.g[:, ::5] = -200.0
+    check(case, backend)
+
+
+@pytest.mark.parametrize("backend", CPU)
+@pytest.mark.parametrize("steps", [1, 19, 70])
+def test_a_gate_of_minus_infinity_forgets_everything_before(steps: int, backend: str) -> None:
+    case = make_case(7, steps=steps, key=16, value=16, forgets=True)
+    assert case.g[:, 0].isinf().all()
     check(case, backend)
 
 
@@ -245,6 +254,21 @@ def test_no_events_leave_the_state() -> None:
     o, state = gated_delta_rule(*(x[:, :0] for x in case.inputs()), initial_state=case.state)
     assert o.shape == (2, 0, 2, 8)
     assert torch.equal(state, case.state)
+
+
+@pytest.mark.parametrize("backend", [*CPU, "reference"])
+@pytest.mark.parametrize(("batch", "steps"), [(2, 0), (0, 1), (0, 4), (0, 0)])
+def test_a_call_of_nothing_has_a_gradient(batch: int, steps: int, backend: str) -> None:
+    case = make_case(8, batch=2, steps=4).cast(torch.float32)
+    inputs = [x[:batch, :steps].clone().requires_grad_() for x in case.inputs()]
+    start = case.state[:batch].clone().requires_grad_()
+    o, state = gated_delta_rule(*inputs, initial_state=start, backend=backend)
+    (o.sum() + state.sum()).backward()
+    for x in inputs:
+        assert x.grad is not None
+        assert x.grad.shape == x.shape
+    assert start.grad is not None
+    assert torch.equal(start.grad, torch.ones_like(start))
 
 
 def test_bad_calls_are_named() -> None:

@@ -31,7 +31,7 @@ def check_cases(device: str, interpret: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 10
+    assert len(found) == 11
     for case, tensors in found.items():
         for name, (error, finite) in tensors.items():
             assert finite, (case, name)

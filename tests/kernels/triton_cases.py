@@ -23,6 +23,7 @@ CASES = {
     "96, 256": {"batch": 1, "steps": 33, "heads": 1, "key": 96, "value": 256},
     "narrow": {"steps": 5, "heads": 3, "key": 8, "value": 4},
     "one event": {"batch": 3, "steps": 1, "key": 32, "value": 32},
+    "forgetting": {"steps": 40, "key": 16, "value": 16, "forgets": True},
 }
 
 
