@@ -303,8 +303,8 @@ class Runtime:
         paths. Randomness is keyed by (seed, stream, events seen). The stream's state stays as it
         was, unless `keep`: then what was produced (series: the mean) is read as if it had arrived.
         Raises InputError for an unknown stream, a horizon below 1, what this kind of model is not
-        sampled by, more kept events than the open window or the KV budget has room for (no window
-        is closed early for them), or a model that answers questions.
+        sampled by, more kept events than the open window, the KV budget (no window is closed early
+        for them) or the clock has room for, or a model that answers questions.
         """
         sampling = Sampling(horizon, temperature, top_k, paths, self.settings.seed)
         sampling.check(stream, self.streams, self.model.config)
