@@ -41,7 +41,7 @@ class Arena:
 
     def like(self) -> Arena:
         """A store of the same quantities, of streams that have seen nothing."""
-        return Arena({name: tensor[:1].clone() for name, tensor in self.tensors.items()})
+        return Arena({name: tensor[:1] for name, tensor in self.tensors.items()})
 
     @property
     def names(self) -> list[str]:

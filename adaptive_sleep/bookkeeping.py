@@ -24,6 +24,8 @@ from adaptive_sleep.streams.events import Piece
 from adaptive_sleep.trace import TraceRow
 from adaptive_sleep.wake import Start, Woken
 
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 NANOSECONDS = 1e9
 _FITS = 2.0**62  # ns between two times that 64 bits surely hold
 
@@ -132,9 +134,14 @@ def _clocks(pieces: Sequence[Piece], state: Rows) -> Rows:
 def _seconds(state: Rows) -> Tensor:
     """How long each window lasted, from the last event before it (its own first, for window 0)."""
     since = torch.where(state["window"] > 0, state["before_time"], state["first_time"])
-    late = state["last_time"]
-    exact, rough = (late - since).double(), late.double() - since.double()
-    return torch.where(rough.abs() > _FITS, rough, exact) / NANOSECONDS
+    return torch.from_numpy(_between(since.numpy(), state["last_time"].numpy()))
+
+
+def _between(early: IntArray, late: IntArray) -> FloatArray:
+    """Seconds from one time to another, in ns; exact as far as 64 bits hold the difference."""
+    rough = late.astype(np.float64) - early
+    between: FloatArray = np.where(np.abs(rough) > _FITS, rough, late - early) / NANOSECONDS
+    return between
 
 
 def closing_counters(
@@ -143,10 +150,7 @@ def closing_counters(
     """Counters of closing windows; `budget` FLOPs per event accrue here, up to `cap`."""
     read = {n: state[n].numpy() for n in (*COUNTERS, *SUMS)}
     later = read["window"] > 0
-    late, early = read["first_time"], read["before_time"]
-    rough = late.astype(np.float64) - early
-    between = np.where(np.abs(rough) > _FITS, rough, late - early)
-    gap = np.maximum(between / NANOSECONDS, 0.0)
+    gap = np.maximum(_between(read["before_time"], read["first_time"]), 0.0)
     balance = read["balance"]
     if budget is not None and cap is not None:
         balance = np.minimum(cap, balance + budget * read["open"])

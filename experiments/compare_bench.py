@@ -74,13 +74,13 @@ class Bench:
         )  # fmt: skip
 
 
-ASKED = pl.col("right").is_not_null() & (pl.col("scored") > 0)
+_ASKED = pl.col("right").is_not_null() & (pl.col("scored") > 0)
 
 
 def asks(run: Run) -> bool:
     """Whether anything is asked, so that the score of a run is the share of windows all right;
     else it is minus the loss."""
-    return bool(run.trace().select(ASKED.any()).collect().item())
+    return bool(run.trace().select(_ASKED.any()).collect().item())
 
 
 def point(run: Run, *, charged: bool = False) -> Point:
@@ -89,12 +89,21 @@ def point(run: Run, *, charged: bool = False) -> Point:
     assert summary is not None
     columns = ["sleep_flops", *(("signal_flops", "policy_flops") if charged else ())]
     flops = sum(int(trace[name].sum()) for name in columns) / max(summary.events, 1)
-    asked = trace.filter(ASKED)
-    if len(asked):
-        return flops, float((asked["right"] == asked["scored"]).to_numpy().mean())
+    share = share_right(trace)
+    if share is not None:
+        return flops, share
     if summary.loss is None:
         raise InputError(f"{run.path}: nothing was predicted, so there is nothing to compare")
     return flops, -summary.loss
+
+
+def share_right(trace: pl.DataFrame) -> float | None:
+    """The share of the windows in which something was asked that were answered all right; None
+    where nothing was asked."""
+    asked = trace.filter(_ASKED)
+    if not len(asked):
+        return None
+    return float((asked["right"] == asked["scored"]).to_numpy().mean())
 
 
 def ledger_of(run: Run) -> Ledger:

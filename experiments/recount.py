@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -27,7 +27,7 @@ from adaptive_sleep.experiments.compare_baselines import few_streams, uneven
 from adaptive_sleep.experiments.compare_bench import ledger_of
 from adaptive_sleep.experiments.compare_models import training_recipe
 from adaptive_sleep.experiments.compare_rows import read_rows
-from adaptive_sleep.experiments.compare_streams import source
+from adaptive_sleep.experiments.compare_streams import Source, source
 from adaptive_sleep.experiments.comparing import Comparison
 from adaptive_sleep.experiments.console import guarded
 from adaptive_sleep.experiments.matched_reading import plain_name, read_matched
@@ -47,16 +47,11 @@ class Count:
 
 
 class Counter:
-    """Counts setups on the streams of a comparison, each once: on a few of them, or, where samples
-    differ in their windows, on those that the model of a training seed was tested on."""
+    """Counts setups on some streams of a comparison, each once."""
 
-    def __init__(self, comparison: Comparison, folder: Path, seed: int, *, quick: bool) -> None:
-        self._comparison, self._known = comparison, dict[str, Count]()
-        self._where = (
-            source(comparison, folder / f"seed-{seed}", "test", seed, quick=quick)
-            if uneven(comparison)
-            else few_streams(comparison, folder, quick=quick)
-        )
+    def __init__(self, comparison: Comparison, where: Source) -> None:
+        self._comparison, self._where = comparison, where
+        self._known = dict[str, Count]()
         self._training = training_recipe(comparison.models.recipe)
 
     def asleep(self) -> Count:
@@ -84,6 +79,23 @@ class Counter:
         return self._known[name]
 
 
+def _counters(
+    comparison: Comparison, folder: Path, seeds: Sequence[str], *, quick: bool
+) -> dict[str, Counter]:
+    """A counter for each training seed: one for all on a few streams, or, where samples differ in
+    their windows, one on the streams that the model of the seed was tested on."""
+    if not uneven(comparison):
+        counter = Counter(comparison, few_streams(comparison, folder, quick=quick))
+        return dict.fromkeys(seeds, counter)
+    return {
+        seed: Counter(
+            comparison,
+            source(comparison, folder / f"seed-{seed}", "test", int(seed), quick=quick),
+        )
+        for seed in seeds
+    }
+
+
 def recount(kept: Mapping[str, Any], at: str) -> dict[str, Any]:
     """What `compare` wrote, with the FLOPs of its rows counted once more, by the code of the commit
     `at`, and what it says of them.
@@ -101,17 +113,12 @@ def recount(kept: Mapping[str, Any], at: str) -> dict[str, Any]:
     before = {seed: own["flops_per_event"] for seed, own in once["seeds_values"].items()}
     tables = [told["rows"], *told["changes"].values()]
     with tempfile.TemporaryDirectory() as folder:
-        first, *others = before
-        make = partial(Counter, comparison, Path(folder), quick=told["quick"])
-        counters = {first: make(int(first))}
-        for seed in others:
-            counters[seed] = make(int(seed)) if uneven(comparison) else counters[first]
+        counters = _counters(comparison, Path(folder), list(before), quick=told["quick"])
         for row in (row for table in tables for row in table):
             knob = row.get("knob")
             for seed, own in row["seeds_values"].items():
-                counter = counters[seed]
-                asleep = counter.asleep()
-                count = None if knob is None else counter.baseline(row["name"], int(knob))
+                asleep = counters[seed].asleep()
+                count = None if knob is None else counters[seed].baseline(row["name"], int(knob))
                 change = asleep.flops - before[seed]
                 _put(row["kind"], own, count, change, asleep if comparison.task else None)
             _average(row)

@@ -114,8 +114,11 @@ def file_to_write(out: str | Path) -> Path:
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"out={str(out)!r}: a report is a file named *.html")
     if out.exists():
-        with out.open("rb") as file:
-            start = file.read(_START)
+        try:
+            with out.open("rb") as file:
+                start = file.read(_START)
+        except OSError as error:
+            raise InputError(f"out={str(out)!r}: cannot be read: {error.strerror}") from None
         if not any(mark in start for mark in _OURS):
             raise InputError(
                 f"out={str(out)!r}: exists already, and is no report of ours; choose another name"

@@ -57,9 +57,8 @@ from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 
 QUICK_TRIALS = 20
 NO_SLEEP = "fixed(passes=1)"
-COUNTED = (
-    "windows that end in a piece of one running stream"  # how a recording is; see tune_reading
-)
+# How what a piece of a recording comes to is counted (tune_reading.py); a study keeps it.
+COUNTED = "windows that end in a piece of one running stream"
 P_WORSE = 0.1  # of the test by which a trial is stopped, uncorrected for its being asked repeatedly
 
 

@@ -31,6 +31,8 @@ class Guarded:
         return answer
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_policy":  # as what copies or unpickles an object without its fields asks
+            raise AttributeError(name)
         found = getattr(self._policy, name)
         return partial(self._call, name, found) if name in CALLS and callable(found) else found
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from adaptive_sleep.experiments.commits import summed
-from adaptive_sleep.experiments.compare_bench import ASKED
+from adaptive_sleep.experiments.compare_bench import share_right
 from adaptive_sleep.experiments.compare_streams import Source
 from adaptive_sleep.experiments.comparing import Comparison
 from adaptive_sleep.experiments.replay import MAX_ROWS
@@ -55,10 +55,9 @@ def measured(run: Run) -> Measured:
 
 def _told(trace: pl.DataFrame, flops: int, events: int) -> Measured | None:
     """The figures of a trace, None where nothing was predicted."""
-    asked = trace.filter(ASKED)
-    if len(asked):
-        score = float((asked["right"] == asked["scored"]).to_numpy().mean())
-        return Measured(score, flops, events, asked=True)
+    share = share_right(trace)
+    if share is not None:
+        return Measured(share, flops, events, asked=True)
     lost, scored = summed(trace.lazy()).collect().select("lost", "scored").row(0)
     return Measured(-lost / scored, flops, events, asked=False) if scored else None
 

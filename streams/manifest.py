@@ -204,10 +204,10 @@ def new_folder(out: Path) -> Iterator[Path]:
             try:
                 _make_parents(target, made)
                 _remove_abandoned(target)
-                beside.mkdir(exist_ok=True)
-                ours.enter_context(held(beside))
-                ours.callback(shutil.rmtree, beside, ignore_errors=True)
-                part.mkdir()
+                try:
+                    _take(beside, part, ours)
+                except FileNotFoundError:  # another removed it before it was held
+                    _take(beside, part, ours)
             except OSError as error:
                 raise InputError(f"{out}: cannot be made there: {error.strerror}") from None
             yield part
@@ -223,6 +223,14 @@ def new_folder(out: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):  # what is not empty is no longer ours alone
                 parent.rmdir()
         raise
+
+
+def _take(beside: Path, part: Path, ours: contextlib.ExitStack) -> None:
+    """Make and hold a folder that goes with `ours`, and in it a new one, `part`."""
+    beside.mkdir(exist_ok=True)
+    ours.enter_context(held(beside))
+    ours.callback(shutil.rmtree, beside, ignore_errors=True)
+    part.mkdir()
 
 
 def _remove_abandoned(target: Path) -> None:

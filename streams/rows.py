@@ -190,12 +190,15 @@ def _say_rounded(
             continue
         had, kept = given[rows, column], array[rows, column].astype(np.float64)
         if had.dtype.kind in "iu":  # as objects Python compares them, exactly
-            lost = np.flatnonzero(had.astype(object) != kept.astype(object))
+            wrong = had.astype(object) != kept.astype(object)
         else:
-            had = had.astype(np.float64)
-            lost = np.flatnonzero((had != kept) & (had == np.floor(had)) & (abs(had) < _COUNTED))
-        if len(lost):
-            first = lost[0]
+            wide = had.astype(np.float64)
+            wrong = (wide != kept) & (wide == np.floor(wide)) & (abs(wide) < _COUNTED)
+        if had.dtype.kind == "O":  # the same of Python's own integers, which float64 may round
+            pairs = zip(had.tolist(), kept.tolist(), strict=True)
+            wrong |= [isinstance(one, int) and one != other for one, other in pairs]
+        if wrong.any():
+            first = int(np.argmax(wrong))
             warnings.warn(
                 f"channel {name!r}: {int(had[first])} is recorded as {int(kept[first])}: float32 "
                 f"holds whole numbers up to {_WHOLE}, and some beyond; subtract an offset from the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 from pathlib import Path
@@ -197,3 +198,4 @@ def test_a_guarded_policy_is_the_policy_in_all_else() -> None:
     fixed = guarded("fixed(2)", model)
     assert not any(hasattr(fixed, name) for name in ("keep_going", "observe", "state_dict"))
     assert Runtime(model, fixed).spec == "fixed(passes=2)"
+    assert format_spec(copy.deepcopy(fixed)) == "fixed(passes=2)"

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from adaptive_sleep.streams import manifest
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 from adaptive_sleep.streams.manifest import NO_LOCKS, fcntl, held, new_folder
 from adaptive_sleep.streams.recording import Recording
@@ -131,6 +133,24 @@ def test_what_a_living_writer_has_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
         assert names(first) == ["x"]
         assert before.is_dir()
     assert names(tmp_path) == [".r.1.tmp", "r", "r/x"]
+
+
+def test_a_folder_that_another_removes_before_it_is_held_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def removed_first(path: Path, *given: Any) -> Any:
+        if not asked:
+            path.rmdir()
+        asked.append(path)
+        return held(path, *given)
+
+    monkeypatch.setattr(manifest, "held", removed_first)
+    with new_folder(tmp_path / "out") as beside:
+        (beside / "kept").write_text("")
+    assert len(asked) == 2
+    assert names(tmp_path) == ["out", "out/kept"]
 
 
 def test_two_of_one_process_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -48,6 +48,13 @@ def test_what_is_rounded_is_said_once(tmp_path: Path, number: Any, kept: int) ->
     assert told.endswith("subtract an offset from the channel, or record differences")
 
 
+def test_integers_of_python_are_compared_exactly(tmp_path: Path) -> None:
+    rows = np.array([[2**60 + 1, 2**60], [0.5, None]], object)
+    rows[1, 1] = np.nan
+    [told] = said(tmp_path / "r", rows)
+    assert told.startswith(f"channel 'a': {2**60 + 1} is recorded as {2**60}: float32 holds")
+
+
 def test_each_channel_is_said(tmp_path: Path) -> None:
     told = said(tmp_path / "r", [[2**25 + 1, 0]], [[2**25 + 3, 2**26 + 1]])
     assert [re.findall("channel '(.)': ([0-9]+) ", text) for text in told] == [
