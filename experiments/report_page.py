@@ -107,7 +107,7 @@ def _json(figure: go.Figure) -> str:
 
 def file_to_write(out: str | Path) -> Path:
     """The path of the page. Raises InputError for a folder, for what is not named as a page, and
-    for a file that is no page of ours."""
+    for a file that is no page of ours; an empty one is nobody's."""
     out = Path(out)
     if out.is_dir():
         raise InputError(f"out={str(out)!r}: this is a folder; a report is one file, name.html")
@@ -119,7 +119,7 @@ def file_to_write(out: str | Path) -> Path:
                 start = file.read(_START)
         except OSError as error:
             raise InputError(f"out={str(out)!r}: cannot be read: {error.strerror}") from None
-        if not any(mark in start for mark in _OURS):
+        if start and not any(mark in start for mark in _OURS):
             raise InputError(
                 f"out={str(out)!r}: exists already, and is no report of ours; choose another name"
             )

@@ -166,6 +166,12 @@ def test_what_is_no_report_is_left(name: str, told: str, runs: list[Path], tmp_p
     assert out.read_text(encoding="utf-8") == "<!DOCTYPE html><p>mine"
 
 
+def test_an_empty_file_is_nobodys(runs: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "page.html"  # as mktemp leaves it
+    out.touch()
+    assert write_report(runs, out).stat().st_size > 1000
+
+
 def test_an_interrupted_report_leaves_the_earlier_one(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
