@@ -79,7 +79,7 @@ def compare(
     from adaptive_sleep.experiments.report_comparison import write_comparison  # which reads this
 
     file, begun = find_recipe(recipe), time.perf_counter()
-    plan, folder = read_comparison(file), Path(out)
+    plan, folder = read_comparison(file), _folder(out)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     models = models_of(plan, quick)
     since = claim(folder, {"recipe_sha256": sha256, "quick": quick}, plan.models.recipe)
@@ -106,6 +106,15 @@ def compare(
     write_atomically(folder / f"{file.stem}.json", (json.dumps(result, indent=1) + "\n").encode())
     write_comparison(folder / f"{file.stem}.json", folder / f"{file.stem}.html")
     return result
+
+
+def _folder(out: str | Path) -> Path:
+    """The folder, spelled in one way, since specs name files in it: from the current folder where
+    it lies there, else from the root. Raises InputError for a file."""
+    folder, here = Path(out).resolve(), Path.cwd().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"out={str(out)!r}: is a file; give a folder, new or of this comparison")
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def from_results(recipe: str | Path) -> dict[str, Any]:
@@ -227,7 +236,10 @@ def claim(folder: Path, what: Mapping[str, Any], models: str = "") -> str:
     strange = names - {f"{Path(models).stem}{ending}" for ending in (".json", ".html")}
     if folder.exists() and any(not name.startswith("seed-") for name in strange):
         raise InputError(f"out={str(folder)!r}: holds something else; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out={str(folder)!r}: cannot be made: {error.strerror}") from None
     claimed = {**what, "commit": commit()}
     write_atomically(file, (json.dumps(claimed, indent=1) + "\n").encode())
     return str(claimed["commit"])

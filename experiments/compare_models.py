@@ -7,7 +7,7 @@ takes up what the other began; a recipe of a recording trains as `adaptive-sleep
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +43,20 @@ def models_of(plan: Comparison, quick: bool) -> dict[int, str | None]:
         else:
             _check_recorded(recording, plan.recording.test, config, said, named)
         _check_fits(plan, config, named)
+    _check_apart([model for model in found.values() if model])
     return found
+
+
+def _check_apart(models: Sequence[str]) -> None:
+    """Raise InputError for one model under two paths, which is not two trained models."""
+    held: dict[str, str] = {}
+    for model in models:
+        first = held.setdefault(load_model(model).hash, model)
+        if first != model:
+            raise InputError(
+                f"[models] paths: {first!r} and {model!r} are one model (its hash is the same); "
+                "intervals are over models, so each has to be trained for itself"
+            )
 
 
 def _check_fits(plan: Comparison, config: ModelConfig, named: str) -> None:

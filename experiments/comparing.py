@@ -16,6 +16,7 @@ from typing import Any
 
 import adaptive_sleep.policies  # noqa: F401  (registers the policies that we ship)
 from adaptive_sleep.config import decode, read_toml
+from adaptive_sleep.experiments.finding import command_of
 from adaptive_sleep.experiments.matched_table import BaselineEntry, check_apart, check_baselines
 from adaptive_sleep.experiments.tune_table import TuneTable, check_tune
 from adaptive_sleep.spec import resolve
@@ -178,6 +179,11 @@ class Comparison:
 def read_comparison(path: str | Path) -> Comparison:
     """Decode and check a recipe. Raises InputError naming file, field, value and what is right."""
     data, where = read_toml(path), str(path)
+    if data and not {"models", "policies"} & set(data):
+        raise InputError(
+            f"{where}: is a recipe of `adaptive-sleep {command_of(data)}`; compare and tune take "
+            "one with [models] and [[policies]]"
+        )
     tables: dict[str, Any] = {"policies": PolicyEntry, "baselines": BaselineEntry}
     for name, table in tables.items():
         entries = data.get(name, ())

@@ -192,15 +192,14 @@ def _against(ours: Row, name: str, theirs: Sequence[Row]) -> str:
     return _sentence(ours, dearer, "bracketed")
 
 
-def comparable(ours: Row, other: Row, rows: Sequence[Row]) -> bool:
-    """Whether a policy and a row of a baseline may be compared: they are matched, by the baseline's
-    `rows` at that target; or the one of them that scores more costs less."""
-    theirs = [row for row in rows if plain_name(row["name"]) == plain_name(other["name"])]
+def comparable(ours: Row, other: Row) -> bool:
+    """Whether a policy and a row of a baseline may be compared: they are matched; or the one of
+    them that scores more costs less."""
     more, ahead = _cost(other) - _cost(ours), _score(other) - _score(ours)
     if more * ahead < 0:
         return True
     try:  # the dearer side of a bracket is what is to be beaten, and wins nothing by being dearer
-        return check_matched(_spent(ours), [_spent(row) for row in theirs]) == "matched"
+        return check_matched(_spent(ours), [_spent(other)]) == "matched"
     except InputError:
         return False
 

@@ -109,7 +109,9 @@ def _settings(result: Result) -> dict[str, Any]:
         "recording_sha256": result.recording_sha256,
         "quick": "yes: nothing is claimed" if result.quick else "no",
         "seeds": ", ".join(map(str, result.seeds)),
-        "wall time": "" if result.wall_seconds is None else f"{result.wall_seconds:,.0f} s",
+        "wall time of the last sitting": ""
+        if result.wall_seconds is None
+        else f"{result.wall_seconds:,.0f} s",
         **{f"versions.{name}": version for name, version in result.versions.items()},
     }
     models = {

@@ -70,7 +70,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             ]  # fmt: skip
             if theirs:
                 best = max(theirs, key=lambda row: float(row["score"]))
-                fair = comparable(ours, best, theirs)
+                fair = comparable(ours, best)
                 gap = _ahead(differences(ours, best), digits, fair=fair)
                 yield found["comparison"], f"{target:g}x", shown(ours), shown(best), gap
 

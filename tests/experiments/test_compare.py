@@ -325,6 +325,36 @@ def test_quick_is_one_model_and_fewer_samples(place: Path, tmp_path: Path) -> No
     assert few.rows == alone.rows
 
 
+def test_one_model_under_two_paths_is_not_two(place: Path, tmp_path: Path) -> None:
+    shutil.copy(place / "m0.safetensors", tmp_path / "copy.safetensors")
+    recipe = tmp_path / "r.toml"
+    text = (place / "tiny.toml").read_text()
+    recipe.write_text(text.replace(f"{place}/m1.safe", f"{tmp_path}/copy.safe"))
+    with pytest.raises(
+        InputError, match=r"m0\.safetensors' and '.*copy\.safetensors' are one model"
+    ):
+        compare(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_may_be_spelled_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_series(tmp_path / "R", rows=400)
+    save_model(series_model(), tmp_path / "s.safetensors", provenance={})
+    fitted = 'spec = "predicted_gain(file={{gain}}, threshold=0.0)"\nfit = "gain"'
+    text = SERIES.replace("[0.0, 0.5]", "[0.6, 0.8]\nfit = [0.0, 0.6]")
+    text = text.replace("[0.5, 1.0]", "[0.8, 1.0]")
+    text = text.replace('spec = "random(mean=1.5, most=2)"', fitted)
+    (tmp_path / "s.toml").write_text(text.format(folder=tmp_path))
+    first = compare(tmp_path / "s.toml", "out", jobs=1)
+    again = compare(tmp_path / "s.toml", tmp_path / "x" / ".." / "out", jobs=1)
+    assert again["rows"] == first["rows"]
+    with pytest.raises(InputError, match=r"out='s\.toml': is a file; give a folder"):
+        compare(tmp_path / "s.toml", "s.toml")
+
+
 def test_a_missing_model_is_named_before_anything_is_made(place: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text((place / "tiny.toml").read_text().replace("m1.safe", "m9.safe"))

@@ -123,6 +123,12 @@ def test_a_wrong_recipe_is_one_error(
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "command"), [("chain", "train"), ("probe_detail", "probe")])
+def test_a_recipe_of_another_command_is_told(name: str, command: str) -> None:
+    with pytest.raises(InputError, match=f"is a recipe of `adaptive-sleep {command}`; compare"):
+        read_comparison(find_recipe(name))
+
+
 def test_a_policy_is_named_once(tmp_path: Path) -> None:
     file = tmp_path / "twice.toml"
     file.write_text(RECORDED + '[[policies]]\nname = "rule"\nspec = "fixed(2)"\n')

@@ -89,6 +89,15 @@ def test_the_dearer_side_of_a_bracket_is_there_to_be_beaten(
     assert f"loops-above 2: {score:.3f} for 2.00x {told}" in line
 
 
+def test_the_dearer_side_wins_nothing_by_a_cheaper_side_that_is_matched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    below = row("loops-below", "baseline", [0.1] * 5, knob=1, flops_per_event=149.0)
+    above = row("loops-above", "baseline", [0.9] * 5, knob=2, flops_per_event=200.0)
+    (line,) = shown(monkeypatch, row("mine", "matched", SPREAD), below, above)
+    assert line.endswith("loops-above 2: 0.900 for 2.00x | -0.060 ±0.039 |")
+
+
 @pytest.mark.parametrize(("seeds", "gap"), [(1, "+0.100"), (4, "+0.100 ±0.000")])
 def test_fewer_than_five_seeds_claim_nothing(
     seeds: int, gap: str, monkeypatch: pytest.MonkeyPatch
