@@ -78,7 +78,8 @@ class Range:
             raise InputError(f"Range(step={self.step}): a step is positive, or None")
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        number = isinstance(value, int | float | np.integer | np.floating)
+        return number and bool(self.low <= value <= self.high)  # type: ignore[operator]
 
 
 @dataclass(frozen=True, init=False)
@@ -101,6 +102,7 @@ class Choice:
 
 C = TypeVar("C", bound=type)
 _REGISTRY: dict[str, type] = {}
+_MOST_FLOPS = 1 << 60  # so that windows can be added up in int64
 _TAKEN = frozenset({"none", "true", "false", "range"})  # names that mean something else in a spec
 
 
@@ -328,7 +330,7 @@ def _parts_within(value: object) -> Iterator[object]:
 
 def check_memory(policy: PolicyLike) -> None:
     """Refuse what could not be put back: a policy that has one of `state_dict`, `load_state_dict`
-    alone, or wraps such a one.
+    alone, that wraps such a one, or that wraps one with both, or with `reset`, and has not its own.
 
     Raises PolicyError naming the policy and what it lacks.
     """
@@ -341,18 +343,34 @@ def check_memory(policy: PolicyLike) -> None:
                 f"policy {label(part)} has {have[0]} but no {missing}: a step that fails is "
                 "undone, and a killed run resumed, by putting its state back, so it needs both"
             )
+    for part in parts(policy):
+        _check_within(part)
+
+
+def _check_within(outer: object) -> None:
+    """Raise PolicyError for a policy that wraps one with a memory that it does not pass on."""
+    for inner in parts(outer):
+        for name in ("state_dict", "reset"):
+            if getattr(inner, name, None) is not None and getattr(outer, name, None) is None:
+                also = "state_dict and load_state_dict" if name == "state_dict" else name
+                raise PolicyError(
+                    f"policy {label(outer)} has no {name}, but wraps {label(inner)}, which has: "
+                    f"only the outer policy is asked, so give it {also} that pass the other's on"
+                )
 
 
 def policy_flops(policy: PolicyLike, streams: int) -> int:
     """Return the FLOPs of one `plan` for so many streams, 0 where the policy does not say.
 
-    Raises PolicyError if it is no whole number >= 0.
+    Raises PolicyError if it is no whole number from 0, below 2**60.
     """
     method = getattr(policy, "flops", None)
     count = 0 if method is None else method(streams)
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+    whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+    if not whole or not 0 <= count < _MOST_FLOPS:
         raise PolicyError(
-            f"policy {label(policy)}: flops({streams}) is {count!r}, expected a whole number >= 0"
+            f"policy {label(policy)}: flops({streams}) is {count!r}, expected a whole number from "
+            "0, below 2**60"
         )
     return int(count)
 

@@ -52,7 +52,7 @@ def resolve(policy: PolicyLike | str) -> SleepPolicy:
         raise InputError(
             f"policy {policy.__qualname__} is a class: give an object, {usage(policy)}"
         )
-    if isinstance(policy, SleepPolicy):
+    if isinstance(policy, SleepPolicy) and callable(policy.plan):
         return policy
     if callable(policy):
         check_plain(policy)
@@ -128,6 +128,7 @@ def format_spec(policy: PolicyLike) -> str:
     parts, positional = [], True
     for field in parameters(kind):
         value = getattr(policy, field.name)
+        value = value.item() if isinstance(value, np.generic) else value
         if type(value) is int and bare(hints(kind).get(field.name)) is float:
             value = _as_float(f"{head}: parameter {field.name}", value)
         # wrapped policies read best in front and unnamed: capped(fixed(passes=4), max_passes=2)
@@ -145,14 +146,22 @@ def _as_float(where: str, value: int) -> float:
         raise InputError(f"{where} is an int of {bits} bits: beyond what a float holds") from None
 
 
+def _leads_to(kind: Any, spec: str) -> bool:
+    """Whether a text is a spec string of a policy of that class."""
+    try:
+        return type(parse_spec(spec)) is kind
+    except InputError:
+        return False
+
+
 def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:
     """The spec of what is not told by the fields of a dataclass."""
     spelled = getattr(policy, _SPELLED, None)
     if isinstance(spelled, str):
         return spelled
     own = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
-    if own and not is_dataclass(kind):  # whose own are made of its fields
-        return str(policy)
+    if own and not is_dataclass(kind) and _leads_to(kind, text := str(policy)):
+        return text  # that of a dataclass is made of its fields
     taken = inspect.signature(kind).parameters
     if names := [*_parameters_of(kind)] or (is_dataclass(kind) and [*taken]):
         raise InputError(

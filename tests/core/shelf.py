@@ -261,11 +261,28 @@ class WrongStr(Answers):
         return "test_wrong_str()"
 
 
-class StrOfAnother:
-    """No dataclass, so its own str is its spec."""
+@dataclass
+class EverySixth:
+    """Has a memory that it does not save, which comes round every six windows."""
+
+    _count: int = field(default=0, init=False)
 
     def plan(self, signals: WindowSignals) -> Any:
-        return np.minimum(3, signals.max_passes)
+        self._count = (self._count + 1) % 6
+        return np.full(len(signals), 2 if self._count == 0 else 1)
+
+    def reset(self, seed: int) -> None:
+        self._count = 0
+
+
+class StrOfAnother:
+    """No dataclass, and its own str is not its spec."""
+
+    def __init__(self, passes: int = 3) -> None:
+        self.passes = passes
+
+    def plan(self, signals: WindowSignals) -> Any:
+        return np.minimum(self.passes, signals.max_passes)
 
     def __str__(self) -> str:
         return "fixed(passes=3)"

@@ -298,8 +298,53 @@ class _Wraps:
         return 1
 
 
+def test_flops_that_no_ledger_holds_are_refused() -> None:
+    assert policy_flops(Says(cost=2**60 - 1), 1) == 2**60 - 1
+    with pytest.raises(PolicyError, match=rf"flops\(1\) is {2**70}, expected .* below 2\*\*60"):
+        policy_flops(Says(cost=2**70), 1)
+
+
+def test_numpys_numbers_lie_in_a_range() -> None:
+    assert np.float32(0.5) in Range(0.1, 1.0)
+    assert np.int64(3) in Range(2, 4)
+    assert np.int64(5) not in Range(2, 4)
+
+
 def test_a_policy_is_refused_for_one_that_it_wraps() -> None:
     check_memory(_Wraps([_Wraps(None), {"a": 3}]))
     for parts in (_OnlySaves(), [_Wraps({"a": (1, _OnlySaves())})]):
         with pytest.raises(PolicyError, match=r"_OnlySaves has state_dict but no load_state_dict"):
             check_memory(_Wraps(parts))
+
+
+class _Remembers:
+    def plan(self, signals: WindowSignals) -> int:
+        return 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing is in it."""
+
+
+class _Seeded:
+    def plan(self, signals: WindowSignals) -> int:
+        return 1
+
+    def reset(self, seed: int) -> None:
+        """Nothing is drawn."""
+
+
+@pytest.mark.parametrize(
+    ("inner", "told"),
+    [
+        (_Remembers(), "has no state_dict, but wraps _Remembers.* pass the other's on"),
+        (_Seeded(), "has no reset, but wraps _Seeded"),
+    ],
+    ids=["state_dict", "reset"],
+)
+def test_a_policy_passes_on_the_memory_of_one_that_it_wraps(inner: Any, told: str) -> None:
+    with pytest.raises(PolicyError, match=told):
+        check_memory(_Wraps({"a": [inner]}))
+    check_memory(inner)

@@ -28,6 +28,7 @@ class Calls:
 
     def __init__(self, call: Callable[[asl.Runtime], object], at: str = "plan") -> None:
         self.call, self.at, self.runtime = call, at, list[asl.Runtime]()
+        self._adaptive_sleep_spec = "fixed(passes=3)"  # as of one that a spec string made
 
     def _now(self, method: str) -> None:
         for runtime in self.runtime:
@@ -44,9 +45,6 @@ class Calls:
 
     def observe(self, outcome: asl.WindowOutcome) -> None:
         self._now("observe")
-
-    def __str__(self) -> str:
-        return "fixed(passes=3)"
 
 
 def calls(folder: Path) -> dict[str, Callable[[asl.Runtime], object]]:

@@ -237,6 +237,42 @@ def test_an_object_is_taken_as_it_is_and_a_function_is_wrapped() -> None:
         resolve(3)  # type: ignore[arg-type]
 
 
+def test_what_has_a_plan_that_cannot_be_called_is_no_policy() -> None:
+    class Planned:
+        plan = 3
+
+    with pytest.raises(InputError, match="expected an object with plan"):
+        resolve(Planned())  # type: ignore[arg-type]
+
+
+def test_a_numpy_integer_is_written_as_the_float_that_it_stands_for() -> None:
+    made = shipped.Surprise(threshold=np.int64(1))
+    spec = format_spec(made)
+    assert spec.startswith("surprise(threshold=1.0")
+    assert format_spec(resolve(spec)) == spec
+
+
+class Reprs:
+    """Its repr is what it was told."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def plan(self, signals: WindowSignals) -> Any:
+        return np.ones(len(signals), int)
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@pytest.mark.parametrize("text", ["my policy", "fixed(passes=1)", ""])
+def test_an_own_repr_is_no_name_unless_it_leads_back(text: str) -> None:
+    with pytest.raises(InputError, match="nothing tells the text it was made with"):
+        format_spec(Reprs(text))
+    own = f"{__name__}:Reprs('a')"
+    assert format_spec(Reprs(own)) == own
+
+
 def test_an_ordinary_class_takes_its_constructors_arguments() -> None:
     made = resolve(f"{MODULE}:NoDataclass(3, slow=True)")
     assert plan_passes(made, make_signals(1, 0)).tolist() == [3]
