@@ -19,6 +19,7 @@ from safetensors.torch import save
 from adaptive_sleep.bundled import bundled_names, locate
 from adaptive_sleep.config import ModelConfig, decode
 from adaptive_sleep.model import Model
+from adaptive_sleep.precision import check_float32
 from adaptive_sleep.streams.errors import InputError, IntegrityError
 from adaptive_sleep.streams.manifest import write_file
 
@@ -26,7 +27,8 @@ SCHEMA = 1
 
 
 def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str]) -> Path:
-    """Write a checkpoint atomically; returns its path. `provenance`: how it was made, free text.
+    """Write a checkpoint atomically; returns its path. `provenance`: how it was made, free text;
+    what its tokens stand for is kept with it, from `model.categories` where it does not say.
 
     Raises InputError where the folder does not exist and for weights that are not float32,
     AdaptiveSleepError where it cannot be written (a full disk); then nothing is left.
@@ -43,7 +45,7 @@ def save_model(model: Model, path: str | Path, *, provenance: Mapping[str, str])
         "schema": str(SCHEMA),
         "config": json.dumps(model.config.identity()),
         "hash": model.hash,
-        "provenance": json.dumps(dict(provenance), sort_keys=True),
+        "provenance": json.dumps(named_tokens(model.categories) | dict(provenance), sort_keys=True),
     }
     header["digest"] = _digest(header)
     tensors = {n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}
@@ -104,8 +106,10 @@ def load_model(where: str | Path) -> Model:
     """Load a checkpoint from a path or `bundled:NAME`, on the CPU, ready to run.
 
     It knows the categories that its tokens stood for in training, if `provenance` has them. Raises
-    InputError where there is none, IntegrityError where it is damaged or of another schema.
+    InputError where there is none or torch makes no float32, IntegrityError where it is damaged or
+    of another schema.
     """
+    check_float32("load_model")
     header = describe_model(where)
     path = locate("models", where)
     known = {it.name for it in fields(ModelConfig)}

@@ -1,7 +1,9 @@
 """What a run spends: FLOPs by closed formulas, in phases, and resident bytes.
 
 FLOPs are matrix products, one multiply-add = 2, with visible attention pairs and the one-step form
-of the recurrence, whatever the backend computes. Seconds are kept elsewhere: they do not replay.
+of the recurrence and of the running statistics, which has no products, whatever the backend
+computes. Forecasts that are asked for (`Runtime.predict`) are not in it. Seconds are kept
+elsewhere: they do not replay.
 """
 
 from __future__ import annotations

@@ -5,11 +5,13 @@ Sums decay with the number of events, so that a stream forgets; nothing here loo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+_FAR = 1e6  # mean squares in a variance, beyond which the sums move to another origin
+_LEAST = 1e-30  # events that a channel still counts as, however long it has been silent
 CLIP = 10.0  # scales; errors beyond it count as 10 (one spike must not own the loss)
 
 
@@ -17,10 +19,11 @@ CLIP = 10.0  # scales; errors beyond it count as 10 (one spike must not own the 
 class RunningStats:
     """Decayed sums per stream and channel, float64 `[B, C]`.
 
-    `origin` is the first value seen (sums are of differences from it, so that large offsets lose
-    no digits); `count`, `total`, `squares` are the decayed count, sum and sum of squares; `last` is
-    the last observed value. `recent` float32 `[B, R, C]`: the values of the last R events, oldest
-    first, NaN where missing or before the stream began; None where none are kept.
+    `origin` is the first value seen, or a later mean once the values lie far from that: sums are of
+    differences from it, so that large offsets lose no digits. `count`, `total`, `squares` are the
+    decayed count, sum and sum of squares; `last` is the last observed value. `recent` float32
+    `[B, R, C]`: the values of the last R events, oldest first, NaN where missing or before the
+    stream began; None where none are kept.
     """
 
     origin: Tensor
@@ -87,7 +90,28 @@ def advance(
     each = RunningStats(origin[:, None].expand_as(count), count, total, squares, last, recent)
     kept = None if recent is None else recent[:, -1]
     end = RunningStats(origin, count[:, -1], total[:, -1], squares[:, -1], last[:, -1], kept)
-    return each, end
+    return each, _near(end)
+
+
+def _near(stats: RunningStats) -> RunningStats:
+    """The same statistics, of sums that go on well: about the mean where the origin lies so far
+    from it that digits of the variance would be lost (a first value that was an outlier), and of a
+    count that does not decay to nothing, so that a channel which has been seen stays known."""
+    seen = stats.known
+    count = torch.where(seen, stats.count, 1.0)
+    mean = stats.total / count
+    variance = (stats.squares / count - mean.square()).clamp(min=0.0)
+    far = seen & (mean.square() > _FAR * variance)
+    total = torch.where(far, 0.0, stats.total)
+    squares = torch.where(far, variance * count, stats.squares)
+    rise = torch.where(seen & (count < _LEAST), _LEAST / count, 1.0)
+    return replace(
+        stats,
+        origin=torch.where(far, stats.origin + mean, stats.origin),
+        count=stats.count * rise,
+        total=total * rise,
+        squares=squares * rise,
+    )
 
 
 def _origins(stats: RunningStats, x: Tensor, seen: Tensor) -> Tensor:

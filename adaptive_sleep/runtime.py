@@ -35,6 +35,7 @@ from adaptive_sleep.forecasting import Forecast, Sampling, as_events, forecast
 from adaptive_sleep.ledger import Ledger, costs
 from adaptive_sleep.model import Model
 from adaptive_sleep.packing import check_pieces, column_order, no_events
+from adaptive_sleep.precision import check_float32
 from adaptive_sleep.settings import RuntimeSettings, check_settings
 from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
@@ -93,6 +94,7 @@ class Runtime:
         may join); `columns` name the columns of the values that pieces bring, default the model's
         inputs in order. Raises InputError.
         """
+        check_float32("Runtime")
         self.model = model.eval()
         self.policy = resolve(policy)
         self.settings = RuntimeSettings(
@@ -203,7 +205,8 @@ class Runtime:
 
     def _ready(self, method: str) -> None:
         """Settle what was before. Raises AdaptiveSleepError while a step is running, which settling
-        would undo."""
+        would undo, and InputError where torch is told not to compute in float32."""
+        check_float32(method, self.model.device.type)
         if self._in_flight is not None and self._is_running(but=sys._getframe(1)):
             raise AdaptiveSleepError(
                 f"{method}: a step of this runtime is running; a policy must not call it, and "

@@ -6,6 +6,7 @@ validation range of the recording; the test range is never read here.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -109,7 +110,7 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
 
     Raises InputError for a recipe that cannot be trained, naming the field, and a missing folder;
     where training diverges too, once what was best before, if anything, is written beside `out`
-    (NAME-diverged).
+    (NAME-diverged, or NAME-diverged-2 and so on).
     """
     begun = time.perf_counter()
     settings = recipe.training
@@ -162,12 +163,22 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
     }
     target = Path(out)
     if diverged is not None:  # not in `out`, where it would pass for a whole training
-        target = target.with_name(f"{target.stem}-diverged{target.suffix}")
+        target = _beside(target)
     path = save_model(model, target, provenance=provenance)
     if diverged is not None:
         raise InputError(f"{diverged}; what was best before, of step {best[1]}, is in {path}")
     spent = time.perf_counter() - begun
     return Trained(path, best[1], best[3], log, spent, tokens, flops)
+
+
+def _beside(target: Path) -> Path:
+    """NAME-diverged beside a file, or NAME-diverged-2 and so on where that is taken."""
+    for number in itertools.count(1):
+        ending = "-diverged" if number == 1 else f"-diverged-{number}"
+        path = target.with_name(f"{target.stem}{ending}{target.suffix}")
+        if not path.exists():
+            break
+    return path
 
 
 class _DivergedError(InputError):

@@ -24,11 +24,10 @@ _CHUNK = 256  # events whose statistics are computed at once
 @dataclass(frozen=True, eq=False)
 class StreamData:
     """One stream in arrival order: `values` `[n, C_in]` or `tokens` `[n]`; and, for a series, the
-    decayed sums before each event, `sums` `[4, n, C_in]` (count, total, squares, last)."""
+    decayed sums before each event, `sums` `[5, n, C_in]` (origin, count, total, squares, last)."""
 
     values: NDArray[np.float32] | None
     tokens: NDArray[np.int64] | None
-    origin: NDArray[np.float64] | None
     sums: NDArray[np.float64] | None
 
     def __len__(self) -> int:
@@ -63,7 +62,7 @@ def read_streams(
 def stream_of(rows: NDArray[np.generic], config: ModelConfig) -> StreamData:
     """One stream in memory: rows `[n, C_in]` of a series, or tokens `[n]`, in arrival order."""
     if config.kind == "tokens":
-        return StreamData(None, rows.astype(np.int64), None, None)
+        return StreamData(None, rows.astype(np.int64), None)
     values = np.where(np.isfinite(rows), rows, np.nan).astype(np.float32)
     stats = fresh_stats(1, values.shape[1])
     before: list[NDArray[np.float64]] = []
@@ -76,10 +75,9 @@ def stream_of(rows: NDArray[np.generic], config: ModelConfig) -> StreamData:
         shifted = [
             torch.cat([getattr(stats, n)[:, None], getattr(each, n)[:, :-1]], 1)[0] for n in names
         ]
-        before.append(torch.stack(shifted).numpy())
+        before.append(torch.stack([each.origin[0], *shifted]).numpy())
         stats = after
-    # channels first seen later have another origin earlier on, but a count of 0 there
-    return StreamData(values, None, stats.origin[0].numpy(), np.concatenate(before, 1))
+    return StreamData(values, None, np.concatenate(before, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +121,10 @@ def sample(
     sums = np.stack(
         [p.sums[:, s] for p, s in zip(picked, starts, strict=True) if p.sums is not None]
     )
-    origin = np.stack([p.origin for p in picked if p.origin is not None])
     sums[random.random(batch) < cold] = 0.0  # a count of 0: the origin too is found anew
-    count, total, squares, last = torch.from_numpy(sums).unbind(1)
+    origin, count, total, squares, last = torch.from_numpy(sums).unbind(1)
     recent = _recent(picked, starts, config.skip, count) if config.skip else None
-    return Batch(cuts, RunningStats(torch.from_numpy(origin), count, total, squares, last, recent))
+    return Batch(cuts, RunningStats(origin, count, total, squares, last, recent))
 
 
 def _recent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import core_cases as cases
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,3 +94,32 @@ def test_a_constant_channel_has_a_scale() -> None:
     assert float(location) == 5.0
     assert 0.004 < float(scale) < 0.006
     assert isinstance(stats, RunningStats)
+
+
+@pytest.mark.parametrize("outlier", [-(2.0**31), 1e8, 1e30])
+def test_an_outlier_that_comes_first_is_forgotten(outlier: float) -> None:
+    """As one that comes later: the sums move away from it before they lose their digits."""
+    values = np.random.default_rng(0).normal(size=(64, 64, 1, 1)).astype(np.float32)
+    values[0, 0] = outlier
+    stats, later = fresh_stats(1, 1), fresh_stats(1, 1)
+    counts = torch.ones(1, 64, dtype=torch.int64)
+    for part in values:
+        _, stats = advance(stats, torch.from_numpy(part)[None], counts, 16)
+    for part in values[32:]:
+        _, later = advance(later, torch.from_numpy(part)[None], counts, 16)
+    for found, wanted in zip(stats.scale(), later.scale(), strict=True):
+        assert torch.allclose(found, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_a_channel_that_was_observed_stays_known() -> None:
+    values = torch.tensor([[2.0], [4.0], [6.0]])[None, None]
+    _, stats = advance(fresh_stats(1, 1), values, torch.tensor([[3]]), 10)
+    known = stats.scale()
+    silent = torch.full((1, 1, 100, 1), torch.nan)
+    for _ in range(100):  # a thousand memories
+        _, stats = advance(stats, silent, torch.tensor([[100]]), 10)
+    assert stats.known.all()
+    for before, after in zip(known, stats.scale(), strict=True):
+        assert torch.allclose(before, after, rtol=1e-9)
+    _, after_it = advance(stats, values + 100, torch.tensor([[3]]), 10)
+    assert torch.allclose(after_it.scale()[0], known[0] + 100, rtol=1e-9)  # the old weighs nothing

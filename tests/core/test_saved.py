@@ -233,6 +233,18 @@ def test_a_checkpoint_comes_back(kind: str, tmp_path: Path) -> None:
     assert asl.load_model(path).hash == model.hash
 
 
+def test_what_tokens_stand_for_is_saved_again(tmp_path: Path) -> None:
+    model = cases.build(cases.tiny("tokens"))
+    model.categories = ("login", "logout", "fail")
+    first = asl.save_model(model, tmp_path / "m.safetensors", provenance={})
+    again = asl.save_model(
+        asl.load_model(first), tmp_path / "n.safetensors", provenance={"note": "fine-tuned"}
+    )
+    assert asl.load_model(again).categories == model.categories
+    told = asl.save_model(model, tmp_path / "o.safetensors", provenance={"categories": '["a"]'})
+    assert asl.load_model(told).categories == ("a",)
+
+
 def test_the_hash_tells_models_apart() -> None:
     config = cases.tiny()
     model, same, other = (cases.build(config, seed) for seed in (0, 0, 1))

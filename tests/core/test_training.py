@@ -254,6 +254,11 @@ def test_what_was_best_before_training_diverged_is_kept(tmp_path: Path) -> None:
     assert describe_model(out)["provenance"]["chosen_step"] == "2 of 40, on validation"
     assert 2 <= int(describe_model(out)["provenance"]["steps"]) < 40
     assert asl.load_model(out).config.width == 16
+    kept = out.read_bytes()
+    with pytest.raises(asl.InputError, match=r"is in .*m-diverged-2\.safetensors$"):
+        train(recipe, tmp_path / "m.safetensors")
+    assert out.read_bytes() == kept
+    (tmp_path / "m-diverged-2.safetensors").unlink()
     recipe = _recipe(tmp_path / "wave", **{**wild, "warmup": 0, "learning_rate": 1e30})
     with pytest.raises(asl.InputError, match=r"1e\+30: step \d+ came to .*; lower it$"):
         train(recipe, tmp_path / "none.safetensors")
