@@ -5,7 +5,6 @@ How the rows are cut into windows is in `streams/cutting.py`; the runtime checks
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +17,7 @@ from adaptive_sleep.streams.recording import Recording
 def row_range(start: float | int, stop: float | int, rows: int) -> tuple[int, int]:
     """Rows [first, last) of a recording of `rows`; a float is a fraction (rounded), an int a row.
 
-    Raises InputError for what lies outside, and for a range without a row.
+    Raises InputError for what is no number, what lies outside, and a range without a row.
     """
     first, last = _row("start", start, rows), _row("stop", stop, rows)
     if first >= last:
@@ -30,13 +29,15 @@ def row_range(start: float | int, stop: float | int, rows: int) -> tuple[int, in
 
 
 def _row(name: str, value: float | int, rows: int) -> int:
-    if isinstance(value, (float, np.floating)):
-        if not 0.0 <= value <= 1.0:
-            raise InputError(f"{name}={value}: a fraction from 0.0 to 1.0, or a whole row number")
-        return round(float(value) * rows)
-    if not 0 <= (row := operator.index(value)) <= rows:
+    value = value.item() if isinstance(value, np.generic) else value
+    number = type(value) in (int, float)
+    if not number or (isinstance(value, float) and not 0.0 <= value <= 1.0):
+        raise InputError(f"{name}={value!r}: a fraction from 0.0 to 1.0, or a whole row number")
+    if isinstance(value, float):
+        return round(value * rows)
+    if not 0 <= value <= rows:
         raise InputError(f"{name}={value}: the recording has rows 0 to {rows}")
-    return row
+    return value
 
 
 def check_categories(recording: Recording, known: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ def replay(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     speed: Annotated[str, typer.Option(help="max, or a factor of real time.")] = "max",
     predictions: Annotated[
-        Path | None, typer.Option(help="Also write every prediction to this Parquet file.")
+        Path | None, typer.Option(help="Also write every prediction to this .parquet or .csv file.")
     ] = None,
     window: Window = None,
     gap: Gap = None,

@@ -73,8 +73,11 @@ def holding(run: Path, manifest: Manifest, *, resume: bool) -> Iterator[bool]:
 
 
 def _made(run: Path) -> bool:
-    """Whether the folder was made here and now."""
-    run.parent.mkdir(parents=True, exist_ok=True)
+    """Whether the folder was made here and now. Raises InputError where a file is in the way."""
+    try:
+        run.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"out={str(run)!r}: cannot be made there: {error.strerror}") from None
     try:
         run.mkdir()
     except FileExistsError:

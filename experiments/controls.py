@@ -29,8 +29,9 @@ class Prescribed:
     """Sleep as a trace says: its passes, window by window, or the same passes shuffled.
 
     Run it without a budget: these are passes that were run, and a budget would clip them again.
-    `path` is a run folder or a trace in Parquet; `shuffle` seeds a permutation of the passes over
-    all windows; `sha256` is found out if left empty, and is what the trace must hash to if given.
+    `path` is a run folder, whose trace is verified, or a trace in Parquet; `shuffle` seeds a
+    permutation of the passes over all windows; `sha256` is found out if left empty, and is what the
+    trace must hash to if given.
     """
 
     path: str = ""
@@ -123,7 +124,8 @@ def _fill(made: Prescribed, trace: pl.LazyFrame) -> None:
 
 
 def _checked(trace: pl.LazyFrame, path: str) -> pl.DataFrame:
-    """The three columns, sorted; InputError where they are missing, doubled or below 1.
+    """The three columns, sorted; InputError where they are missing, doubled, below 1 or cannot be
+    read.
 
     Without windows of questions: nobody plans for them, so their single pass is none to shuffle.
     """
@@ -144,11 +146,11 @@ def _checked(trace: pl.LazyFrame, path: str) -> pl.DataFrame:
         if "asked" not in names:  # a trace in a file may be older than this column
             trace = trace.with_columns(asked=pl.lit(None, pl.Int64))
         trace = slept_windows(trace)
-    frame = (
-        trace.select(pl.col("stream").cast(pl.String), pl.col("window", "passes").cast(pl.Int64))
-        .sort("stream", "window")
-        .collect()
-    )
+    columns = (pl.col("stream").cast(pl.String), pl.col("window", "passes").cast(pl.Int64))
+    try:
+        frame = trace.select(columns).sort("stream", "window").collect()
+    except (pl.exceptions.PolarsError, OSError) as error:  # such as a file that is damaged within
+        raise InputError(f"prescribed(path={path!r}): cannot be read: {error}") from None
     if frame.select("stream", "window").is_duplicated().any():
         raise InputError(f"prescribed(path={path!r}): a window is prescribed twice")
     if frame["passes"].null_count() or (frame["passes"] < 1).any():

@@ -25,7 +25,7 @@ from adaptive_sleep.checkpoint import load_model
 from adaptive_sleep.contract import PolicyLike
 from adaptive_sleep.experiments.commits import Log, holding
 from adaptive_sleep.experiments.inbox import Inbox
-from adaptive_sleep.experiments.live_event import LiveEvent, checked_events
+from adaptive_sleep.experiments.live_event import LiveEvent, checked_events, shown
 from adaptive_sleep.experiments.replay import MAX_ROWS, make_runtime, tell_forced, where
 from adaptive_sleep.experiments.runs import (
     ModelRef,
@@ -47,6 +47,7 @@ from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.cutting import Windower
 from adaptive_sleep.streams.errors import InputError, OverloadWarning
 from adaptive_sleep.streams.events import Events, Piece
+from adaptive_sleep.streams.given import given_path
 from adaptive_sleep.streams.manifest import NAME, read_manifest
 from adaptive_sleep.streams.room import Step
 from adaptive_sleep.streams.writer import RecordingWriter
@@ -134,11 +135,7 @@ def run_live(
     manifest = new_manifest("live", format_spec(policy), ref, named, settings, seed)
     runtime = make_runtime(net, policy, settings, seed)
     stop = threading.Event()
-    events = (
-        open_source(source, net.config, stop, hz, net.categories)
-        if isinstance(source, str)
-        else checked_events(source, net.config)
-    )
+    events = _events_of(source, net, stop, hz)
     with contextlib.ExitStack() as stack:
         writer = None
         if record is not None:
@@ -175,10 +172,25 @@ def run_live(
     )
 
 
+def _events_of(
+    source: str | Iterable[LiveEvent | None], net: Model, stop: threading.Event, hz: float
+) -> Iterator[LiveEvent | None]:
+    """The events of a source, by its name or as they are given. Raises InputError."""
+    if isinstance(source, str):
+        return open_source(source, net.config, stop, hz, net.categories)
+    given: object = source
+    if not isinstance(given, Iterable):
+        raise InputError(
+            f"source={shown(given)} ({type(given).__name__}): 'host' (this machine), '-' (NDJSON "
+            "on stdin), or LiveEvents, one after the other"
+        )
+    return checked_events(source, net.config)
+
+
 def _check_folders(out: str | Path | None, record: str | Path | None) -> None:
     """Refuse a folder that is there, and two that are one or lie one in the other."""
     for name, folder in (("out", out), ("record", record)):
-        if folder is not None and Path(folder).exists():
+        if folder is not None and given_path(name, folder).exists():
             raise InputError(f"{name}={str(folder)!r}: exists already; choose another folder")
     if out is None or record is None:
         return

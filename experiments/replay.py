@@ -6,12 +6,14 @@ The runtime decides and computes; the run folder is runs.py and commits.py; noth
 from __future__ import annotations
 
 import filecmp
-import operator
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import adaptive_sleep.experiments.controls
 import adaptive_sleep.policies  # noqa: F401  (registers the policies that we ship)
@@ -45,6 +47,7 @@ from adaptive_sleep.spec import format_spec, resolve
 from adaptive_sleep.streams.cutting import Cutter, Windower
 from adaptive_sleep.streams.errors import InputError
 from adaptive_sleep.streams.events import Piece
+from adaptive_sleep.streams.given import given_path
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.trace import prediction_columns
 
@@ -102,12 +105,10 @@ def replay(
     Raises InputError for bad input, an existing `out`, or a resume of what is another run;
     IntegrityError for damaged files; AdaptiveSleepError for a full disk.
     """
-    out = Path(out)
+    out = given_path("out", out)
     begun = has_begun(out, resume=resume)  # refuses at once what `holding` would after loading
     clock = _Clock(speed)
-    target = None if predictions is None else _predictions_file(Path(predictions), begun)
-    if operator.index(commit_every) < 1:
-        raise InputError(f"commit_every={commit_every}: a commit takes at least 1 step")
+    target = None if predictions is None else _predictions_file(predictions, begun)
     source = recording if isinstance(recording, Recording) else open_recording(recording)
     net = load_model(model) if isinstance(model, (str, Path)) else model
     rows = row_range(start, stop, source.rows)
@@ -132,9 +133,9 @@ def replay(
     ref = RecordingRef(where(recording), source.sha256, source.rows, *rows)
     named = ModelRef(where(model), net.hash)
     manifest = new_manifest("replay", format_spec(policy), ref, named, settings, seed)
-    windower = Windower(settings.window, gap_seconds)
     columns = [channel.name for channel in source.inputs] or None
     runtime = make_runtime(net, policy, settings, seed, source.streams, columns)
+    windower = Windower(settings.window, settings.gap_seconds)
     with holding(out, manifest, resume=resume) as begun:
         if begun:
             same_run(open_run(out), manifest)
@@ -154,10 +155,10 @@ def _go_on(
     watch: Watch | None,
 ) -> RunSummary:
     """Do what is not yet done of a run; `runtime` and `windower` are fresh."""
+    run.verify()
     if run.summary is not None:
         return run.summary
     tidy(run)
-    run.verify()
     if run.last is not None:
         runtime = Runtime.resume(run.last, runtime.model, runtime.policy)
         windower.load_state_dict(run.windower)
@@ -230,6 +231,10 @@ def make_runtime(
 
 def same_run(run: Run, manifest: Manifest) -> None:
     """Raise InputError, saying what differs, unless `manifest` asks for this very run."""
+    if run.manifest.source == "live":
+        raise InputError(
+            f"out={str(run.path)!r}: a live run, which cannot be resumed; choose another folder"
+        )
     changed = differences(run.manifest, manifest)
     if changed:
         raise InputError(
@@ -260,9 +265,10 @@ def tell_forced(windower: Windower, forced: Sequence[str], pieces: Sequence[Piec
 # ---------------------------------------------------------------- predictions
 
 
-def _predictions_file(path: Path, begun: bool) -> Path:
+def _predictions_file(given: str | Path, begun: bool) -> Path:
     """Where predictions go; one that exists may be of the run that had begun, which
     `write_predictions` sees. Raises InputError."""
+    path = given_path("predictions", given)
     if path.suffix not in (".parquet", ".csv"):
         raise InputError(f"predictions={str(path)!r}: ends in .parquet or .csv")
     if path.exists() and not begun:
@@ -303,15 +309,14 @@ class _Clock:
     """Keeps a replay to a multiple of the recording's own time; "max" never waits."""
 
     def __init__(self, speed: Speed) -> None:
-        if isinstance(speed, str):
-            factor = float("inf") if speed == "max" else 0.0
-        else:
-            factor = float(speed) if speed < float("inf") else 0.0
-        if not factor >= SLOWEST:
+        """Raises InputError for a speed that is neither."""
+        given: Any = speed.item() if isinstance(speed, np.generic) else speed
+        factor = given if type(given) in (int, float) else 0.0
+        if given != "max" and not SLOWEST <= factor <= sys.float_info.max:
             raise InputError(
                 f"speed={speed!r}: 'max' or a multiple of real time, {SLOWEST:g} or more"
             )
-        self._factor = factor
+        self._factor = float("inf") if given == "max" else float(factor)
         self._origin: tuple[int, float] | None = None
 
     def wait(self, pieces: Sequence[Piece]) -> float:

@@ -88,7 +88,8 @@ class Phases:
 def read_runs(paths: Sequence[Path]) -> list[ReportRun]:
     """Read finished runs, in the order given.
 
-    Raises InputError for no runs, a folder that is no run, or a run that is not finished.
+    Raises InputError for no runs, a folder that is no run, or a run that is not finished;
+    IntegrityError for a trace that is not what was written.
     """
     if not paths:
         raise InputError("runs=(): a report needs at least one run")

@@ -22,6 +22,7 @@ import polars as pl
 from adaptive_sleep.bundled import locate
 from adaptive_sleep.settings import real, whole
 from adaptive_sleep.streams.errors import InputError, IntegrityError
+from adaptive_sleep.streams.given import given_path
 from adaptive_sleep.streams.recording import Recording
 from adaptive_sleep.trace import TRACE_SCHEMA
 
@@ -74,11 +75,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def __post_init__(self) -> None:
         """Take NumPy's numbers as Python's, so that a file holds them. Raises InputError for what
-        is no number."""
+        is no number, and for commits without a step."""
         for name in ("window", "kv_budget", "max_passes", "commit_every", "keep"):
             msgspec.structs.force_setattr(self, name, whole(name, getattr(self, name)))
         for name in ("gap_seconds", "budget", "burst", "price"):
             msgspec.structs.force_setattr(self, name, real(name, getattr(self, name)))
+        if (self.commit_every or 0) < 1:
+            raise InputError(f"commit_every={self.commit_every}: a commit takes at least 1 step")
 
 
 class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -173,16 +176,20 @@ class Run:
         """SHA-256 over the ordered hashes of the trace shards, in hexadecimal."""
         return hash_of_shards(position.files["trace.parquet"] for position in self.positions)
 
+    # What is read is verified: IntegrityError names a file that is not what was written.
+
     def trace(self) -> pl.LazyFrame:
-        """One row per stream and window, in order of closing."""
+        """One row per stream and window, in order of closing. Raises IntegrityError."""
         return self._shards("trace.parquet", TRACE_SCHEMA)
 
     def timings(self) -> pl.LazyFrame:
-        """One row per step, in seconds (TIMINGS_SCHEMA); not part of what a replay repeats."""
+        """One row per step, in seconds (TIMINGS_SCHEMA); not part of what a replay repeats. Raises
+        IntegrityError."""
         return self._shards("timings.parquet", TIMINGS_SCHEMA)
 
     def predictions(self) -> pl.LazyFrame:
-        """One row per predicted event; InputError where the run was made without."""
+        """One row per predicted event. Raises InputError where the run was made without,
+        IntegrityError."""
         if not self.manifest.settings.predictions:
             raise InputError(f"{self.path}: made without predictions; replay with --predictions")
         return self._shards("predictions.parquet", {})
@@ -195,11 +202,12 @@ class Run:
                     _verify(commit_folder(self.path, position.commit) / name, position.files[name])
 
     def _shards(self, name: str, schema: Mapping[str, Any]) -> pl.LazyFrame:
-        shards = [  # absolute: polars would take a leading ~ for the home folder
-            commit_folder(self.path.absolute(), position.commit) / name
-            for position in self.positions
-            if name in position.files
-        ]
+        shards = list[Path]()
+        for position in self.positions:
+            if name in position.files:
+                file = commit_folder(self.path, position.commit) / name
+                _verify(file, position.files[name])
+                shards.append(file.absolute())  # polars would take a leading ~ for the home folder
         if not shards:
             return pl.LazyFrame(schema=dict(schema))
         if not schema:
@@ -209,8 +217,9 @@ class Run:
 
 
 def open_recording(where: str | Path, *, verify: bool = True) -> Recording:
-    """Open a recording by its path or "bundled:NAME"; raises as Recording.open does."""
-    return Recording.open(locate("recordings", where), verify=verify)
+    """Open a recording by its path or "bundled:NAME". Raises as Recording.open does, and InputError
+    for what is no path."""
+    return Recording.open(locate("recordings", given_path("recording", where)), verify=verify)
 
 
 def open_run(path: str | Path) -> Run:

@@ -205,7 +205,25 @@ def _refuse(file: Path, line: int, problem: str) -> NoReturn:
     raise InputError(f"{file}, line {line}: {problem}; {_DOUBLED}")
 
 
-# ---- the lengths of rows --------------------------------------------------------------------
+# ---- the lines and the lengths of rows ------------------------------------------------------
+
+
+def line_of(file: Path, row: int) -> int:
+    """The line of an editor on which a row of a CSV begins; 0 is the row behind the header.
+
+    A row ends where as many quotes have closed as opened, so the quotes must be those of RFC 4180.
+    Blank lines are rows, but for those before the header.
+    """
+    quotes, left, number = 0, row + 1, 1
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            before = left == row + 1 and not line.removeprefix(codecs.BOM_UTF8).strip(b"\r\n")
+            if quotes % 2 == 0 and not before:
+                if left == 0:
+                    return number
+                left -= 1
+            quotes += line.count(b'"')
+    return number
 
 
 def count_fields(file: Path) -> None:

@@ -6,7 +6,6 @@ of speed or of how rows are stored. What holds the KV budget, and closes early, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,20 +21,24 @@ from .rows import rows_within
 TARGET = "target"  # the label channel of a recording of tokens that says what is asked
 _FAR = np.iinfo(np.int64).max
 _BUFFER_ROWS = 65_536
+_LONGEST = 1e18  # seconds; no two times are as far apart
 
 
 class Windower:
     """Counts the events that each stream's open window holds, and sees gaps in time.
 
     A window closes at `length` events, or before an event that comes more than `gap_seconds` after
-    the one before it in its stream. Raises InputError for a length below 1 or a gap not above 0.
+    the one before it in its stream. Raises InputError for a length below 1, or a gap not above 0 or
+    longer than `_LONGEST` seconds.
     """
 
     def __init__(self, length: int, gap_seconds: float | None = None) -> None:
         if length < 1:
             raise InputError(f"length={length}: a window holds at least 1 event")
-        if gap_seconds is not None and not (gap_seconds > 0 and math.isfinite(gap_seconds)):
-            raise InputError(f"gap_seconds={gap_seconds}: above 0, or None for no gaps")
+        if gap_seconds is not None and not 0 < gap_seconds <= _LONGEST:
+            raise InputError(
+                f"gap_seconds={gap_seconds}: above 0 and at most {_LONGEST:g}, or None for no gaps"
+            )
         self.length = length
         self.gap_seconds = gap_seconds
         self._gap_ns = _FAR if gap_seconds is None else min(round(gap_seconds * 1e9), _FAR)

@@ -43,10 +43,11 @@ def record_eventlog(
     Tokens are numbered in the order in which categories first appear, after those of the recording
     `like`, so that a model of that one reads this one too; the manifest names them.
     `time`, `stream`, `time_format`, `time_unit` are as in `record_table`; without `stream` the file
-    is one stream, named by its stem. `label` names a column that no model sees; what is missing is
-    as there too. Reads the file twice: the vocabulary has to be known first. Raises InputError, and
-    leaves nothing behind, for an unknown column, a missing category, a value that is no time, an
-    existing `out`, or a `like` without categories.
+    is one stream, named by its stem. `label` names a column that no model sees. What is missing is
+    as there too; names, those of categories too, are taken as they stand. Reads the file twice: the
+    vocabulary has to be known first. Raises InputError, and leaves nothing behind, for an unknown
+    column, a missing category, a value that is no time, an existing `out`, or a `like` without
+    categories.
     """
     path = Path(file)
     used = [name for name in (column, time, stream, label) if name is not None]

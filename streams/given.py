@@ -15,6 +15,13 @@ Names = str | Sequence[str]
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
+def given_path(field: str, given: object) -> Path:
+    """The path of a file or a folder; raises InputError, naming `field`, for what is none."""
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"{field}={given!r} ({type(given).__name__}): a path, as text or a Path")
+    return Path(given)
+
+
 def file_paths(files: Files, kind: str) -> list[Path]:
     """The paths of one file or of several; raises InputError, which says of what kind, for none."""
     several = [files] if isinstance(files, str | os.PathLike) else files

@@ -221,14 +221,13 @@ def checked_tokens(
     array = np.atleast_1d(_array("tokens", tokens, f"[{count}] integers"))
     if array.shape != (count,) or (array.dtype.kind not in "iu" and count):
         raise InputError(f"tokens: {array.dtype} {list(array.shape)}; {count} integers are needed")
-    array = array.astype(np.int64)
     wrong = np.flatnonzero((array < 0) | (array >= (manifest.vocabulary or 0)))
     if len(wrong):
         raise InputError(
             f"tokens: {array[wrong[0]]} at row {wrong[0]}; "
             f"allowed are 0..{(manifest.vocabulary or 0) - 1}"
         )
-    return array
+    return array.astype(np.int64)
 
 
 def columns(

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 from polars import selectors
 
-from .csvfiles import check_header, check_quotes, count_fields, is_csv, separator
+from .csvfiles import check_header, check_quotes, count_fields, is_csv, line_of, separator
 from .errors import InputError, nearest
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
@@ -32,11 +32,13 @@ _TOO_FINE = r"\.\d{10}"  # a fraction that nanoseconds cannot hold, which polars
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of a file, and `rows` `[n]`, which of its rows they are, counted from 0."""
+    """Some rows of a file, and `rows` `[n]`, which of its rows they are, counted from 0; `lined`
+    for a CSV, of which messages name the line."""
 
     file: Path
     rows: NDArray[np.int64]
     frame: pl.DataFrame
+    lined: bool = False
 
     def column(self, name: str) -> pl.Series:
         """One column, nameless: polars would take what * or ^...$ names for many, or for none."""
@@ -45,8 +47,7 @@ class Batch:
     def refuse(self, row: int, column: str, problem: str) -> NoReturn:
         """Raise InputError about one value; `row` counts within the batch."""
         at = int(self.rows[row])
-        # A CSV's line 1 is its header; quoted line breaks are not counted.
-        place = f"line {at + 2}" if is_csv(self.file) else f"row {at + 1}"
+        place = f"line {line_of(self.file, at)}" if self.lined else f"row {at + 1}"
         value = self.frame[column][row]
         raise InputError(f"{self.file}, {place}, column {column!r}: {value!r} {problem}")
 
@@ -112,7 +113,7 @@ def batches(file: Path, columns: Sequence[str]) -> Iterator[Batch]:
             if not counted and frame[:, -1].null_count():
                 count_fields(file)
                 counted = True
-        yield Batch(file, rows, frame.select(_named(columns)))
+        yield Batch(file, rows, frame.select(_named(columns)), is_csv(file))
 
 
 def numbers(batch: Batch, column: str) -> NDArray[np.float32]:
@@ -142,18 +143,20 @@ def wide_numbers(batch: Batch, column: str) -> NDArray[np.float64]:
 
 
 def names(batch: Batch, column: str) -> pl.Series:
-    """`[n]` text, null where missing; raises InputError for what cannot be text."""
+    """`[n]` text as it stands, blanks around it too; null where missing. Raises InputError for what
+    cannot be text."""
     series = batch.column(column)
     try:
-        return _stripped(series.cast(pl.String))
+        text = series.cast(pl.String)
     except pl.exceptions.PolarsError as error:
         raise InputError(
             f"{batch.file}: column {column!r} holds {series.dtype}, not text: {_brief(error)}"
         ) from error
+    return text.set(_stripped(text).is_null(), None)
 
 
 def required_names(batch: Batch, column: str) -> pl.Series:
-    """`[n]` text; raises InputError where it is missing, or cannot be text."""
+    """`[n]` text as `names` has it; raises InputError where it is missing, or cannot be text."""
     series = names(batch, column)
     missing = series.is_null().arg_true()
     if len(missing):
@@ -286,6 +289,7 @@ def _read(text: pl.Series, form: str, unit: Literal["ns", "us"]) -> pl.Series:
 
 
 def _stripped(series: pl.Series) -> pl.Series:
+    """Text without the blanks around it, null where that leaves what stands for a missing value."""
     text = series.str.strip_chars()
     return text.set(text.is_in(MISSING), None)
 

@@ -65,7 +65,8 @@ def record_table(
     `channels` are the observed columns (default: all that are left, the same in every file),
     `actions` and `labels` have their roles, each one name or several; labels are read as
     categories. Values that are empty, NA, N/A, NaN, nan, null, NULL or None are missing, labels
-    too. Returns the folder. Raises InputError, and leaves nothing behind, for an unknown column,
+    too. Names of streams and labels are taken as they stand: "pump" and "pump " are two. Returns
+    the folder. Raises InputError, and leaves nothing behind, for an unknown column,
     text in a numeric column, a value that is no time, a `time_format` that gives none, quotes that
     are not as RFC 4180 has them, or an existing `out`.
     """
@@ -100,8 +101,15 @@ def record_frame(
     """Record a Polars frame as a series, row by row in its order; a lazy one is read in batches.
 
     Columns and their roles are as in `record_table`; without `stream` the frame is one stream,
-    called `name`. Returns the folder. Raises InputError as `record_table` does.
+    called `name`. Returns the folder. Raises InputError as `record_table` does, and for what is no
+    Polars frame.
     """
+    given: object = frame
+    if not isinstance(given, pl.DataFrame | pl.LazyFrame):
+        raise InputError(
+            f"frame: {type(given).__module__}.{type(given).__qualname__}: a polars DataFrame or "
+            "LazyFrame; polars.DataFrame makes one of a dict, polars.from_pandas of a pandas frame"
+        )
     lazy = frame.lazy()
     found = lazy.collect_schema().names()
     source = _Source(name, found, name, partial(frame_batches, lazy, name))

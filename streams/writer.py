@@ -13,7 +13,6 @@ import os
 import time as clock
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import AdaptiveSleepError, InputError, nearest
 from .events import Channel, checked_name
+from .given import given_path
 from .manifest import (
     NAME,
     Kind,
@@ -75,8 +75,8 @@ class RecordingWriter:
     may name more categories, the provenance more keys. The folder is held until the writer is
     closed. Warns once for a channel in which float32 has rounded a whole number.
 
-    Raises InputError for an existing path, one that another writer holds, a schema that differs, or
-    one that no reader could open; nothing is written then.
+    Raises InputError for an existing path, one below a file, one that another writer holds, a
+    schema that differs, or one that no reader could open; nothing is written then.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class RecordingWriter:
             categories=categories,
             provenance=provenance,
         )
-        self.path = Path(path)
+        self.path = given_path("path", path)
         self.channels = tuple(entry.channel() for entry in wanted.channels)
         self._shard_rows = shard_rows or rows_within(len(self.channels), _SHARD_ROWS)
         self._flush_seconds = flush_seconds
@@ -341,7 +341,10 @@ class RecordingWriter:
 
     def _create(self, manifest: Manifest, lock: contextlib.ExitStack) -> Manifest:
         refuse_existing(self.path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:  # a file is in the way
+            raise InputError(f"{self.path}: cannot be made there: {error.strerror}") from None
         lock.enter_context(held(self.path, "path"))
         refuse_existing(self.path)  # again: another may have begun and closed it meanwhile
         write_manifest(self.path, manifest)
