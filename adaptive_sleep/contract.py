@@ -309,28 +309,35 @@ def load_policy_state(policy: PolicyLike, state: dict[str, Any]) -> None:
 
 
 def parts(policy: object) -> Iterator[object]:
-    """A policy itself, and those that it wraps: policies among the parameters of a dataclass, also
-    in a dict, list or tuple there, however deep."""
+    """A policy itself, and those that it wraps: policies among the parameters of a dataclass, or
+    the attributes of any other object, also in a dict, list or tuple there, however deep."""
+    return _parts(policy, frozenset())
+
+
+def _parts(policy: object, around: frozenset[int]) -> Iterator[object]:
+    """`around`: the ids of what wraps it, as an attribute may lead back there."""
     yield policy
-    if is_dataclass(policy):
-        for field in fields(policy):
-            if field.init:  # a parameter; the others are what it remembers
-                yield from _parts_within(getattr(policy, field.name, None))
+    held = getattr(policy, "__dict__", {})
+    if is_dataclass(policy):  # what is no parameter of it is what it remembers
+        held = {it.name: getattr(policy, it.name, None) for it in fields(policy) if it.init}
+    yield from _parts_within(held, around | {id(policy)})
 
 
-def _parts_within(value: object) -> Iterator[object]:
+def _parts_within(value: object, around: frozenset[int]) -> Iterator[object]:
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:
-            yield from _parts_within(item)
-    elif isinstance(value, SleepPolicy) and not isinstance(value, type):
-        yield from parts(value)
+            yield from _parts_within(item, around)
+    elif isinstance(value, type) or id(value) in around:
+        return
+    elif isinstance(value, SleepPolicy):
+        yield from _parts(value, around)
 
 
 def check_memory(policy: PolicyLike) -> None:
     """Refuse what could not be put back: a policy that has one of `state_dict`, `load_state_dict`
-    alone, that wraps such a one, or that wraps one with both, or with `reset`, and has not its own.
+    alone, wraps such a one, or wraps one with both, `reset` or `observe` and has not its own.
 
     Raises PolicyError naming the policy and what it lacks.
     """
@@ -350,7 +357,7 @@ def check_memory(policy: PolicyLike) -> None:
 def _check_within(outer: object) -> None:
     """Raise PolicyError for a policy that wraps one with a memory that it does not pass on."""
     for inner in parts(outer):
-        for name in ("state_dict", "reset"):
+        for name in ("state_dict", "reset", "observe"):
             if getattr(inner, name, None) is not None and getattr(outer, name, None) is None:
                 also = "state_dict and load_state_dict" if name == "state_dict" else name
                 raise PolicyError(
@@ -368,8 +375,10 @@ def policy_flops(policy: PolicyLike, streams: int) -> int:
     count = 0 if method is None else method(streams)
     whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
     if not whole or not 0 <= count < _MOST_FLOPS:
+        bits = int(count).bit_length() if whole else 0  # Python may refuse to spell its digits
+        shown = f"a number of {bits} bits" if bits > 99 else repr(count)[:80]
         raise PolicyError(
-            f"policy {label(policy)}: flops({streams}) is {count!r}, expected a whole number from "
+            f"policy {label(policy)}: flops({streams}) is {shown}, expected a whole number from "
             "0, below 2**60"
         )
     return int(count)

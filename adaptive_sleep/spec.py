@@ -147,11 +147,12 @@ def _as_float(where: str, value: int) -> float:
 
 
 def _leads_to(kind: Any, spec: str) -> bool:
-    """Whether a text is a spec string of a policy of that class."""
+    """Whether a text is a spec string of a policy of that class that says the same of itself."""
     try:
-        return type(parse_spec(spec)) is kind
+        made = parse_spec(spec)
     except InputError:
         return False
+    return type(made) is kind and str(made) == spec
 
 
 def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:
@@ -163,7 +164,7 @@ def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:
     if own and not is_dataclass(kind) and _leads_to(kind, text := str(policy)):
         return text  # that of a dataclass is made of its fields
     taken = inspect.signature(kind).parameters
-    if names := [*_parameters_of(kind)] or (is_dataclass(kind) and [*taken]):
+    if names := [*_parameters_of(kind)] or [*taken]:
         raise InputError(
             f"policy {place}: nothing tells the {', '.join(names)} it was made with, so no run "
             "could name it; make them the fields of a dataclass, or give a spec string, "

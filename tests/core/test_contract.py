@@ -298,10 +298,20 @@ class _Wraps:
         return 1
 
 
+class _Dear:
+    def plan(self, signals: WindowSignals) -> int:
+        return 1
+
+    def flops(self, streams: int) -> int:
+        return 10**5000
+
+
 def test_flops_that_no_ledger_holds_are_refused() -> None:
     assert policy_flops(Says(cost=2**60 - 1), 1) == 2**60 - 1
     with pytest.raises(PolicyError, match=rf"flops\(1\) is {2**70}, expected .* below 2\*\*60"):
         policy_flops(Says(cost=2**70), 1)
+    with pytest.raises(PolicyError, match=r"flops\(1\) is a number of 16610 bits"):
+        policy_flops(_Dear(), 1)
 
 
 def test_numpys_numbers_lie_in_a_range() -> None:
@@ -336,15 +346,36 @@ class _Seeded:
         """Nothing is drawn."""
 
 
+class _Learns:
+    def plan(self, signals: WindowSignals) -> int:
+        return 1
+
+    def observe(self, outcome: WindowOutcome) -> None:
+        """Nothing is learned."""
+
+
+class _Attribute:
+    """No dataclass; what it holds holds it, too."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.itself = [inner], self
+
+    def plan(self, signals: WindowSignals) -> int:
+        return 1
+
+
 @pytest.mark.parametrize(
     ("inner", "told"),
     [
         (_Remembers(), "has no state_dict, but wraps _Remembers.* pass the other's on"),
         (_Seeded(), "has no reset, but wraps _Seeded"),
+        (_Learns(), "has no observe, but wraps _Learns"),
     ],
-    ids=["state_dict", "reset"],
+    ids=["state_dict", "reset", "observe"],
 )
 def test_a_policy_passes_on_the_memory_of_one_that_it_wraps(inner: Any, told: str) -> None:
-    with pytest.raises(PolicyError, match=told):
-        check_memory(_Wraps({"a": [inner]}))
+    for outer in (_Wraps({"a": [inner]}), _Attribute(inner), _Wraps(_Attribute(inner))):
+        with pytest.raises(PolicyError, match=told):
+            check_memory(outer)
     check_memory(inner)
+    check_memory(_Attribute(None))

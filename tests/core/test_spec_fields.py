@@ -59,6 +59,39 @@ class Plainly(shipped.Surprise):
         super().__init__(threshold=2.0)
 
 
+class Tells:
+    """No dataclass, but its repr is its spec."""
+
+    def __init__(self, passes: int) -> None:
+        self._passes = passes
+
+    def plan(self, signals: asl.WindowSignals) -> int:
+        return self._passes
+
+    def __repr__(self) -> str:
+        return f"{MODULE}:Tells(passes={self._passes})"
+
+
+class Keeps(Tells):
+    """Takes anything and says nothing of it."""
+
+    def __init__(self, *rest: int) -> None:
+        super().__init__(1 + len(rest))
+
+    def __repr__(self) -> str:
+        return "keeps"
+
+
+class Derived(asl.SleepPolicy):
+    """Takes nothing, whatever the protocol's own constructor looks like."""
+
+    def plan(self, signals: asl.WindowSignals) -> int:
+        return 1
+
+    def __repr__(self) -> str:
+        return "derived"
+
+
 CASES = [(More(2, extra=1), "More", "base=2, extra=1"), (Louder(bonus=1), "Louder", "bonus=1")]
 
 
@@ -89,6 +122,18 @@ def test_what_is_taken_without_a_name_is_not_left_out() -> None:
 
     with pytest.raises(InputError, match="Starred: nothing tells the given it was made with"):
         format_spec(Starred(1.0, 2))
+
+
+def test_an_own_repr_that_leads_back_is_the_spec() -> None:
+    assert format_spec(Tells(3)) == f"{MODULE}:Tells(passes=3)"
+    check_policy(Tells(3))
+
+
+def test_an_own_repr_does_not_hide_what_was_taken_without_a_name() -> None:
+    with pytest.raises(InputError, match="Keeps: nothing tells the rest it was made with"):
+        format_spec(Keeps(2))
+    assert format_spec(resolve(f"{MODULE}:Keeps")) == f"{MODULE}:Keeps()"
+    assert format_spec(Derived()) == f"{MODULE}:Derived()"
 
 
 def test_another_value_does_not_go_on(tmp_path: Path) -> None:
