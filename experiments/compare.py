@@ -79,7 +79,7 @@ def compare(
     from adaptive_sleep.experiments.report_comparison import write_comparison  # which reads this
 
     file, begun = find_recipe(recipe), time.perf_counter()
-    plan, folder = read_comparison(file), _folder(out)
+    plan, folder = read_comparison(file), folder_of(out)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     models = models_of(plan, quick)
     since = claim(folder, {"recipe_sha256": sha256, "quick": quick}, plan.models.recipe)
@@ -108,12 +108,12 @@ def compare(
     return result
 
 
-def _folder(out: str | Path) -> Path:
+def folder_of(out: str | Path) -> Path:
     """The folder, spelled in one way, since specs name files in it: from the current folder where
     it lies there, else from the root. Raises InputError for a file."""
     folder, here = Path(out).resolve(), Path.cwd().resolve()
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"out={str(out)!r}: is a file; give a folder, new or of this comparison")
+        raise InputError(f"out={str(out)!r}: is a file; give a folder, new or of this recipe")
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 

@@ -214,7 +214,7 @@ def _point(trial: FrozenTrial, budget: float, kept: set[int]) -> TrialPoint:
         flops=cost,
         stopped=said.get("stopped") or "",
         recordings=len(said.get("loss_per_recording", {})),
-        ends=_ends(said["loss_per_recording"]) if whole else None,
+        ends=_ends(said.get("loss_per_stream", said["loss_per_recording"])) if whole else None,
         within=whole and cost is not None and cost <= budget,
         front=trial.number in kept,
         seconds=said.get("seconds"),
@@ -222,7 +222,8 @@ def _point(trial: FrozenTrial, budget: float, kept: set[int]) -> TrialPoint:
 
 
 def _ends(losses: Mapping[str, float]) -> Ends | None:
-    """The interval of the mean loss over trained seeds; recordings are named seed-S/NUMBER."""
+    """The interval of the mean loss over trained seeds; recordings are named seed-S/NUMBER, what
+    the parts of one come to together seed-S."""
     by_seed: dict[str, list[float]] = {}
     for name, loss in losses.items():
         by_seed.setdefault(name.partition("/")[0], []).append(loss)

@@ -22,7 +22,7 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from adaptive_sleep.experiments.compare import claim
+from adaptive_sleep.experiments.compare import claim, folder_of
 from adaptive_sleep.experiments.compare_models import models_of
 from adaptive_sleep.experiments.comparing import Comparison, PolicyEntry, read_comparison
 from adaptive_sleep.experiments.finding import find_recipe
@@ -33,8 +33,10 @@ from adaptive_sleep.experiments.tune_found import summary
 from adaptive_sleep.experiments.tune_reading import Measured
 from adaptive_sleep.experiments.tune_space import Space, space_of
 from adaptive_sleep.experiments.tune_storage import (
+    COUNTS,
     GRACE,
     HEARTBEAT,
+    begun,
     close,
     exists,
     lost,
@@ -42,7 +44,6 @@ from adaptive_sleep.experiments.tune_storage import (
     open_study,
     quiet,
     settle,
-    undone_if_refused,
 )
 from adaptive_sleep.experiments.tune_table import Budget, read_budget
 from adaptive_sleep.experiments.tune_trial import (
@@ -57,8 +58,8 @@ from adaptive_sleep.streams.errors import AdaptiveSleepError, InputError
 
 QUICK_TRIALS = 20
 NO_SLEEP = "fixed(passes=1)"
-# How what a piece of a recording comes to is counted (tune_reading.py); a study keeps it.
-COUNTED = "windows that end in a piece of one running stream"
+# How what pieces of a recording come to is counted (tune_reading.py); a study keeps it.
+COUNTED = "windows of one running stream, pooled over pieces"
 P_WORSE = 0.1  # of the test by which a trial is stopped, uncorrected for its being asked repeatedly
 
 
@@ -85,7 +86,7 @@ class Order:
             "budget": self.budget,
             "space": self.space.described(),
         }
-        return of if self.recipe.recording is None else {"counted": COUNTED, **of}
+        return of if self.recipe.recording is None else {COUNTS: COUNTED, **of}
 
 
 def tune(
@@ -135,17 +136,17 @@ def tune(
         raise InputError(f"trials={trials}: at least 1")
     models = models_of(plan, quick)
     order.space.check({})
+    folder = folder_of(out or Path("runs") / "-".join([file.stem, *["quick"] * quick]))
     with quiet(), one_thread(), lost(storage):
         kept = open_storage(storage, heartbeat=heartbeat, grace=grace)
         try:
-            held = open_study(kept, order.name, 1 + pareto, order.is_of())
-            if "begun_at_commit" not in held.user_attrs:
-                held.set_user_attr("begun_at_commit", commit())
-            _set_trials(held, kept, trials, QUICK_TRIALS if quick else plan.tune.trials)
-            if "test" not in held.user_attrs:
-                folder = Path(out or Path("runs") / "-".join([file.stem, *["quick"] * quick]))
-                _work(order, held, kept, models, wanted, folder, on_progress)
-            return summary(held)
+            with begun(kept, order.name, 1 + pareto, order.is_of()) as held:
+                if "begun_at_commit" not in held.user_attrs:
+                    held.set_user_attr("begun_at_commit", commit())
+                _set_trials(held, kept, trials, QUICK_TRIALS if quick else plan.tune.trials)
+                if "test" not in held.user_attrs:
+                    _work(order, held, kept, models, wanted, folder, on_progress)
+                return summary(held)
         finally:
             close(kept)
 
@@ -169,9 +170,8 @@ def _work(
         what = {"recipe_sha256": order.sha256, "quick": order.quick}
         claim(folder, what, order.recipe.models.recipe)
         bench = prepare(order.recipe, folder, models, quick=order.quick, tell=tell)
-        with undone_if_refused(study, storage):
-            plain = _plain(study, bench, order.space)
-            flops = _within(order, budget, plain)
+        plain = _plain(study, bench, order.space)
+        flops = _within(order, budget, plain)
         settle(study, {
             "budget_flops_per_event": flops,
             "plain_flops_per_event": per_event(plain[None]),
@@ -179,8 +179,7 @@ def _work(
             "models": {str(seed): given or "trained" for seed, given in models.items()},
         })  # fmt: skip
         bench = with_fits(bench, order.space.places(), quick=order.quick, tell=tell)
-    with undone_if_refused(study, storage):
-        order.space.check(bench.files)
+    order.space.check(bench.files)
     study.pruner = _pruner(order.pareto)
     objective = Objective(bench, order.space, flops, plain, order.pareto)
     work(
@@ -249,7 +248,7 @@ def _pruner(pareto: bool) -> BasePruner:
 
 
 def _sampler(seed: int, number: int, space: Space, window: int | None) -> BaseSampler:
-    """A sampler for the trial of that number: no two workers draw alike, and one alone draws the
+    """A sampler for the trial of that slot: no two workers draw alike, and one alone draws the
     same again. The first trials are of every policy as it is untuned, at the models' `window`."""
     drawn = TPESampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
     given = space.usual(number, window)

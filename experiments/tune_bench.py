@@ -146,9 +146,16 @@ def with_fits(bench: TuneBench, places: Collection[str], *, quick: bool, tell: T
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other worker on this machine makes anything in a folder, and hold it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    """Wait until no other worker on this machine makes anything in a folder, and hold it. Raises
+    InputError for one that cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(
+            f"out={str(folder)!r}: cannot be made or read ({error.strerror}); give a folder, new "
+            "or of this recipe"
+        ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

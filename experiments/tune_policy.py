@@ -24,6 +24,7 @@ class Guarded:
 
     def __init__(self, policy: SleepPolicy) -> None:
         self._policy = policy
+        self._adaptive_sleep_spec = format_spec(policy)  # where spec.py looks for it
 
     def plan(self, signals: WindowSignals) -> int | IntArray:
         """Return the other's plan."""
@@ -37,7 +38,7 @@ class Guarded:
         return partial(self._call, name, found) if name in CALLS and callable(found) else found
 
     def __str__(self) -> str:
-        return format_spec(self._policy)
+        return self._adaptive_sleep_spec
 
     def _call(self, name: str, method: Callable[..., Any], *given: Any) -> Any:
         try:

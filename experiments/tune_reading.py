@@ -6,7 +6,8 @@ comes to, and all of them together cost what the same rows cost in one replay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -29,12 +30,14 @@ from adaptive_sleep.trace import TraceRow, trace_frame
 @dataclass(frozen=True)
 class Measured:
     """What a piece came to: the score as a comparison has it, FLOPs of all phases, events.
-    `asked`: the score is the share of windows answered all right, else minus the loss."""
+    `asked`: the score is the share of windows answered all right, else minus the loss. `scored`:
+    the windows in which something was asked, or the predictions, that it is the mean of."""
 
     score: float
     flops: float
     events: int
     asked: bool
+    scored: int = 1
 
     @property
     def loss(self) -> float:
@@ -57,9 +60,20 @@ def _told(trace: pl.DataFrame, flops: int, events: int) -> Measured | None:
     """The figures of a trace, None where nothing was predicted."""
     share = share_right(trace)
     if share is not None:
-        return Measured(share, flops, events, asked=True)
+        asked = len(trace.filter(pl.col("right").is_not_null() & (pl.col("scored") > 0)))
+        return Measured(share, flops, events, asked=True, scored=asked)
     lost, scored = summed(trace.lazy()).collect().select("lost", "scored").row(0)
-    return Measured(-lost / scored, flops, events, asked=False) if scored else None
+    return Measured(-lost / scored, flops, events, False, scored) if scored else None
+
+
+def together(parts: Sequence[Measured]) -> Measured:
+    """What pieces of one stream come to as one, in whatever order: each counts by what is scored
+    in it; where something is asked in some, they alone do."""
+    counted = [it for it in parts if it.asked] or parts
+    scored = sum(it.scored for it in counted)
+    score = math.fsum(it.score * it.scored for it in counted) / scored
+    flops, events = sum(it.flops for it in parts), sum(it.events for it in parts)
+    return Measured(score, flops, events, counted[0].asked, scored)
 
 
 class Reading:

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
+from adaptive_sleep.experiments.tune_table import read_budget
 from adaptive_sleep.streams.errors import InputError
 
 HEARTBEAT, GRACE = 15, 60  # seconds between beats; without one before a trial is given up
@@ -28,6 +29,8 @@ RETRIES = 3  # of one trial: what kills its worker every time is left alone
 PATIENCE = 60  # seconds that SQLite waits for another writer
 OPENINGS = 5  # tries: two workers may make the tables at the same moment
 CONSTRAINTS = "constraints"  # how Optuna's names of a trial's constraints begin
+COUNTS = "counted"  # what a study keeps of how its figures are counted
+SHARED = "shared"  # what a worker says of a study that another has made, and that has no trial yet
 
 
 @contextmanager
@@ -57,6 +60,7 @@ def open_storage(where: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE) 
         raise _unreachable(url, str(error)) from None
     if sqlite and url.database in (None, "", ":memory:"):
         raise InputError(f"storage={where!r}: no other worker could see it; name a file")
+    _check_options(url)
     for left in reversed(range(OPENINGS)):
         try:
             return _opened(url, heartbeat, grace)
@@ -73,6 +77,19 @@ def open_storage(where: str, *, heartbeat: int = HEARTBEAT, grace: int = GRACE) 
         except RuntimeError as error:  # tables of another Optuna
             raise _unreachable(url, _first_line(error)) from error
     raise AssertionError("unreachable")
+
+
+def _check_options(url: URL) -> None:
+    """Raise InputError for what stands behind the ? of a URL and cannot be read."""
+    try:
+        url.get_dialect()().create_connect_args(url)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"storage={url.render_as_string()!r}: what is behind the ? cannot be read ({error}); "
+            "options are NAME=VALUE as the driver takes them, such as sqlite:///FILE?timeout=60"
+        ) from None
+    except SQLAlchemyError as error:
+        raise _unreachable(url, _first_line(error)) from None
 
 
 def close(storage: RDBStorage) -> None:
@@ -139,6 +156,11 @@ def again(study: optuna.Study, trial: FrozenTrial) -> None:
     RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, trial)
 
 
+def first_try(trial: FrozenTrial) -> int:
+    """The number of the trial that one runs again; where it does not, its own."""
+    return int(trial.system_attrs.get("failed_trial", trial.number))
+
+
 def open_study(
     storage: RDBStorage, name: str, objectives: int, is_of: Mapping[str, Any]
 ) -> optuna.Study:
@@ -148,35 +170,58 @@ def open_study(
     Raises InputError where it is of something else, naming the first thing that differs. The first
     of `is_of` is the first that is kept: where it alone is missing, an earlier version began it.
     """
-    down = [StudyDirection.MINIMIZE] * objectives
-    study = optuna.create_study(
-        storage=storage, study_name=name, directions=down, load_if_exists=True
-    )
-    first, *rest = is_of
-    if first not in study.user_attrs and {*rest} & {*study.user_attrs}:
-        raise InputError(
-            f"study {name!r}: was begun by an earlier version, which kept nothing of {first!r} "
-            f"(here {_shown(is_of[first])}), so its trials do not compare with those of today; "
-            "begin another --study"
-        )
-    if not {*is_of} <= {*study.user_attrs} and study.get_trials(deepcopy=False):
-        raise InputError(
-            f"study {name!r}: was not begun by `adaptive-sleep tune`; choose another name"
-        )
-    settle(study, is_of)
-    return study
+    with begun(storage, name, objectives, is_of) as study:
+        return study
 
 
 @contextmanager
-def undone_if_refused(study: optuna.Study, storage: RDBStorage) -> Iterator[None]:
-    """Take a study that has no trial away again on InputError, so that the command can be put right
-    and begin it anew. Only for what every worker of the study would be refused for."""
+def begun(
+    storage: RDBStorage, name: str, objectives: int, is_of: Mapping[str, Any]
+) -> Iterator[optuna.Study]:
+    """Open a study as `open_study`, to work on it. One that is made here, and that no other worker
+    has opened, is taken away again where this ends with an error or an interrupt before there is
+    any trial, so that the command can be put right and begin it anew."""
+    study, made = _opened_or_made(storage, name, objectives)
     try:
-        yield
-    except InputError:
-        if not study.get_trials(deepcopy=False):
-            optuna.delete_study(study_name=study.study_name, storage=storage)
+        _check(study, is_of)
+        settle(study, is_of)
+        if not made and not study.get_trials(deepcopy=False):
+            study.set_user_attr(SHARED, True)
+        yield study
+    except BaseException:
+        if made and SHARED not in study.user_attrs and not study.get_trials(deepcopy=False):
+            optuna.delete_study(study_name=name, storage=storage)
         raise
+
+
+def _opened_or_made(storage: RDBStorage, name: str, objectives: int) -> tuple[optuna.Study, bool]:
+    """The study, and whether it was made just now, and by nobody else."""
+    down = [StudyDirection.MINIMIZE] * objectives
+    try:
+        return optuna.create_study(storage=storage, study_name=name, directions=down), True
+    except DuplicatedStudyError:
+        return optuna.load_study(storage=storage, study_name=name), False
+
+
+def _check(study: optuna.Study, is_of: Mapping[str, Any]) -> None:
+    """Raise InputError for a study of an earlier version, or of somebody else."""
+    (first, *rest), said = is_of, study.user_attrs
+    kept = None
+    if first not in said and {*rest} & {*said}:
+        kept = f"nothing of {first!r}"
+    elif COUNTS in is_of and said.get(COUNTS, is_of[COUNTS]) != is_of[COUNTS]:
+        kept = f"another {COUNTS!r} ({_shown(said[COUNTS])})"
+    if kept is not None:
+        raise InputError(
+            f"study {study.study_name!r}: was begun by an earlier version, which kept {kept} "
+            f"(here {_shown(is_of[first])}), so its trials do not compare with those of today; "
+            "begin another --study"
+        )
+    if not {*is_of} <= {*said} and study.get_trials(deepcopy=False):
+        raise InputError(
+            f"study {study.study_name!r}: was not begun by `adaptive-sleep tune`; choose another "
+            "name"
+        )
 
 
 def settle(study: optuna.Study, is_of: Mapping[str, Any]) -> None:
@@ -185,6 +230,8 @@ def settle(study: optuna.Study, is_of: Mapping[str, Any]) -> None:
     for key, value in is_of.items():
         if key not in held:
             study.set_user_attr(key, value)
+        elif _same_budget(key, held[key], value):
+            continue
         elif held[key] == value and json.dumps(held[key]) != json.dumps(value):
             raise InputError(
                 f"study {study.study_name!r}: was begun by an earlier version, with its {key} in "
@@ -196,6 +243,11 @@ def settle(study: optuna.Study, is_of: Mapping[str, Any]) -> None:
                 f"here {_shown(value)}); give it as it was, or begin a study with another --study "
                 "or storage"
             )
+
+
+def _same_budget(key: str, held: Any, value: Any) -> bool:
+    """Whether two texts are one budget, such as 1.5x and 1.50x."""
+    return key == "budget" and read_budget(held) == read_budget(value)
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from adaptive_sleep.contract import PolicyError
 from adaptive_sleep.experiments.tune_bench import TuneBench
-from adaptive_sleep.experiments.tune_reading import Measured
+from adaptive_sleep.experiments.tune_reading import Measured, together
 from adaptive_sleep.experiments.tune_space import Candidate, Space
-from adaptive_sleep.experiments.tune_workers import finished
+from adaptive_sleep.experiments.tune_workers import finished, slot
 from adaptive_sleep.streams.errors import InputError
 
 Plain = Mapping[int | None, Mapping[str, Measured]]  # window, recording: the run without sleep
@@ -29,9 +29,10 @@ STOPPED = ("budget", "worse", "refused")
 
 @dataclass(frozen=True)
 class Objective:
-    """What a study minimises: the mean loss over recordings; in a `pareto` study also the cost, and
-    then nothing is stopped. `budget`: FLOPs per event; `plain`: what the same recordings take
-    without any sleep, so the least that what is left of a trial will cost."""
+    """What a study minimises: the mean loss over recordings, those that are parts of one counted as
+    one; in a `pareto` study also the cost, and then nothing is stopped. `budget`: FLOPs per event;
+    `plain`: what the same recordings take without any sleep, so the least that what is left of a
+    trial will cost."""
 
     bench: TuneBench
     space: Space
@@ -82,8 +83,8 @@ class Objective:
         return {}
 
     def _order(self, trial: optuna.Trial) -> list[str]:
-        names = list(self.bench.recordings)
-        random = np.random.default_rng([self.bench.recipe.seed, trial.number])
+        names, place = list(self.bench.recordings), slot(trial.study, trial.number)
+        random = np.random.default_rng([self.bench.recipe.seed, place])
         return [names[at] for at in random.permutation(len(names))]
 
     def _stopped(
@@ -111,14 +112,14 @@ class Objective:
         seconds: float,
     ) -> float | Sequence[float]:
         """Tell readers of the study what the trial came to, and Optuna its value."""
-        loss, cost = mean_loss(found), per_event(found)
+        whole = streams(found) if self.bench.recipe.task is None else found
+        loss, cost = mean_loss(whole), per_event(found)
         said: dict[str, Any] = {
-            "score": float(np.mean([it.score for it in found.values()])),
+            "score": float(np.mean([it.score for it in whole.values()])),
             "flops_per_event": cost,
             "loss_per_recording": {name: it.loss for name, it in sorted(found.items())},
-            "recordings": {
-                name: (it.score, it.flops, it.events, it.asked) for name, it in found.items()
-            },
+            "loss_per_stream": {name: it.loss for name, it in sorted(whole.items())},
+            "recordings": {name: astuple(it) for name, it in found.items()},
             "stopped": stopped,
             "seconds": seconds,
         }
@@ -133,6 +134,14 @@ def _refused(trial: optuna.Trial, error: Exception) -> optuna.TrialPruned:
     trial.set_user_attr("stopped", "refused")
     trial.set_user_attr("refused", str(error))
     return optuna.TrialPruned(str(error))
+
+
+def streams(found: Mapping[str, Measured]) -> dict[str, Measured]:
+    """What the parts of each seed's recording, named SEED/NUMBER, come to as one stream."""
+    parts: dict[str, list[Measured]] = {}
+    for name, it in found.items():
+        parts.setdefault(name.partition("/")[0], []).append(it)
+    return {seed: together(several) for seed, several in parts.items()}
 
 
 def mean_loss(found: Mapping[str, Measured]) -> float:

@@ -17,11 +17,12 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from adaptive_sleep.experiments.tune_storage import again
+from adaptive_sleep.experiments.tune_storage import again, first_try
 
 POLL_SECONDS = 1.0
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 WORKER = "worker"  # the first thing a worker says of a trial, after its heart began to beat
+SURPLUS = "surplus"  # what it says of one that it gives up, since others have the last places
 
 Objective = Callable[[optuna.Trial], float | Sequence[float]]
 
@@ -42,7 +43,7 @@ def work(
     """Run trials until `wanted()` of the study are finished, by this worker or by others.
 
     While others are at the last ones it waits, and takes up those of a worker that is gone.
-    `sampler` makes a sampler for the trial of a number, so that no two trials draw alike.
+    `sampler` makes a sampler for the trial of a slot, so that no two trials draw alike.
     `tell(done, most)` is called now and then. What `objective` raises ends this worker alone.
     """
     orphans: dict[int, float] = {}
@@ -55,7 +56,7 @@ def work(
             return
         if done + len(running) < most:
             if sampler is not None:
-                study.sampler = sampler(len(trials))
+                study.sampler = sampler(slot(study, len(trials)))
             _one(study, storage, objective, most, sampler)
         else:
             fail_stale_trials(study)
@@ -79,9 +80,10 @@ def _one(
         try:
             trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
             if _before(study, trial.number) >= most:
+                trial.set_user_attr(SURPLUS, True)
                 raise SurplusError
             if sampler is not None:
-                study.sampler = sampler(trial.number)
+                study.sampler = sampler(slot(study, trial.number))
             return objective(trial)
         except BaseException as error:
             raised.append(error)
@@ -97,6 +99,17 @@ def _one(
         own = raised and error is raised[-1] and not isinstance(error, UpdateFinishedTrialError)
         if own or not mine or storage.get_trial(mine[0]).state != TrialState.FAIL:
             raise
+
+
+def slot(study: optuna.Study, number: int) -> int:
+    """Which trial of the study, from 0, that of a number is. One that is run again stays the same
+    trial, and one that was given up as one too many is none: whatever a slot is to try is tried."""
+    trials = study.get_trials(deepcopy=False)
+    first = next((first_try(it) for it in trials if it.number == number), number)
+    return sum(
+        it.number < first and first_try(it) == it.number and SURPLUS not in it.user_attrs
+        for it in trials
+    )
 
 
 def _before(study: optuna.Study, number: int) -> int:

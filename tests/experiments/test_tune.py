@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def test_what_a_recording_came_to_is_what_a_replay_says(
         )  # fmt: skip
         own = measured(open_run(tmp_path / str(seed)))
         told = trial.user_attrs["recordings"][f"seed-{seed}/1"]
-        assert told == [own.score, own.flops, own.events, True]
+        assert told == list(astuple(own))
 
 
 def test_the_test_is_run_once_and_kept(found: dict[str, Any], place: Path) -> None:
@@ -250,6 +251,9 @@ def test_the_same_policy_is_not_run_twice(
         ({"policies": ["surprize"]}, "did you mean 'surprise'"),
         ({"storage": "sqlite:////no/such/s.db"}, "cannot be reached"),
         ({"storage": "postgresql://u@h:port/db"}, "a URL is expected"),
+        ({"storage": "sqlite:///s.db?timeout=xx"}, "what is behind the ? cannot be read"),
+        ({"out": "/dev/null"}, "out='/dev/null': is a file; give a folder"),
+        ({"out": "/dev/null/it"}, "give a folder, new or of this recipe"),
     ],
 )
 def test_bad_input_is_one_error_and_exit_code_2(
@@ -261,7 +265,8 @@ def test_bad_input_is_one_error_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("adaptive_sleep.experiments.tune_storage.OPENINGS", 1)
-    arguments = ["tune", str(place / "tiny.toml"), "--quick", "--out", str(tmp_path / "out")]
+    arguments = ["tune", str(place / "tiny.toml"), "--quick"]
+    arguments += ["--out", given.get("out", str(tmp_path / "out"))]
     arguments += ["--storage", given.get("storage", kept(tmp_path))]
     for name in ("budget", "trials"):
         arguments += [f"--{name}", str(given[name])] if name in given else []
@@ -310,6 +315,7 @@ def test_a_study_of_another_recipe_is_refused(found: dict[str, Any], place: Path
         tune(other / "tiny.toml", kept(place), out=place / "out")
     with pytest.raises(InputError, match="another budget"):
         tune(place / "tiny.toml", kept(place), budget="1.3x", out=place / "out")
+    assert tune(place / "tiny.toml", kept(place), budget=" 1.50X", out=place / "out") == found
     with pytest.raises(InputError, match="another space"):
         tune(place / "tiny.toml", kept(place), policies=["fixed"])
 
@@ -358,7 +364,7 @@ def test_other_models_are_not_mixed_into_a_study(place: Path, tmp_path: Path) ->
         save_model(answering_model(number), model, provenance={})
         recipe = tmp_path / "tiny.toml"
         recipe.write_text(text.replace(f"{place}/m0.safetensors", str(model)))
-        given: dict[str, Any] = {"trials": 1, "budget": "9x", "quick": True, "study": "same"}
+        given: dict[str, Any] = {"trials": 2, "budget": "9x", "quick": True, "study": "same"}
         if number == 0:
             interrupted(recipe, kept(tmp_path), out=tmp_path / name, **given)
         else:
@@ -367,10 +373,10 @@ def test_other_models_are_not_mixed_into_a_study(place: Path, tmp_path: Path) ->
 
 
 def interrupted(recipe: Path, storage: str, **given: Any) -> None:
-    """A worker that Ctrl-C ends before its first trial."""
+    """A worker that Ctrl-C ends after its first trial."""
 
     def stop(done: float, total: float | None = None, note: str = "") -> None:
-        if "trials" in note:
+        if note.startswith("1 of"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_cases import make_series, series_model
@@ -18,7 +19,7 @@ from adaptive_sleep.experiments.tune import COUNTED, tune
 from adaptive_sleep.experiments.tune_bench import Trained, TuneBench
 from adaptive_sleep.experiments.tune_storage import close, open_storage, quiet
 from adaptive_sleep.experiments.tune_storage import open_study as opened
-from adaptive_sleep.experiments.tune_trial import mean_loss, per_event
+from adaptive_sleep.experiments.tune_trial import mean_loss, per_event, streams
 from adaptive_sleep.streams.errors import InputError
 
 
@@ -63,7 +64,7 @@ def test_pieces_of_a_recording_come_to_what_it_comes_to_uncut(spec: str, tmp_pat
     )  # fmt: skip
     assert sum(it.events for it in found.values()) == whole.events
     assert per_event(found) == pytest.approx(whole.flops_per_event, rel=0.02)
-    assert mean_loss(found) == pytest.approx(whole.loss, rel=0.05)  # each piece counts alike
+    assert mean_loss(streams(found)) == pytest.approx(whole.loss, rel=1e-6)
 
 
 @pytest.mark.parametrize("window", [None, 6])
@@ -101,6 +102,35 @@ def test_a_study_that_counted_otherwise_is_not_gone_on_with(series: Path, tmp_pa
     with pytest.raises(InputError, match=r"study 'old': was begun by an earlier version.*'counted"):
         tune(series, kept(tmp_path), study="old", **given)
     assert "counted" not in loaded(kept(tmp_path), "old").user_attrs
+    before = "windows that end in a piece of one running stream"
+    loaded(kept(tmp_path), "old").set_user_attr("counted", before)
+    with pytest.raises(
+        InputError, match=r"an earlier version, which kept another 'counted' \('win"
+    ):
+        tune(series, kept(tmp_path), study="old", **given)
+    assert loaded(kept(tmp_path), "old").user_attrs["counted"] == before
+
+
+def test_a_trial_comes_to_what_a_replay_of_the_whole_part_does(
+    series: Path, tmp_path: Path
+) -> None:
+    """In the first of three parts fewer windows end than in the others."""
+    series.write_text(series.read_text().replace("recordings = 2", "recordings = 3"))
+    given: dict[str, Any] = {"policies": ["fixed(2)"], "trials": 1, "out": tmp_path / "out"}
+    tune(series, kept(tmp_path), **given)
+    (trial,) = loaded(kept(tmp_path), "series").trials
+    parts = [scored for *_, scored in trial.user_attrs["recordings"].values()]
+    assert len(set(parts)) > 1
+    assert trial.user_attrs["window"] == 8
+    whole = replay(
+        tmp_path / "R", str(tmp_path / "s.safetensors"), trial.user_attrs["spec"],
+        tmp_path / "run", stop=0.5, window=8, max_passes=3,
+    )  # fmt: skip
+    assert trial.value == pytest.approx(whole.loss, rel=1e-6)
+    assert trial.user_attrs["score"] == pytest.approx(-whole.loss, rel=1e-6)
+    assert trial.user_attrs["loss_per_stream"] == {"seed-0": trial.value}  # a page's intervals
+    apart = trial.user_attrs["loss_per_recording"].values()
+    assert sum(apart) / len(apart) != pytest.approx(whole.loss, rel=1e-6)
 
 
 def test_the_first_trial_of_a_policy_has_the_models_own_window(

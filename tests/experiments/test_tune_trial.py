@@ -22,6 +22,7 @@ from adaptive_sleep.experiments.tune_trial import (
     front,
     mean_loss,
     per_event,
+    streams,
 )
 from adaptive_sleep.spec import parse_spec
 
@@ -35,7 +36,7 @@ class Bench:
     halves the loss, which differs from recording to recording."""
 
     ran: list[tuple[str, str]] = field(default_factory=list)
-    recipe: Any = field(default_factory=lambda: SimpleNamespace(seed=0))
+    recipe: Any = field(default_factory=lambda: SimpleNamespace(seed=0, task="one"))
     seeds: Any = field(default_factory=lambda: {0: SimpleNamespace(files={})})
 
     @property
@@ -102,6 +103,24 @@ def test_what_is_plainly_worse_stops_and_is_not_the_best() -> None:
 
 def whole(made: Objective, passes: int) -> dict[str, Measured]:
     return {name: made.bench.run(name, f"fixed({passes})", None) for name in made.bench.recordings}
+
+
+def test_parts_of_a_recording_count_by_what_is_scored_in_them_and_seeds_alike() -> None:
+    found = {
+        "seed-0/1": Measured(-4.0, 30.0, 3, False, 3),
+        "seed-0/0": Measured(-1.0, 50.0, 1, False, 1),
+        "seed-1/0": Measured(-2.0, 20.0, 1, False, 9),
+    }
+    pooled = streams(found)
+    assert pooled["seed-0"] == Measured(-13.0 / 4, 80.0, 4, False, 4)
+    assert mean_loss(pooled) == pytest.approx((13.0 / 4 + 2.0) / 2)
+    assert per_event(pooled) == per_event(found) == 20.0
+    back = dict(reversed(found.items()))
+    assert mean_loss(streams(back)) == mean_loss({**pooled})  # to the last bit
+    asked = {"seed-0/0": Measured(0.5, 1.0, 1, True, 2), "seed-0/1": Measured(1.0, 1.0, 1, True, 6)}
+    assert streams(asked)["seed-0"].loss == pytest.approx(1 / 8)
+    asked["seed-0/2"] = Measured(-9.0, 1.0, 1, False, 40)  # as in a replay of all three
+    assert streams(asked)["seed-0"] == Measured(7 / 8, 3.0, 3, True, 8)
 
 
 def test_recordings_come_in_an_order_of_the_trials_own() -> None:

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from adaptive_sleep.experiments import tune_workers
 from adaptive_sleep.experiments.tune_storage import (
+    begun,
     close,
     exists,
     lost,
@@ -144,6 +145,29 @@ def test_a_trial_whose_worker_died_at_birth_is_not_waited_for(url: str) -> None:
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
 
 
+def test_a_trial_that_is_run_again_is_the_same_trial_and_one_too_many_is_none(url: str) -> None:
+    """Whatever happens on the way, what an undisturbed study draws is drawn, and no more."""
+    storage, calm = opened(url, "calm")
+    work(calm, storage, square, lambda: 6, sampler=sampler)
+    storage, study = opened(url)
+    dead = born(study)
+    dead.set_user_attr("worker", "gone")
+    storage.record_heartbeat(dead._trial_id)
+    a_minute_passes(storage)
+
+    def interrupted(trial: optuna.Trial) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work(study, storage, interrupted, lambda: 3, sampler=sampler)
+    work(study, storage, square, lambda: 3, sampler=sampler)
+    tune_workers._one(study, storage, square, 3, sampler)  # takes the last one too late
+    work(study, storage, square, lambda: 6, sampler=sampler)
+    drawn = [trial.params["x"] for trial in finished(study)]
+    assert sorted(drawn) == sorted(trial.params["x"] for trial in calm.trials)
+    assert sum(trial.state == TrialState.FAIL for trial in study.trials) == 3
+
+
 def test_what_kills_its_worker_every_time_is_left_alone(url: str) -> None:
     storage, study = opened(url)
     for _ in range(6):
@@ -202,11 +226,39 @@ def test_a_study_is_known_by_its_name(url: str) -> None:
     assert not exists(storage, "that")
 
 
+def ended(storage: RDBStorage, name: str, error: BaseException, *before: Any) -> bool:
+    """End the work on a study with an error; whether the study is still there."""
+
+    def work_on() -> None:
+        with begun(storage, name, 1, {"of": "tests"}) as study:
+            for happens in before:
+                happens(study)
+            raise error
+
+    with pytest.raises(type(error)):
+        work_on()
+    return exists(storage, name)
+
+
+@pytest.mark.parametrize("error", [InputError("refused"), KeyboardInterrupt()])
+def test_a_study_without_a_trial_is_taken_away_by_who_made_it_alone(
+    url: str, error: BaseException
+) -> None:
+    storage, _ = opened(url)
+    assert not ended(storage, "new", error)
+    assert not ended(storage, "new", error)
+    assert ended(storage, "it", error)  # which was there
+    assert ended(storage, "ours", error, lambda study: opened(url, "ours"))
+    assert ended(storage, "tried", error, born)
+
+
 def test_a_study_of_something_else_is_refused(url: str) -> None:
     storage, study = opened(url)
     settle(study, {"of": "tests", "budget": "1.5x", "space": {"a": "1", "b": "2"}})
     with pytest.raises(InputError, match="earlier version, with its space in another order"):
         settle(study, {"space": {"b": "2", "a": "1"}})
+    settle(study, {"budget": "1.50x"})
+    assert study.user_attrs["budget"] == "1.5x"
     with pytest.raises(InputError, match=r"another budget \('1.5x', here '2x'\)"):
         settle(study, {"of": "tests", "budget": "2x"})
     theirs = optuna.create_study(storage=storage, study_name="theirs")
