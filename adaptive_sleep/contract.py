@@ -309,30 +309,23 @@ def load_policy_state(policy: PolicyLike, state: dict[str, Any]) -> None:
 
 
 def parts(policy: object) -> Iterator[object]:
-    """A policy itself, and those that it wraps: policies among the parameters of a dataclass, or
-    the attributes of any other object, also in a dict, list or tuple there, however deep."""
-    return _parts(policy, frozenset())
-
-
-def _parts(policy: object, around: frozenset[int]) -> Iterator[object]:
-    """`around`: the ids of what wraps it, as an attribute may lead back there."""
+    """A policy itself, and those that it wraps: policies among the parameters of a dataclass, also
+    in a dict, list or tuple there, however deep."""
     yield policy
-    held = getattr(policy, "__dict__", {})
-    if is_dataclass(policy):  # what is no parameter of it is what it remembers
-        held = {it.name: getattr(policy, it.name, None) for it in fields(policy) if it.init}
-    yield from _parts_within(held, around | {id(policy)})
+    if is_dataclass(policy):
+        for field in fields(policy):
+            if field.init:  # a parameter; the others are what it remembers
+                yield from _parts_within(getattr(policy, field.name, None))
 
 
-def _parts_within(value: object, around: frozenset[int]) -> Iterator[object]:
+def _parts_within(value: object) -> Iterator[object]:
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:
-            yield from _parts_within(item, around)
-    elif isinstance(value, type) or id(value) in around:
-        return
-    elif isinstance(value, SleepPolicy):
-        yield from _parts(value, around)
+            yield from _parts_within(item)
+    elif isinstance(value, SleepPolicy) and not isinstance(value, type):
+        yield from parts(value)
 
 
 def check_memory(policy: PolicyLike) -> None:

@@ -82,7 +82,10 @@ def advance(
     gap = clock[:, :, None] - clock[:, None, :]
     decay = torch.exp(-gap.clamp(min=0)).tril()
     before = torch.stack([stats.count, stats.total, stats.squares])
-    carried = before[:, :, None] * torch.exp(-clock)[None, :, :, None]
+    # what was seen once counts for something for ever, or a channel long silent would be unknown
+    least = torch.where(stats.known, _LEAST / stats.count, 0.0).clamp(max=1.0)
+    kept_share = torch.maximum(torch.exp(-clock)[:, :, None], least[:, None])
+    carried = before[:, :, None] * kept_share
     # `tril` keeps i <= t; patch t itself has decay 1
     count, total, squares = (decay @ sums + carried).unbind(0)
     last = _last_values(stats.last, x, seen)
@@ -94,23 +97,18 @@ def advance(
 
 
 def _near(stats: RunningStats) -> RunningStats:
-    """The same statistics, of sums that go on well: about the mean where the origin lies so far
-    from it that digits of the variance would be lost (a first value that was an outlier), and of a
-    count that does not decay to nothing, so that a channel which has been seen stays known."""
+    """The same statistics, about the mean where the origin lies so far from it that digits of the
+    variance would be lost (a first value that was an outlier)."""
     seen = stats.known
     count = torch.where(seen, stats.count, 1.0)
     mean = stats.total / count
     variance = (stats.squares / count - mean.square()).clamp(min=0.0)
     far = seen & (mean.square() > _FAR * variance)
-    total = torch.where(far, 0.0, stats.total)
-    squares = torch.where(far, variance * count, stats.squares)
-    rise = torch.where(seen & (count < _LEAST), _LEAST / count, 1.0)
     return replace(
         stats,
         origin=torch.where(far, stats.origin + mean, stats.origin),
-        count=stats.count * rise,
-        total=total * rise,
-        squares=squares * rise,
+        total=torch.where(far, 0.0, stats.total),
+        squares=torch.where(far, variance * count, stats.squares),
     )
 
 

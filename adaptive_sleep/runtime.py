@@ -180,6 +180,7 @@ class Runtime:
         """
         pieces = tuple(pieces)  # read more than once
         check_pieces(pieces, self.model.config, self.columns)
+        check_float32("step", self.model.device.type)
         self._ready("step")
         closing = any(p.closes for p in pieces) or self.settings.kv_budget is not None
         memento = policy_state(self.policy) if closing else None
@@ -205,8 +206,7 @@ class Runtime:
 
     def _ready(self, method: str) -> None:
         """Settle what was before. Raises AdaptiveSleepError while a step is running, which settling
-        would undo, and InputError where torch is told not to compute in float32."""
-        check_float32(method, self.model.device.type)
+        would undo."""
         if self._in_flight is not None and self._is_running(but=sys._getframe(1)):
             raise AdaptiveSleepError(
                 f"{method}: a step of this runtime is running; a policy must not call it, and "
@@ -311,6 +311,7 @@ class Runtime:
         """
         sampling = Sampling(horizon, temperature, top_k, paths, self.settings.seed)
         sampling.check(stream, self.streams, self.model.config)
+        check_float32("predict", self.model.device.type)
         self._ready("predict")
         index = self._arena.index([stream])
         state = self._arena.gather(index, self._works.small())

@@ -15,6 +15,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
 from typing import Any
 
@@ -146,11 +147,23 @@ def _as_float(where: str, value: int) -> float:
         raise InputError(f"{where} is an int of {bits} bits: beyond what a float holds") from None
 
 
-def _leads_to(kind: Any, spec: str) -> bool:
+def _unnamed(kind: Any, taken: Mapping[str, inspect.Parameter]) -> list[str]:
+    """What a class takes without a name: of a dataclass anything, of another what its own
+    constructor takes as *args (one that is inherited may only pass them on)."""
+    if is_dataclass(kind):
+        return [*taken]
+    starred = [name for name, it in taken.items() if it.kind is it.VAR_POSITIONAL]
+    return starred if "__init__" in vars(kind) else []
+
+
+def _leads_to(kind: Any, place: str, spec: str) -> bool:
     """Whether a text is a spec string of a policy of that class that says the same of itself."""
+    heads = {place, *(name for name, cls in registered().items() if cls is kind)}
+    if spec.partition("(")[0] not in heads:  # before anything that it may name is imported or made
+        return False
     try:
         made = parse_spec(spec)
-    except InputError:
+    except Exception:  # whatever its constructor raises: then the text leads nowhere
         return False
     return type(made) is kind and str(made) == spec
 
@@ -161,10 +174,10 @@ def _of_ordinary(policy: SleepPolicy, kind: Any, place: str) -> str:
     if isinstance(spelled, str):
         return spelled
     own = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
-    if own and not is_dataclass(kind) and _leads_to(kind, text := str(policy)):
+    if own and not is_dataclass(kind) and _leads_to(kind, place, text := str(policy)):
         return text  # that of a dataclass is made of its fields
     taken = inspect.signature(kind).parameters
-    if names := [*_parameters_of(kind)] or [*taken]:
+    if names := [*_parameters_of(kind)] or _unnamed(kind, taken):
         raise InputError(
             f"policy {place}: nothing tells the {', '.join(names)} it was made with, so no run "
             "could name it; make them the fields of a dataclass, or give a spec string, "

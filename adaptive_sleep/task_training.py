@@ -38,6 +38,7 @@ from adaptive_sleep.learning import (
 )
 from adaptive_sleep.memory import CPU
 from adaptive_sleep.model import Model
+from adaptive_sleep.precision import check_float32
 from adaptive_sleep.side_by_side import Share
 from adaptive_sleep.streams.errors import InputError, nearest
 from adaptive_sleep.streams.manifest import held
@@ -93,6 +94,7 @@ def learn(
     }
     if device != "cpu":
         described["device"] = device
+    check_float32("train", where.type)
     with ExitStack() as stack:
         if writes:
             _made(folder)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from adaptive_sleep.attention import empty_cache
 from adaptive_sleep.checkpoint import save_model
 from adaptive_sleep.model import Model
+from adaptive_sleep.precision import check_float32
 from adaptive_sleep.reading_cost import GRADIENT, sequence_flops
 from adaptive_sleep.runtime import Runtime
 from adaptive_sleep.sleep import ClosedWindow, consolidate
@@ -115,6 +116,7 @@ def train(recipe: Recipe, out: str | Path, *, on_progress: Progress | None = Non
     begun = time.perf_counter()
     settings = recipe.training
     low, high = parse_passes(settings.passes)
+    check_float32("train")
     check_recipe(recipe)
     if not Path(out).parent.is_dir():  # said now, not after minutes of training
         raise InputError(f"{out}: the folder {Path(out).parent} does not exist")

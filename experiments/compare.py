@@ -109,12 +109,15 @@ def compare(
 
 
 def folder_of(out: str | Path) -> Path:
-    """The folder, spelled in one way, since specs name files in it: from the current folder where
-    it lies there, else from the root. Raises InputError for a file."""
-    folder, here = Path(out).resolve(), Path.cwd().resolve()
+    """The folder, spelled as when it was begun where that leads to it from here, since specs name
+    files in it. Raises InputError for a file."""
+    folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"out={str(out)!r}: is a file; give a folder, new or of this recipe")
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+    claimed = folder / CLAIM
+    held = json.loads(claimed.read_text(encoding="utf-8")) if claimed.is_file() else {}
+    begun = Path(held.get("folder", folder))
+    return begun if begun.resolve() == folder.resolve() else folder
 
 
 def from_results(recipe: str | Path) -> dict[str, Any]:
@@ -240,7 +243,7 @@ def claim(folder: Path, what: Mapping[str, Any], models: str = "") -> str:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out={str(folder)!r}: cannot be made: {error.strerror}") from None
-    claimed = {**what, "commit": commit()}
+    claimed = {**what, "commit": commit(), "folder": str(folder)}
     write_atomically(file, (json.dumps(claimed, indent=1) + "\n").encode())
     return str(claimed["commit"])
 

@@ -103,7 +103,7 @@ def _one(
 
 def slot(study: optuna.Study, number: int) -> int:
     """Which trial of the study, from 0, that of a number is. One that is run again stays the same
-    trial, and one that was given up as one too many is none: whatever a slot is to try is tried."""
+    trial, and one that was given up as one too many is none; one that ended in an error was one."""
     trials = study.get_trials(deepcopy=False)
     first = next((first_try(it) for it in trials if it.number == number), number)
     return sum(

@@ -354,16 +354,6 @@ class _Learns:
         """Nothing is learned."""
 
 
-class _Attribute:
-    """No dataclass; what it holds holds it, too."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.itself = [inner], self
-
-    def plan(self, signals: WindowSignals) -> int:
-        return 1
-
-
 @pytest.mark.parametrize(
     ("inner", "told"),
     [
@@ -374,8 +364,7 @@ class _Attribute:
     ids=["state_dict", "reset", "observe"],
 )
 def test_a_policy_passes_on_the_memory_of_one_that_it_wraps(inner: Any, told: str) -> None:
-    for outer in (_Wraps({"a": [inner]}), _Attribute(inner), _Wraps(_Attribute(inner))):
+    for outer in (_Wraps({"a": [inner]}), _Wraps(_Wraps(inner))):
         with pytest.raises(PolicyError, match=told):
             check_memory(outer)
     check_memory(inner)
-    check_memory(_Attribute(None))

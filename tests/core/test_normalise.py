@@ -123,3 +123,12 @@ def test_a_channel_that_was_observed_stays_known() -> None:
         assert torch.allclose(before, after, rtol=1e-9)
     _, after_it = advance(stats, values + 100, torch.tensor([[3]]), 10)
     assert torch.allclose(after_it.scale()[0], known[0] + 100, rtol=1e-9)  # the old weighs nothing
+
+
+def test_silence_of_any_length_in_one_call_leaves_a_channel_known() -> None:
+    _, stats = advance(fresh_stats(1, 1), torch.tensor([2.0, 4.0, 6.0])[None, None, :, None],
+                       torch.tensor([[3]]), 16)  # fmt: skip
+    for silent in (11_850, 13_000):  # where exp(-n / 16) is denormal, and nothing
+        _, after = advance(stats, torch.full((1, 1, 1, 1), torch.nan), torch.tensor([[silent]]), 16)
+        for before, found in zip(stats.scale(), after.scale(), strict=True):
+            assert torch.allclose(before, found, rtol=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,43 @@ def test_what_is_taken_without_a_name_is_not_left_out() -> None:
 def test_an_own_repr_that_leads_back_is_the_spec() -> None:
     assert format_spec(Tells(3)) == f"{MODULE}:Tells(passes=3)"
     check_policy(Tells(3))
+
+
+class PassesOn(Derived):
+    """Takes by name what it only passes on."""
+
+    def __init__(self, **more: int) -> None:
+        super().__init__(**more)
+
+
+class NeedsAFile(Derived):
+    """Cannot be made again from what it says of itself."""
+
+    def __init__(self, path: str) -> None:
+        if path != "here":
+            raise FileNotFoundError(path)
+
+    def __repr__(self) -> str:
+        return f"{MODULE}:NeedsAFile(path='gone')"
+
+
+class Foreign(Derived):
+    """Says the name of a module that is not its own."""
+
+    def __init__(self, *rest: int) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return "antigravity:policy"
+
+
+def test_a_repr_imports_and_makes_nothing_of_others() -> None:
+    assert format_spec(PassesOn()) == f"{MODULE}:PassesOn()"
+    with pytest.raises(InputError, match="nothing tells the path it was made with"):
+        format_spec(NeedsAFile("here"))
+    with pytest.raises(InputError, match="nothing tells the rest"):
+        format_spec(Foreign())
+    assert "antigravity" not in sys.modules
 
 
 def test_an_own_repr_does_not_hide_what_was_taken_without_a_name() -> None:
