@@ -111,13 +111,13 @@ def compare(
 def folder_of(out: str | Path) -> Path:
     """The folder, spelled as when it was begun where that leads to it from here, since specs name
     files in it. Raises InputError for a file."""
-    folder = Path(out)
+    folder = Path(out).resolve()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"out={str(out)!r}: is a file; give a folder, new or of this recipe")
     claimed = folder / CLAIM
     held = json.loads(claimed.read_text(encoding="utf-8")) if claimed.is_file() else {}
-    begun = Path(held.get("folder", folder))
-    return begun if begun.resolve() == folder.resolve() else folder
+    begun = Path(held.get("folder", out))
+    return begun if begun.resolve() == folder else Path(out)
 
 
 def from_results(recipe: str | Path) -> dict[str, Any]:
