@@ -74,13 +74,13 @@ class Bench:
         )  # fmt: skip
 
 
-_ASKED = pl.col("right").is_not_null() & (pl.col("scored") > 0)
+ASKED = pl.col("right").is_not_null() & (pl.col("scored") > 0)
 
 
 def asks(run: Run) -> bool:
     """Whether anything is asked, so that the score of a run is the share of windows all right;
     else it is minus the loss."""
-    return bool(run.trace().select(_ASKED.any()).collect().item())
+    return bool(run.trace().select(ASKED.any()).collect().item())
 
 
 def point(run: Run, *, charged: bool = False) -> Point:
@@ -100,7 +100,7 @@ def point(run: Run, *, charged: bool = False) -> Point:
 def share_right(trace: pl.DataFrame) -> float | None:
     """The share of the windows in which something was asked that were answered all right; None
     where nothing was asked."""
-    asked = trace.filter(_ASKED)
+    asked = trace.filter(ASKED)
     if not len(asked):
         return None
     return float((asked["right"] == asked["scored"]).to_numpy().mean())

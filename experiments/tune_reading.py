@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from adaptive_sleep.experiments.commits import summed
-from adaptive_sleep.experiments.compare_bench import share_right
+from adaptive_sleep.experiments.compare_bench import ASKED, share_right
 from adaptive_sleep.experiments.compare_streams import Source
 from adaptive_sleep.experiments.comparing import Comparison
 from adaptive_sleep.experiments.replay import MAX_ROWS
@@ -60,7 +60,7 @@ def _told(trace: pl.DataFrame, flops: int, events: int) -> Measured | None:
     """The figures of a trace, None where nothing was predicted."""
     share = share_right(trace)
     if share is not None:
-        asked = len(trace.filter(pl.col("right").is_not_null() & (pl.col("scored") > 0)))
+        asked = len(trace.filter(ASKED))
         return Measured(share, flops, events, asked=True, scored=asked)
     lost, scored = summed(trace.lazy()).collect().select("lost", "scored").row(0)
     return Measured(-lost / scored, flops, events, False, scored) if scored else None
